@@ -1,0 +1,1 @@
+"""The reference-set form, and the cards and recorded sets that ship with aimcard."""

@@ -1,0 +1,49 @@
+"""The current-controlled oscillator (CCO) and its counter: phase is the integral of the count rate over the window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aimcard.models.lut import lookup
+
+
+@dataclass(frozen=True)
+class AdcParameters:
+    """Fitted numbers of the converter.
+
+    i_adc_a, rate_hz: count rate against the *instantaneous* oscillator current, tables (knots,), monotone.
+    phase_start: counts gained (or lost) by start-up from the reset state.
+    t_phase_s: how long the oscillator runs on at its last rate for a lag of its bias, less the same at the start.
+    """
+
+    i_adc_a: Tensor
+    rate_hz: Tensor
+    phase_start: Tensor | float
+    t_phase_s: Tensor | float
+
+
+def phase(p: AdcParameters, current_a: Tensor, t_lsb_s: float) -> Tensor:
+    """Count before truncation (...,), from the oscillator's slot currents (..., slots)."""
+    rate = lookup(p.i_adc_a, p.rate_hz, current_a)
+    return rate.sum(-1) * t_lsb_s + p.phase_start + p.t_phase_s * rate[..., 0]
+
+
+def count(phase_count: Tensor) -> Tensor:
+    """What the counter shows: the phase truncated. Straight-through: its gradient is the phase's."""
+    return phase_count + (torch.floor(phase_count) - phase_count).detach()
+
+
+def inl_dnl(p: AdcParameters, codes: int = 64) -> tuple[Tensor, Tensor, Tensor]:
+    """Integral and differential non-linearity of the rate over the table's range.
+
+    Returns current (codes + 1,), INL and DNL in units of the mean step (end-point line).
+    """
+    i = torch.linspace(float(p.i_adc_a[0]), float(p.i_adc_a[-1]), codes + 1, dtype=p.i_adc_a.dtype)
+    rate = lookup(p.i_adc_a, p.rate_hz, i)
+    step = (rate[-1] - rate[0]) / codes
+    inl = (rate - rate[0]) / step - torch.arange(codes + 1, dtype=rate.dtype)
+    dnl = (rate[1:] - rate[:-1]) / step - 1
+    return i, inl, dnl

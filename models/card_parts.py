@@ -1,0 +1,162 @@
+"""What a model card is made of: parameters, tables, validity intervals, decisions, provenance."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+import attrs
+import numpy as np
+from aimcard.models.errors import CardError
+
+NAME = re.compile(r"[A-Za-z0-9_+\-][A-Za-z0-9_.+\-]*")
+
+
+def check_name(kind: str, name: object) -> None:
+    """Names become paths in the file and columns on a screen."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise CardError(f"{kind}: expected a name of letters, digits and any of _ . + -; got {name!r}")
+
+
+def _check_finite(where: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise CardError(f"{where}: expected a finite number, got {value}")
+
+
+def _axis(values: object) -> np.ndarray:
+    array = np.array(values, dtype=np.float64)
+    array.setflags(write=False)
+    return array
+
+
+_ARRAY = attrs.cmp_using(eq=np.array_equal)
+
+
+@attrs.frozen
+class Parameter:
+    """One fitted number: value, its error and bounds in `unit`.
+
+    `stderr` is None where no error is known (a fixed parameter); `min` and `max` are infinite where there is
+    no bound; `at_bound` says that the fit ended at one, `identified` that the data determine it.
+    """
+
+    name: str
+    value: float = attrs.field(converter=float)
+    stderr: float | None = attrs.field(default=None, converter=attrs.converters.optional(float))
+    min: float = attrs.field(default=-math.inf, converter=float)
+    max: float = attrs.field(default=math.inf, converter=float)
+    unit: str = "1"
+    group: str = ""
+    description: str = ""
+    at_bound: bool = attrs.field(default=False, converter=bool)
+    identified: bool = attrs.field(default=True, converter=bool)
+
+    def __attrs_post_init__(self) -> None:
+        check_name("parameters", self.name)
+        where = f"parameters/{self.name}"
+        _check_finite(where, self.value)
+        if self.stderr is not None and not (math.isfinite(self.stderr) and self.stderr >= 0):
+            raise CardError(
+                f"{where}@stderr: expected a finite number of at least 0 or None, got {self.stderr}"
+            )
+        if math.isnan(self.min) or math.isnan(self.max) or not self.min <= self.max:
+            raise CardError(f"{where}: expected min <= max, got {self.min} and {self.max}")
+        slack = 1e-9 * abs(self.value)
+        if not self.min - slack <= self.value <= self.max + slack:
+            raise CardError(
+                f"{where}: expected a value from {self.min:g} to {self.max:g}, got {self.value:g}"
+            )
+
+
+@attrs.frozen
+class Table:
+    """A look-up table y(x): x strictly increasing, both float64 of shape (n,), n at least 2."""
+
+    name: str
+    x: np.ndarray = attrs.field(converter=_axis, eq=_ARRAY)
+    y: np.ndarray = attrs.field(converter=_axis, eq=_ARRAY)
+    x_unit: str
+    y_unit: str
+    x_name: str
+    y_name: str
+    description: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        check_name("tables", self.name)
+        where = f"tables/{self.name}"
+        if self.x.ndim != 1 or self.x.shape != self.y.shape or self.x.size < 2:
+            raise CardError(
+                f"{where}: expected x and y of one shape (n,), n >= 2; got {self.x.shape} and {self.y.shape}"
+            )
+        for axis, values in (("x", self.x), ("y", self.y)):
+            if not np.isfinite(values).all():
+                raise CardError(
+                    f"{where}/{axis}: expected finite numbers, got {values[~np.isfinite(values)][0]}"
+                )
+        if not (np.diff(self.x) > 0).all():
+            index = int(np.argmin(np.diff(self.x) > 0)) + 1
+            raise CardError(
+                f"{where}/x: expected strictly increasing values, got {self.x[index]} at [{index}]"
+            )
+
+
+@attrs.frozen
+class Interval:
+    """Where a card holds, in one dimension: from lo to hi, both included."""
+
+    lo: float = attrs.field(converter=float)
+    hi: float = attrs.field(converter=float)
+    unit: str = "1"
+
+    def __attrs_post_init__(self) -> None:
+        if not (math.isfinite(self.lo) and math.isfinite(self.hi) and self.lo <= self.hi):
+            raise CardError(f"domain: expected finite lo <= hi, got {self.lo} and {self.hi}")
+
+
+def _scores(candidates: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(score) for name, score in candidates.items()}
+
+
+@attrs.frozen
+class Decision:
+    """Which variant of an equation won, each candidate's score in `measure`, and by how much it won."""
+
+    name: str
+    winner: str
+    candidates: dict[str, float] = attrs.field(converter=_scores)
+    measure: str
+    margin: float = attrs.field(converter=float)
+
+    def __attrs_post_init__(self) -> None:
+        check_name("decisions", self.name)
+        where = f"decisions/{self.name}"
+        if self.winner not in self.candidates:
+            raise CardError(
+                f"{where}@winner: expected one of {', '.join(self.candidates)}; got {self.winner!r}"
+            )
+        for name, score in (*self.candidates.items(), ("margin", self.margin)):
+            _check_finite(f"{where}: {name}", score)
+
+
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
+@attrs.frozen
+class FitSummary:
+    """How many parameters stand against how many independent decks and columns, and what the fit said."""
+
+    n_parameters: int
+    n_decks: int
+    n_columns: int
+    converged: bool
+    messages: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+
+
+@attrs.frozen
+class Provenance:
+    """What the card was made from. No date: the same inputs make the same card."""
+
+    simulator: str
+    software_version: str
+    reference_hashes: dict[str, str] = attrs.field(converter=dict)
+    deck_set_hash: str = ""

@@ -1,0 +1,186 @@
+"""A tile driven by a model card: conductances and codes in; currents, charges, phases and counts out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimcard.models.adc import AdcParameters, phase
+from aimcard.models.card import Card
+from aimcard.models.cell import CellParameters
+from aimcard.models.checks import check_choice, check_codes, check_conductances
+from aimcard.models.column import WireParameters
+from aimcard.models.domain import check_domain
+from aimcard.models.errors import InputError
+from aimcard.models.line import LineDrive, LineParameters, ideal_clamp, slot_currents, static_solution
+from aimcard.models.pulse import PulseParameters
+from aimcard.models.readout import ReadoutParameters, clamp_lag, mirror, regulated_clamp
+
+Values = Mapping[str, Tensor | float]
+
+
+def _pick(cls: type, values: Values, **fixed):
+    names = {f.name for f in fields(cls)} - set(fixed)
+    missing = names - set(values)
+    if missing:
+        raise InputError(f"parameters: {cls.__name__} needs {', '.join(sorted(missing))}, which are not given")
+    return cls(**{name: values[name] for name in names}, **fixed)
+
+
+def line_parameters(
+    values: Values,
+    *,
+    w_ref_um: float,
+    v_read_v: float,
+    segments: int,
+    wire_scale: float = 1.0,
+    apparent_weight: str = "rational",
+) -> LineParameters:
+    """Group flat parameter values as the equations want them. ``wire_scale`` multiplies the per-cell wire only."""
+    return LineParameters(
+        _pick(CellParameters, values, w_ref_um=w_ref_um, v_read_v=v_read_v, apparent_weight=apparent_weight),
+        _pick(PulseParameters, values, w_ref_um=w_ref_um, v_read_v=v_read_v),
+        WireParameters(values["r_bit_ohm"] * wire_scale, values["r_return_ohm"] * wire_scale, segments),
+    )
+
+
+def readout_parameters(values: Values, tables: Mapping[str, tuple[Tensor, Tensor]]) -> ReadoutParameters:
+    """``tables``: ``clamp`` (line current to clamp voltage) and ``mirror`` (line current to mirror current)."""
+    (ic, vc), (im, m) = tables["clamp"], tables["mirror"]
+    return _pick(ReadoutParameters, values, i_clamp_a=ic, v_clamp_v=vc, i_mirror_a=im, mirror_a=m)
+
+
+def adc_parameters(values: Values, tables: Mapping[str, tuple[Tensor, Tensor]]) -> AdcParameters:
+    """``tables``: ``adc`` (oscillator current to count rate)."""
+    i, rate = tables["adc"]
+    return _pick(AdcParameters, values, i_adc_a=i, rate_hz=rate)
+
+
+def line_current(p: LineParameters, drive: LineDrive, readout: ReadoutParameters | None) -> Tensor:
+    """Slot currents of a line into its read-out [A], (..., slots): an ideal clamp if ``readout`` is None."""
+    if readout is None:
+        return slot_currents(p, drive, ideal_clamp(p.cell.v_read_v))[0]
+    current, static = slot_currents(p, drive, regulated_clamp(readout))
+    line_s = static.current_a / static.v_clamp_v
+    return current + clamp_lag(readout, static.current_a, line_s, drive.t_lsb_s)
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a tile answers, float64 arrays.
+
+    current_a: mean current of each slot into the read-out [A], (vectors, lines, slots).
+    charge_c: its integral over the window [C], (vectors, lines).
+    mirror_a: mean mirror current of each slot [A], same shape; phase_count: the oscillator's phase in counts,
+    (vectors, lines); count: the phase truncated. None for an ideal clamp.
+    """
+
+    slot_edge_s: np.ndarray
+    current_a: np.ndarray
+    charge_c: np.ndarray
+    mirror_a: np.ndarray | None = None
+    phase_count: np.ndarray | None = None
+    count: np.ndarray | None = None
+
+
+class TileModel:
+    """Simulates columns with the parameters of a card.
+
+    >>> model = TileModel.read("card.h5")              # doctest: +SKIP
+    >>> model.respond(conductance_s, codes).count      # doctest: +SKIP
+    """
+
+    def __init__(self, card: Card) -> None:
+        self.card = card
+        meta = card.meta
+        self.v_read_v = float(meta["v_read_v"])
+        self.t_lsb_s = float(meta["t_lsb_s"])
+        self.code_max = int(meta["code_max"])
+        self.slots = self.code_max + int(meta["guard_slots"])
+        self.w_ref_um = float(meta["w_ref_um"])
+        self.values = {name: float(p.value) for name, p in card.parameters.items()}
+        self.tables = {
+            name: (torch.as_tensor(t.x), torch.as_tensor(t.y)) for name, t in card.tables.items()
+        }
+        self.has_readout = {"clamp", "mirror", "adc"} <= set(self.tables)
+
+    @classmethod
+    def read(cls, path: str | Path) -> TileModel:
+        """The model of the card file ``path``; raises CardError if the file is not a sound card."""
+        return cls(Card.read(path))
+
+    def line(self, wire_scale: float = 1.0) -> LineParameters:
+        """The card's line parameters with the per-cell wire scaled."""
+        return line_parameters(
+            self.values, w_ref_um=self.w_ref_um, v_read_v=self.v_read_v, segments=int(self.card.meta["segments"]),
+            wire_scale=wire_scale, apparent_weight=str(self.card.meta["apparent_weight"]),
+        )  # fmt: skip
+
+    def respond(
+        self,
+        conductance_s: np.ndarray,
+        codes: np.ndarray,
+        *,
+        clamp: str = "ota",
+        wire_scale: float = 1.0,
+        w_select_um: float | None = None,
+        position: float = 0.5,
+    ) -> Response:
+        """Currents and counts of the lines ``conductance_s`` (lines, rows) [S] for ``codes`` (vectors, rows).
+
+        clamp: "ota" (the card's read-out) or "ideal". wire_scale multiplies the wire of each cell, not the
+        read-out's own resistance. position: 0 for a column at the drivers, 1 at the far end of the word lines.
+        Raises InputError on bad shapes, signs, NaN or codes out of range; warns OutsideDomainWarning.
+        """
+        g = check_conductances(conductance_s)
+        x = check_codes(codes, rows=g.shape[1], code_max=self.code_max)
+        check_choice("clamp", clamp, ("ideal", "ota"))
+        if clamp == "ota" and not self.has_readout:
+            raise InputError(
+                "clamp: this card was calibrated without a read-out; expected 'ideal', got 'ota'; "
+                "calibrate from a reference set that has readout_dc and oscillator records"
+            )
+        w = float(self.card.meta["w_select_um"]) if w_select_um is None else float(w_select_um)
+        check_domain(self.card, conductance_s=g, code=x, wire_scale=wire_scale, w_select_um=w, position=position)
+        line = self.line(wire_scale)
+        readout = readout_parameters(self.values, self.tables) if clamp == "ota" else None
+        g_t = torch.as_tensor(g)
+        parts = []
+        with torch.no_grad():
+            # One vector at a time bounds the memory of the edges' (rows × slots) shares.
+            for row in torch.as_tensor(x):
+                drive = LineDrive(g_t, row[None, :].expand(len(g_t), -1), self.slots, self.t_lsb_s, w, position)
+                parts.append(line_current(line, drive, readout))
+            current = torch.stack(parts)
+            edges = np.arange(self.slots + 1) * self.t_lsb_s
+            charge = current.sum(-1) * self.t_lsb_s
+            if readout is None:
+                return Response(edges, current.numpy(), charge.numpy())
+            check_domain(self.card, line_current_a=current.numpy())
+            out = mirror(readout, current, self.t_lsb_s)
+            count = phase(adc_parameters(self.values, self.tables), out, self.t_lsb_s)
+        return Response(
+            edges, current.numpy(), charge.numpy(), out.numpy(), count.numpy(), np.floor(count.numpy()).astype(np.int64)
+        )
+
+
+def ideal_charge(conductance_s: np.ndarray, codes: np.ndarray, v_read_v: float, t_lsb_s: float) -> np.ndarray:
+    """V·Σ G·x·T [C], (vectors, lines): the product that the tile is meant to compute."""
+    return v_read_v * t_lsb_s * (np.asarray(codes, dtype=float) @ np.asarray(conductance_s, dtype=float).T)
+
+
+def ideal_current(conductance_s: np.ndarray, codes: np.ndarray, v_read_v: float, slots: int) -> np.ndarray:
+    """V·Σ G over the rows that conduct in each slot [A], (vectors, lines, slots)."""
+    on = np.asarray(codes)[:, None, :] > np.arange(slots)[None, :, None]
+    return v_read_v * np.einsum("vsr,lr->vls", on, np.asarray(conductance_s, dtype=float), optimize=True)
+
+
+__all__ = [
+    "Response", "TileModel", "adc_parameters", "ideal_charge", "ideal_current", "line_current", "line_parameters",
+    "readout_parameters", "static_solution",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Circuits of a tile (PySpice) and the one adapter through which ngspice runs them."""

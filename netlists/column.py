@@ -1,0 +1,158 @@
+"""A column: 512 cells on a bit line and a return line with wire resistance and capacitance, word lines with recorded edges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from aimcard.models.checks import check_choice, check_codes, check_conductances
+from aimcard.models.errors import InputError
+from aimcard.netlists.cell import CellDesign, add_cell
+from aimcard.netlists.technology import Technology
+
+#: Time before the first pulse, in which the circuit rests in its operating point [s].
+LEAD_S = 1e-9
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Wire of one cell pitch. ``scale`` multiplies both resistances; capacitances stay.
+
+    r_bit_ohm, r_return_ohm: 0.15 Ω as in aihwkit's time-dependent IR-drop tile; c_bit_f, c_return_f: 0.3 fF.
+    ``ground``: which end of the return line is grounded (near = read-out end, far, both).
+    """
+
+    r_bit_ohm: float = 0.15
+    r_return_ohm: float = 0.15
+    c_bit_f: float = 0.3e-15
+    c_return_f: float = 0.3e-15
+    scale: float = 1.0
+    ground: str = "near"
+
+    def __post_init__(self) -> None:
+        check_choice("ground", self.ground, ("near", "far", "both"))
+        for name in ("r_bit_ohm", "r_return_ohm", "c_bit_f", "c_return_f", "scale"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name}: expected zero or more; got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A word line's rise and fall as few points: offsets from the ideal instant [s] and levels (1 = V_DD)."""
+
+    rise_s: tuple[float, ...] = (0.0, 100e-12)
+    rise: tuple[float, ...] = (0.0, 1.0)
+    fall_s: tuple[float, ...] = (0.0, 100e-12)
+    fall: tuple[float, ...] = (1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Pulses:
+    """How codes become pulses: conventional PWM, start-aligned, ``code`` LSB long.
+
+    ``guard`` LSBs follow the longest pulse, so that the tails of the last pulses are inside the window.
+    """
+
+    t_lsb_s: float = 1e-9
+    code_max: int = 127
+    guard: int = 4
+    edge: Edge = field(default_factory=Edge)
+
+    @property
+    def slots(self) -> int:
+        return self.code_max + self.guard
+
+    @property
+    def slot_edge_s(self) -> np.ndarray:
+        """Slot boundaries of the window, shape (slots + 1,), zero at the pulses' start [s]."""
+        return np.arange(self.slots + 1) * self.t_lsb_s
+
+    @property
+    def stop_s(self) -> float:
+        """Simulated time, lead included [s]."""
+        return LEAD_S + self.slots * self.t_lsb_s
+
+    def waveform(self, code: int, vdd_v: float) -> str:
+        """The ngspice source of a word line that carries ``code``."""
+        if code == 0:
+            return "DC 0"
+        t0 = LEAD_S
+        t1 = LEAD_S + code * self.t_lsb_s
+        points = [(t0 + t, v) for t, v in zip(self.edge.rise_s, self.edge.rise, strict=True)]
+        points += [(t1 + t, v) for t, v in zip(self.edge.fall_s, self.edge.fall, strict=True)]
+        if any(b[0] <= a[0] for a, b in zip(points, points[1:], strict=False)):
+            raise InputError(
+                f"pulse: a code of {code} at {self.t_lsb_s:g} s per LSB is shorter than the word line's edges; "
+                f"make t_lsb_s longer or the driver stronger"
+            )
+        return "PWL(" + " ".join(f"{t * 1e12:.4f}p {v * vdd_v:.6g}" for t, v in points) + ")"
+
+
+def add_word_lines(circuit: Any, codes: np.ndarray, pulses: Pulses, vdd_v: float) -> None:
+    """One source ``Vw<code>`` at node ``w<code>`` for every code that occurs: rows of equal code share it."""
+    for code in np.unique(codes):
+        circuit.raw_spice += f"Vw{code} w{code} 0 {pulses.waveform(int(code), vdd_v)}\n"
+
+
+def add_line(
+    circuit: Any,
+    technology: Technology,
+    design: CellDesign,
+    wire: Wire,
+    *,
+    conductance_s: np.ndarray,
+    codes: np.ndarray,
+    end: str,
+    prefix: str = "",
+    shared_return: str | None = None,
+) -> None:
+    """One line of a column: row 0 is the far end, the last row next to the read-out.
+
+    conductance_s, codes: shape (rows,). ``end`` is the read-out's node; half a cell of wire lies before it.
+    The return line is the line's own, or that of the line whose prefix is ``shared_return``.
+    """
+    rows = len(conductance_s)
+    r_bit, r_return = wire.r_bit_ohm * wire.scale, wire.r_return_ohm * wire.scale
+    lines: list[str] = []
+    own_return = shared_return is None
+    back_prefix = prefix if own_return else shared_return
+    for i in range(rows):
+        bit, back = f"{prefix}b{i}", f"{back_prefix}r{i}"
+        last = i == rows - 1
+        lines.append(_resistor(f"b{prefix}{i}", bit, end if last else f"{prefix}b{i + 1}", r_bit * (0.5 if last else 1)))
+        lines.append(f"Cb{prefix}{i} {bit} 0 {wire.c_bit_f:.6g}")
+        if own_return:
+            near = "0" if wire.ground in ("near", "both") else None
+            if not last:
+                lines.append(_resistor(f"r{prefix}{i}", back, f"{prefix}r{i + 1}", r_return))
+            elif near:
+                lines.append(_resistor(f"r{prefix}{i}", back, near, r_return / 2))
+            if i == 0 and wire.ground in ("far", "both"):
+                lines.append(_resistor(f"rf{prefix}", back, "0", r_return / 2))
+            lines.append(f"Cr{prefix}{i} {back} 0 {wire.c_return_f:.6g}")
+    circuit.raw_spice += "\n".join(lines) + "\n"
+    for i in range(rows):
+        add_cell(
+            circuit, technology, design, f"{prefix}{i}",
+            conductance_s=float(conductance_s[i]), bit=f"{prefix}b{i}", word=f"w{codes[i]}", back=f"{back_prefix}r{i}",
+        )  # fmt: skip
+
+
+def _resistor(name: str, a: str, b: str, ohm: float) -> str:
+    # A resistor of zero is not allowed in SPICE; a zero source is the exact short.
+    return f"R{name} {a} {b} {ohm:.9g}" if ohm > 0 else f"V{name} {a} {b} 0"
+
+
+def check_line(conductance_s: np.ndarray, codes: np.ndarray, code_max: int) -> tuple[np.ndarray, np.ndarray]:
+    """One line's conductances [S] and codes, both shape (rows,), checked."""
+    g = check_conductances(np.atleast_2d(np.asarray(conductance_s, dtype=float)))
+    x = check_codes(np.atleast_2d(np.asarray(codes)), rows=g.shape[1], code_max=code_max)
+    return g[0], x[0]
+
+
+def names(prefix: str, items: Sequence[str]) -> tuple[str, ...]:
+    """Signals ``items`` of one line, lower case as ngspice writes them."""
+    return tuple(f"{item[:-1]}{prefix})" if item.endswith(")") else f"{item}{prefix}" for item in items)

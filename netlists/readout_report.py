@@ -1,0 +1,143 @@
+"""What the read-out does, in figures: ``python -m aimcard.netlists.readout_report [corner] [temperature_c]``."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from aimcard.netlists.ngspice import run_many
+from aimcard.netlists.oscillator import COUNTS_PER_PERIOD
+from aimcard.netlists.oscillator_decks import OscillatorRate, oscillator_rate, oscillator_rate_deck
+from aimcard.netlists.readout import ReadoutDesign, default_readout
+from aimcard.netlists.readout_decks import (
+    conductance_steps,
+    loop_gain,
+    loop_gain_deck,
+    readout_static,
+    readout_static_deck,
+    readout_step_deck,
+    readout_steps,
+)
+from aimcard.netlists.technology import Technology, get_technology
+
+COLUMN_A = np.array([0.0, 5e-6, 20e-6, 60e-6, 150e-6, 300e-6, 600e-6])
+LEVELS_S = np.array([0.0, 0.5, 1.0, 1.5, 1.4, 0.5, 0.45, 0.1, 0.0]) * 1e-3
+HOLD_S = 8e-9
+#: A conventional window and a line's mean current in it, with the spread of a real line's charge.
+WINDOW_S, LINE_A, LINE_SPREAD = 127e-9, 60e-6, 0.08
+
+
+def oscillator_currents(mirror_ratio: int, points: int = 24) -> np.ndarray:
+    """Regulator currents [A] that put 0.5 to 60 µA into the oscillator, half way between linear and log spacing."""
+    log = np.geomspace(0.5e-6, 60e-6, points)
+    linear = np.linspace(0.5e-6, 60e-6, points)
+    return mirror_ratio * np.sqrt(log * linear)
+
+
+def quantisation(rates: list[OscillatorRate], bleed_a: float) -> tuple[float, float, float]:
+    """Counts of a typical line in the conventional window, their σ, and 1/√12 count in % of σ."""
+    current = np.array([r.current_a for r in rates])
+    rate = np.array([r.rate_hz for r in rates])
+    at = LINE_A + bleed_a
+    counts = WINDOW_S * float(np.interp(at, current, rate))
+    slope = float(np.interp(at, current, np.gradient(rate, current)))
+    sigma = WINDOW_S * slope * LINE_SPREAD * LINE_A
+    return counts, sigma, 100 / math.sqrt(12) / sigma
+
+
+def report(
+    technology: Technology,
+    design: ReadoutDesign,
+    corner: str = "nom",
+    temperature_c: float = 27.0,
+    cache_dir: Path | None = None,
+    jobs: int | None = None,
+) -> str:
+    """Simulate regulator, mirror and ring at one corner and temperature; about a minute of CPU time."""
+    at: dict[str, object] = {"corner": corner, "temperature_c": temperature_c}
+    time_s, conductance_s = conductance_steps(LEVELS_S, HOLD_S)
+    ring_a = oscillator_currents(design.mirror_ratio)
+    waves = run_many(
+        [
+            readout_static_deck(technology, design, corner=corner, temperature_c=temperature_c),
+            readout_step_deck(
+                technology, design, time_s, conductance_s, corner=corner, temperature_c=temperature_c
+            ),
+            *(
+                loop_gain_deck(technology, design, i, corner=corner, temperature_c=temperature_c)
+                for i in COLUMN_A
+            ),
+            *(
+                oscillator_rate_deck(technology, design, i, corner=corner, temperature_c=temperature_c)
+                for i in ring_a
+            ),
+        ],
+        jobs=jobs,
+        cache_dir=cache_dir,
+        label="read-out",
+    )
+    static = readout_static(waves[0])
+    lines = [f"{technology.name}, {at['corner']}, {at['temperature_c']:g} °C", ""]
+    lines.append("column [µA]   V_clamp [mV]   R_out [Ω]   mirror [µA]   mirror x N / regulator - 1 [%]")
+    gain_error = static.mirror_a * design.mirror_ratio / static.regulator_a - 1
+    for k in range(0, static.current_a.size, 5):
+        lines.append(
+            f"{static.current_a[k] * 1e6:11.0f} {static.clamp_v[k] * 1e3:14.2f} {static.r_out_ohm[k]:11.1f} "
+            f"{static.mirror_a[k] * 1e6:13.3f} {gain_error[k] * 100:15.2f}"
+        )
+    lines += ["", "column [µA]   loop gain   crossover [GHz]   phase margin [°]   gain margin [dB]"]
+    for i, w in zip(COLUMN_A, waves[2:], strict=False):
+        loop = loop_gain(w, float(i))
+        lines.append(
+            f"{i * 1e6:11.0f} {abs(loop.gain[0]):11.1f} {loop.crossover_hz / 1e9:17.2f} "
+            f"{loop.phase_margin_deg:18.1f} {loop.gain_margin_db:18.1f}"
+        )
+    lines += [
+        "",
+        "step [mS]       extreme [mV]   final [mV]   to 1 mV [ns]   charge against instant step [fC]",
+    ]
+    for s in readout_steps(waves[1], LEVELS_S, HOLD_S):
+        lines.append(
+            f"{s.from_s * 1e3:4.2f} to {s.to_s * 1e3:4.2f} {s.extreme_v * 1e3:15.1f} {s.final_v * 1e3:12.2f} "
+            f"{s.settle_s * 1e9:14.2f} {s.charge_c * 1e15:12.2f}"
+        )
+    rates = [
+        oscillator_rate(w, float(i), technology.vdd_v)
+        for i, w in zip(ring_a, waves[2 + COLUMN_A.size :], strict=True)
+    ]
+    lines += [
+        "",
+        "regulator [µA]   mirror [µA]   ring [GHz]   MHz/µA   unevenness [counts]   ring supply [µA]",
+    ]
+    for r in rates:
+        lines.append(
+            f"{r.current_a * 1e6:14.2f} {r.mirror_a * 1e6:13.3f} {r.frequency_hz / 1e9:12.4f} "
+            f"{r.frequency_hz / r.mirror_a / 1e12:8.1f} {r.unevenness:21.3f} {r.supply_a * 1e6:18.1f}"
+        )
+    bleed = float(static.regulator_a[0])
+    counts, sigma, loss = quantisation(rates, bleed)
+    full = np.interp(300e-6 + bleed, ring_a, [r.frequency_hz for r in rates])
+    lines += [
+        "",
+        f"ring at 300 µA of column current: {full / 1e9:.2f} GHz, {COUNTS_PER_PERIOD} counts a period",
+        f"line of {LINE_A * 1e6:g} µA mean, {LINE_SPREAD:.0%} spread, {WINDOW_S * 1e9:g} ns: {counts:.0f} counts, "
+        f"sigma {sigma:.0f}; quantisation {loss:.2f} % of sigma",
+        f"supply: OTA and references {static.bias_a[0] * 1e6:.0f} µA, bleed {bleed * 1e6:.2f} µA",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    chosen = get_technology("freepdk45")
+    arguments = sys.argv[1:]
+    print(
+        report(
+            chosen,
+            default_readout(chosen),
+            corner=arguments[0] if arguments else "nom",
+            temperature_c=float(arguments[1]) if len(arguments) > 1 else 27.0,
+        )
+    )

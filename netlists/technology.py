@@ -1,0 +1,139 @@
+"""The transistor technologies that circuits are built in: a small registry, one file per technology."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aimcard.models.errors import InputError, TechnologyError
+
+
+@dataclass(frozen=True)
+class Technology:
+    """What a netlist needs to know of a process.
+
+    ``libraries`` maps a corner to a model file inside the installed package ``package``;
+    ``models`` maps (kind, flavour) to a model name; drawn sizes are in µm.
+    """
+
+    name: str
+    package: str
+    vdd_v: float
+    libraries: Mapping[str, str]
+    models: Mapping[tuple[str, str], str]
+    l_min_um: float
+    w_min_um: float
+    diffusion_um: float
+    temperature_range_c: tuple[float, float]
+    # Instance parameters put on every transistor.
+    instance: Mapping[str, float]
+
+    @property
+    def corners(self) -> tuple[str, ...]:
+        return tuple(self.libraries)
+
+    @property
+    def flavours(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(flavour for _, flavour in self.models))
+
+    def library(self, corner: str) -> Path:
+        """The model file of ``corner``, read from where the package is installed.
+
+        Raises TechnologyError if the corner is unknown or the package is missing.
+        """
+        if corner not in self.libraries:
+            raise TechnologyError(
+                f"corner: {self.name} has {', '.join(self.libraries)}; got {corner!r}; choose one of these"
+            )
+        try:
+            files = importlib.metadata.files(self.package) or []
+        except importlib.metadata.PackageNotFoundError:
+            files = []
+        for file in files:
+            if file.name == self.libraries[corner]:
+                path = Path(str(file.locate()))
+                if path.is_file():
+                    return path
+        raise TechnologyError(
+            f"technology {self.name}: expected {self.libraries[corner]} of the Python package {self.package}, "
+            f"which is not installed; run: pip install --no-deps {self.package}"
+        )
+
+    def check_temperature(self, temperature_c: float) -> None:
+        lo, hi = self.temperature_range_c
+        if not lo <= temperature_c <= hi:
+            raise InputError(
+                f"temperature: the models of {self.name} hold from {lo:g} to {hi:g} °C; got {temperature_c:g}"
+            )
+
+    def mosfet(
+        self,
+        circuit: Any,
+        name: str,
+        d: str,
+        g: str,
+        s: str,
+        b: str,
+        *,
+        kind: str,
+        w_um: float,
+        l_um: float | None = None,
+        flavour: str = "svt",
+        m: int = 1,
+        delvto_v: float = 0.0,
+    ) -> None:
+        """Put one transistor with its drain and source diffusions into a PySpice circuit.
+
+        ``m`` identical fingers in parallel; ``delvto_v`` shifts the threshold (mismatch).
+        Raises TechnologyError for an unknown kind or flavour.
+        """
+        try:
+            model = self.models[kind, flavour]
+        except KeyError:
+            choices = ", ".join(f"{k} {f}" for k, f in self.models)
+            raise TechnologyError(
+                f"transistor: {self.name} has {choices}; got {kind} {flavour}; choose one of these"
+            ) from None
+        area = w_um * self.diffusion_um
+        perimeter = 2 * (w_um + self.diffusion_um)
+        extra = dict(self.instance)
+        if m != 1:
+            extra["m"] = m
+        if delvto_v:
+            extra["delvto"] = delvto_v
+        sizes = f"W={w_um:.6g}u L={l_um or self.l_min_um:.6g}u"
+        diffusions = f"AD={area:.6g}p AS={area:.6g}p PD={perimeter:.6g}u PS={perimeter:.6g}u"
+        tail = " ".join(f"{key}={value:.6g}" for key, value in extra.items())
+        # PySpice's own M element formats sizes with units that ngspice 39 reads, but is ten times slower
+        # to build, which counts for 512 rows; a raw line is the same card.
+        circuit.raw_spice += f"M{name} {d} {g} {s} {b} {model} {sizes} {diffusions} {tail}\n"
+
+
+_TECHNOLOGIES: dict[str, Technology] = {}
+
+
+def register(technology: Technology) -> Technology:
+    """Add a technology; a name that is taken is an error."""
+    if technology.name in _TECHNOLOGIES:
+        raise TechnologyError(
+            f"technology: the name {technology.name!r} is already registered; choose another name"
+        )
+    _TECHNOLOGIES[technology.name] = technology
+    return technology
+
+
+def get_technology(name: str) -> Technology:
+    """The registered technology ``name``; TechnologyError lists the choices if there is none."""
+    # The shipped technologies register themselves when imported.
+    import aimcard.netlists.freepdk45  # noqa: F401
+
+    if name not in _TECHNOLOGIES:
+        choices = ", ".join(_TECHNOLOGIES)
+        near = difflib.get_close_matches(name, _TECHNOLOGIES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise TechnologyError(f"technology: expected one of {choices}; got {name!r}{hint}")
+    return _TECHNOLOGIES[name]

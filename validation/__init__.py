@@ -1,0 +1,1 @@
+"""How good a card is: scores against held-out reference sets, tables and figures."""
