@@ -46,6 +46,7 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
         "v_gate_v": _spec("n", "V", "word-line voltage"),
         "w_select_um": _WIDTH,
         "current_a": _spec("n", "A", "current from the bit line into the cell"),
+        "gate_current_a": _spec("n", "A", "current from the word line into the cell", required=False),
     },
     "cell_pulse": {
         "conductance_s": _spec("n", **_CONDUCTANCE),
@@ -54,6 +55,8 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
             "n", "1", "column's position along the word line, 0 at the driver, 1 at the far end"
         ),
         "w_select_um": _WIDTH,
+        "v_bit_v": _spec("n", "V", "bit-line voltage at the cell"),
+        "v_return_v": _spec("n", "V", "return-line voltage at the cell"),
         "current_a": _slots("current from the bit line into the cell", "n slots"),
         "slot_edge_s": _EDGES,
     },
@@ -99,9 +102,9 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
         "phase_margin_deg": _spec("n", "deg", "phase margin"),
     },
     "oscillator": {
-        "current_a": _spec("n", "A", "oscillator's current", increasing=True),
+        "current_a": _spec("n", "A", "line current, the mirror between them included", increasing=True),
         "count_rate_hz": _spec("n", "Hz", "counted edges per second, all counted phases together", low=0.0),
-        "v_bias_v": _spec("n", "V", "oscillator's supply-node voltage", required=False),
+        "mirror_a": _spec("n", "A", "mirror current", required=False),
     },
     "split_check": {
         "split_phase_count": _spec(
@@ -113,7 +116,6 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
 
 # Required and optional attributes of a kind's records; more are allowed.
 KIND_ATTRIBUTES: dict[str, dict[str, type]] = {
-    "cell_pulse": {"v_read_v": float},
     "column": {
         "clamp": str,
         "distribution": str,

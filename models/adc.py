@@ -14,7 +14,8 @@ from aimcard.models.lut import lookup
 class AdcParameters:
     """Fitted numbers of the converter.
 
-    i_adc_a, rate_hz: count rate against the *instantaneous* oscillator current, tables (knots,), monotone.
+    i_adc_a, rate_hz: count rate against the *instantaneous* line current, mirror included, tables (knots,),
+    monotone. The bleed is in the rate, not in the current: at zero line current the ring still runs.
     phase_start: counts gained (or lost) by start-up from the reset state.
     t_phase_s: how long the oscillator runs on at its last rate for a lag of its bias, less the same at the start.
     """
@@ -26,7 +27,7 @@ class AdcParameters:
 
 
 def phase(p: AdcParameters, current_a: Tensor, t_lsb_s: float) -> Tensor:
-    """Count before truncation (...,), from the oscillator's slot currents (..., slots)."""
+    """Count before truncation (...,), from the line's lagged slot currents (..., slots)."""
     rate = lookup(p.i_adc_a, p.rate_hz, current_a)
     return rate.sum(-1) * t_lsb_s + p.phase_start + p.t_phase_s * rate[..., 0]
 

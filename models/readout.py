@@ -89,9 +89,12 @@ def clamp_lag(p: ReadoutParameters, current_a: Tensor, line_s: Tensor, t_lsb_s: 
     return torch.cat([change[..., :1] + turn_on, change[..., 1:]], dim=-1)
 
 
-def mirror(p: ReadoutParameters, current_a: Tensor, t_lsb_s: float) -> Tensor:
-    """Mirror output in every slot [A] from the line's slot currents (..., slots)."""
-    target = lookup(p.i_mirror_a, p.mirror_a, current_a)
+def lagged(p: ReadoutParameters, current_a: Tensor, t_lsb_s: float) -> Tensor:
+    """The line's slot currents (..., slots) as the mirror's gate follows them [A], means over the slots."""
     tau = p.t_mirror_s / (1 + torch.clamp(current_a, min=0.0) / p.i_mirror_lag_a)
-    means, _ = relax(target, target[..., -1], tau, t_lsb_s)
-    return means
+    return relax(current_a, current_a[..., -1], tau, t_lsb_s)[0]
+
+
+def mirror(p: ReadoutParameters, lagged_a: Tensor) -> Tensor:
+    """Mirror output [A] for lagged line currents, any shape."""
+    return lookup(p.i_mirror_a, p.mirror_a, lagged_a)

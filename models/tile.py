@@ -17,9 +17,9 @@ from aimcard.models.checks import check_choice, check_codes, check_conductances
 from aimcard.models.column import WireParameters
 from aimcard.models.domain import check_domain
 from aimcard.models.errors import InputError
-from aimcard.models.line import LineDrive, LineParameters, ideal_clamp, slot_currents, static_solution
+from aimcard.models.line import LineDrive, LineParameters, ideal_clamp, slot_currents
 from aimcard.models.pulse import PulseParameters
-from aimcard.models.readout import ReadoutParameters, clamp_lag, mirror, regulated_clamp
+from aimcard.models.readout import ReadoutParameters, clamp_lag, lagged, mirror, regulated_clamp
 
 Values = Mapping[str, Tensor | float]
 
@@ -56,7 +56,7 @@ def readout_parameters(values: Values, tables: Mapping[str, tuple[Tensor, Tensor
 
 
 def adc_parameters(values: Values, tables: Mapping[str, tuple[Tensor, Tensor]]) -> AdcParameters:
-    """``tables``: ``adc`` (oscillator current to count rate)."""
+    """``tables``: ``adc`` (line current to count rate)."""
     i, rate = tables["adc"]
     return _pick(AdcParameters, values, i_adc_a=i, rate_hz=rate)
 
@@ -103,10 +103,8 @@ class TileModel:
         self.code_max = int(meta["code_max"])
         self.slots = self.code_max + int(meta["guard_slots"])
         self.w_ref_um = float(meta["w_ref_um"])
-        self.values = {name: float(p.value) for name, p in card.parameters.items()}
-        self.tables = {
-            name: (torch.as_tensor(t.x), torch.as_tensor(t.y)) for name, t in card.tables.items()
-        }
+        self.values = card.values()
+        self.tables = {t.name: (torch.tensor(t.x), torch.tensor(t.y)) for t in card.tables}
         self.has_readout = {"clamp", "mirror", "adc"} <= set(self.tables)
 
     @classmethod
@@ -162,8 +160,9 @@ class TileModel:
             if readout is None:
                 return Response(edges, current.numpy(), charge.numpy())
             check_domain(self.card, line_current_a=current.numpy())
-            out = mirror(readout, current, self.t_lsb_s)
-            count = phase(adc_parameters(self.values, self.tables), out, self.t_lsb_s)
+            seen = lagged(readout, current, self.t_lsb_s)
+            out = mirror(readout, seen)
+            count = phase(adc_parameters(self.values, self.tables), seen, self.t_lsb_s)
         return Response(
             edges, current.numpy(), charge.numpy(), out.numpy(), count.numpy(), np.floor(count.numpy()).astype(np.int64)
         )
@@ -179,8 +178,3 @@ def ideal_current(conductance_s: np.ndarray, codes: np.ndarray, v_read_v: float,
     on = np.asarray(codes)[:, None, :] > np.arange(slots)[None, :, None]
     return v_read_v * np.einsum("vsr,lr->vls", on, np.asarray(conductance_s, dtype=float), optimize=True)
 
-
-__all__ = [
-    "Response", "TileModel", "adc_parameters", "ideal_charge", "ideal_current", "line_current", "line_parameters",
-    "readout_parameters", "static_solution",
-]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,11 +53,13 @@ class Pulses:
     """How codes become pulses: conventional PWM, start-aligned, ``code`` LSB long.
 
     ``guard`` LSBs follow the longest pulse, so that the tails of the last pulses are inside the window.
+    ``delay_s`` puts the ideal edges this long after the slot boundaries: whole edges then lie inside a slot.
     """
 
     t_lsb_s: float = 1e-9
     code_max: int = 127
     guard: int = 4
+    delay_s: float = 150e-12
     edge: Edge = field(default_factory=Edge)
 
     @property
@@ -67,7 +68,7 @@ class Pulses:
 
     @property
     def slot_edge_s(self) -> np.ndarray:
-        """Slot boundaries of the window, shape (slots + 1,), zero at the pulses' start [s]."""
+        """Slot boundaries of the window, shape (slots + 1,), zero one ``delay_s`` before the ideal rising edges [s]."""
         return np.arange(self.slots + 1) * self.t_lsb_s
 
     @property
@@ -79,8 +80,8 @@ class Pulses:
         """The ngspice source of a word line that carries ``code``."""
         if code == 0:
             return "DC 0"
-        t0 = LEAD_S
-        t1 = LEAD_S + code * self.t_lsb_s
+        t0 = LEAD_S + self.delay_s
+        t1 = t0 + code * self.t_lsb_s
         points = [(t0 + t, v) for t, v in zip(self.edge.rise_s, self.edge.rise, strict=True)]
         points += [(t1 + t, v) for t, v in zip(self.edge.fall_s, self.edge.fall, strict=True)]
         if any(b[0] <= a[0] for a, b in zip(points, points[1:], strict=False)):
@@ -151,8 +152,3 @@ def check_line(conductance_s: np.ndarray, codes: np.ndarray, code_max: int) -> t
     g = check_conductances(np.atleast_2d(np.asarray(conductance_s, dtype=float)))
     x = check_codes(np.atleast_2d(np.asarray(codes)), rows=g.shape[1], code_max=code_max)
     return g[0], x[0]
-
-
-def names(prefix: str, items: Sequence[str]) -> tuple[str, ...]:
-    """Signals ``items`` of one line, lower case as ngspice writes them."""
-    return tuple(f"{item[:-1]}{prefix})" if item.endswith(")") else f"{item}{prefix}" for item in items)

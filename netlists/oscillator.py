@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from aimcard.models.errors import InputError
 from aimcard.netlists.readout import ReadoutDesign, add_mirror, add_regulator
 from aimcard.netlists.technology import Technology

@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from PySpice.Spice.Netlist import Circuit
+
 from aimcard.models.errors import InputError, SimulationError
 from aimcard.netlists.deck import Deck, make_deck
 from aimcard.netlists.oscillator import COUNTS_PER_PERIOD, add_oscillator, add_run, edge_times_s, stage_nodes
 from aimcard.netlists.readout import ReadoutDesign, add_mirror
 from aimcard.netlists.technology import Technology
 from aimcard.netlists.waveforms import Waveforms
-from PySpice.Spice.Netlist import Circuit
 
 #: A stage holds about 1 fC, so the charge tolerance is a tenth of the columns'.
 RING_OPTIONS = "reltol=1e-4 chgtol=1e-17"

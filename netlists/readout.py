@@ -102,8 +102,8 @@ def add_regulator(
     mos = technology.mosfet
     out, sense, tail, mirror, gate = f"{p}reg", f"{p}sense", f"{p}tail", f"{p}load", f"{p}gate"
     circuit.V(f"{p}col", out, bit_line, 0)
-    # DC 0: no effect in .tran or .dc; in .ac the injection of Middlebrook's voltage method. The pair's gate is
-    # the high-impedance side, so voltage injection alone gives the loop gain.
+    # DC 0: no effect in .tran or .dc; in .ac the injection of Middlebrook's voltage method. The pair's gate
+    # is the high-impedance side, so voltage injection alone gives the loop gain.
     circuit.V(f"{p}loop", out, sense, "dc 0 ac 1")
 
     circuit.I(f"{p}ota", f"{p}tailbias", "0", design.ota_reference_a)
@@ -175,6 +175,6 @@ def add_mirror(
 
 
 def add_supplies(circuit: Any, technology: Technology, read_v: float = 0.2) -> None:
-    """Add what all lines share: ideal sources ``vdd`` (node vdd), ``vref`` (node ref: the read voltage [V])."""
+    """Add what all lines share: ideal sources ``vdd`` (node vdd), ``vref`` (node ref, the read voltage)."""
     circuit.V("dd", "vdd", "0", technology.vdd_v)
     circuit.V("ref", "ref", "0", read_v)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from PySpice.Spice.Netlist import Circuit
+
 from aimcard.models.errors import InputError, SimulationError
 from aimcard.netlists.deck import ACCURATE, Deck, make_deck
 from aimcard.netlists.oscillator import add_readout, add_run, stage_nodes
 from aimcard.netlists.readout import ReadoutDesign, add_supplies
 from aimcard.netlists.technology import Technology
 from aimcard.netlists.waveforms import Waveforms
-from PySpice.Spice.Netlist import Circuit
 
 #: A 512-cell bit line at the default pitch, in a few equal sections: 512 × 0.15 Ω, 512 × 0.3 fF.
 LINE_R_OHM = 77.0

@@ -1,4 +1,7 @@
-"""What the read-out does, in figures: ``python -m aimcard.netlists.readout_report [corner] [temperature_c]``."""
+"""What the read-out does, in figures.
+
+Run ``python -m aimcard.netlists.readout_report [corner] [temperature_c]`` to print them.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ WINDOW_S, LINE_A, LINE_SPREAD = 127e-9, 60e-6, 0.08
 
 
 def oscillator_currents(mirror_ratio: int, points: int = 24) -> np.ndarray:
-    """Regulator currents [A] that put 0.5 to 60 µA into the oscillator, half way between linear and log spacing."""
+    """Regulator currents [A] that put 0.5 to 60 µA into the oscillator: spacing between linear and log."""
     log = np.geomspace(0.5e-6, 60e-6, points)
     linear = np.linspace(0.5e-6, 60e-6, points)
     return mirror_ratio * np.sqrt(log * linear)
@@ -123,8 +126,8 @@ def report(
     lines += [
         "",
         f"ring at 300 µA of column current: {full / 1e9:.2f} GHz, {COUNTS_PER_PERIOD} counts a period",
-        f"line of {LINE_A * 1e6:g} µA mean, {LINE_SPREAD:.0%} spread, {WINDOW_S * 1e9:g} ns: {counts:.0f} counts, "
-        f"sigma {sigma:.0f}; quantisation {loss:.2f} % of sigma",
+        f"line of {LINE_A * 1e6:g} µA mean, {LINE_SPREAD:.0%} spread, {WINDOW_S * 1e9:g} ns: "
+        f"{counts:.0f} counts, sigma {sigma:.0f}; quantisation {loss:.2f} % of sigma",
         f"supply: OTA and references {static.bias_a[0] * 1e6:.0f} µA, bleed {bleed * 1e6:.2f} µA",
     ]
     return "\n".join(lines)

@@ -1,0 +1,149 @@
+"""Which columns are simulated: conductances and codes for the fit, and others, held out, for the judgement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import qmc
+
+ROWS = 512
+CODE_MAX = 127
+#: PCM range of the default tile (PHYSICS: 0.1 to 25 µS).
+G_MIN_S, G_MAX_S = 0.1e-6, 25e-6
+#: Positions along the word line whose edges the driver's simulation records.
+POSITIONS = (0.0, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One record to simulate: conductance_s (lines, rows), codes (vectors, rows)."""
+
+    name: str
+    role: str
+    distribution: str
+    clamp: str
+    conductance_s: np.ndarray
+    codes: np.ndarray
+    w_select_um: float
+    position: float
+    wire_scale: float = 1.0
+    column: str = ""
+    of: str = ""
+
+    @property
+    def runs(self) -> int:
+        return len(self.conductance_s) * len(self.codes)
+
+
+def fit_columns(clamp: str, count: int, seed: int, w_range_um: tuple[float, float]) -> list[Column]:
+    """``count`` single lines spread over their situations by a Sobol sequence.
+
+    Dimensions: share of rows that conduct, mean conductance (log), its spread, select width, position, longest code.
+    Each line uses 24 of the 128 codes: a deck's cost goes with its distinct edge times, and which rows carry
+    which code is what a fit learns from.
+    """
+    # Sobol's balance holds for powers of two; any prefix of a power of two is still well spread.
+    points = qmc.Sobol(6, seed=np.random.default_rng(seed)).random_base2(int(np.ceil(np.log2(max(count, 2)))))
+    columns = []
+    for k in range(count):
+        share, level, spread, width, place, reach = points[k]
+        rng = np.random.default_rng([seed, 17, k])
+        mean = 1.0e-6 * 12.0 ** level
+        shape = 0.6 * 5.0 ** spread
+        g = np.clip(rng.gamma(shape, mean / shape, ROWS), G_MIN_S, G_MAX_S)
+        top = round(40 + reach * (CODE_MAX - 40))
+        allowed = np.sort(rng.choice(np.arange(1, top), 23, replace=False))
+        codes = rng.choice(np.append(allowed, top), ROWS)
+        codes[rng.random(ROWS) > 0.25 + 0.75 * share] = 0
+        w = w_range_um[0] + width * (w_range_um[1] - w_range_um[0])
+        columns.append(
+            Column(
+                f"fit-{clamp}-{k:02d}", "fit", "sobol", clamp, g[None], codes[None],
+                round(float(w), 3), POSITIONS[min(int(place * 3), 2)], column=f"fit{k:02d}",
+            )  # fmt: skip
+        )
+    return columns
+
+
+def pair_conductances(rng: np.random.Generator, g_max_s: float, rows: int = ROWS) -> np.ndarray:
+    """G+ and G− (2, rows) of normal weights, clipped at three sigma: the line of the other sign rests at g_min."""
+    w = np.clip(rng.normal(0.0, 1.0, rows) / 3, -1, 1)
+    return G_MIN_S + np.stack([np.maximum(w, 0), np.maximum(-w, 0)]) * (g_max_s - G_MIN_S)
+
+
+def draw_codes(rng: np.random.Generator, distribution: str, vectors: int, rows: int = ROWS) -> np.ndarray:
+    """Codes (vectors, rows).
+
+    gaussian: normal inputs of either sign, one sign phase (the rows of the other sign idle), σ a third of full scale.
+    uniform: all codes alike, every row. sparse: nine rows in ten idle. all-on: every row between 3/4 and full scale.
+    """
+    shape = (vectors, rows)
+    if distribution == "gaussian":
+        return np.clip(np.round(rng.normal(0, CODE_MAX / 3, shape)), 0, CODE_MAX).astype(np.int64)
+    if distribution == "uniform":
+        return rng.integers(0, CODE_MAX + 1, shape)
+    if distribution == "sparse":
+        return np.where(rng.random(shape) < 0.1, rng.integers(1, CODE_MAX + 1, shape), 0)
+    if distribution == "all-on":
+        return rng.integers(96, CODE_MAX + 1, shape)
+    raise ValueError(distribution)
+
+
+DISTRIBUTIONS = ("gaussian", "uniform", "sparse", "all-on")
+#: Held-out columns: select width [µm], g_max [S] and position, in the order in which they are added.
+VARIANTS = ((0.5, 25e-6, 0.5), (0.3, 15e-6, 1.0), (0.4, 25e-6, 0.0), (0.5, 8e-6, 1.0))
+
+
+def held_out_columns(
+    columns: int, vectors: int, seed: int, wire_scales: tuple[float, ...], w_select_um: float | None = None
+) -> list[Column]:
+    """Pairs of lines that no fit sees: every distribution on both clamps, Gaussian inputs at other wire resistances.
+
+    ``w_select_um`` overrides the variants' widths (for a tile of one given width).
+    """
+    out: list[Column] = []
+    for c in range(columns):
+        w, g_max, position = VARIANTS[c % len(VARIANTS)]
+        w = w if w_select_um is None else w_select_um
+        rng = np.random.default_rng([seed, 29, c])
+        g = pair_conductances(rng, g_max)
+        for distribution in DISTRIBUTIONS:
+            codes = draw_codes(rng, distribution, vectors, len(g[0]))
+            for clamp in ("ideal", "ota"):
+                out.append(
+                    Column(
+                        f"{clamp}-{distribution}-1x-{c}", "held_out", distribution, clamp, g, codes, w, position,
+                        column=f"held{c}",
+                    )  # fmt: skip
+                )
+                if clamp == "ideal" and distribution == "gaussian":
+                    out += [
+                        Column(
+                            f"ideal-{distribution}-{scale:g}x-{c}", "held_out", distribution, clamp, g, codes, w, position,
+                            wire_scale=scale, column=f"held{c}",
+                        )  # fmt: skip
+                        for scale in wire_scales
+                    ]
+    return out
+
+
+def floor_columns(held_out: list[Column], vectors: int) -> list[Column]:
+    """The first vectors of the first Gaussian column of each clamp again, for a tighter run: the reference's own error."""
+    out = []
+    for clamp in ("ideal", "ota"):
+        first = next(c for c in held_out if c.clamp == clamp and c.distribution == "gaussian" and c.wire_scale == 1)
+        out.append(
+            Column(
+                f"floor-{first.name}", "floor", first.distribution, clamp, first.conductance_s, first.codes[:vectors],
+                first.w_select_um, first.position, column=first.column, of=first.name,
+            )  # fmt: skip
+        )
+    return out
+
+
+def saturated_column(w_select_um: float) -> Column:
+    """All rows on at g_max: some 2 mA. Held out, far beyond the ADC's full scale, to show how it saturates."""
+    g = np.full((1, ROWS), G_MAX_S)
+    codes = draw_codes(np.random.default_rng(5), "all-on", 2)
+    return Column("ota-saturated-1x-0", "check", "saturated", "ota", g, codes, w_select_um, 0.5, column="saturated")

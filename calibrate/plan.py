@@ -1,0 +1,111 @@
+"""What a calibration simulates, from the user's options, and how long that takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import joblib
+
+from aimcard.calibrate.columns import Column, fit_columns, floor_columns, held_out_columns, saturated_column
+from aimcard.models.checks import check_choice
+from aimcard.models.errors import InputError
+from aimcard.netlists.technology import Technology, get_technology
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Sizes of a run: lines fitted per clamp, held-out columns and vectors, wire scales, vectors run tighter."""
+
+    fit_ideal: int
+    fit_ota: int
+    columns: int
+    vectors: int
+    wire_scales: tuple[float, ...]
+    floor_vectors: int
+
+
+EFFORTS = {
+    "quick": Effort(8, 6, 1, 2, (3.0,), 1),
+    "default": Effort(16, 10, 1, 4, (2.0, 3.0, 10.0), 1),
+    "full": Effort(32, 20, 2, 6, (2.0, 3.0, 10.0), 3),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may choose. ``columns`` is the number of held-out columns; None takes the effort's.
+
+    ``w_select_um`` calibrates for select transistors of one drawn width; None for the range 0.3 to 0.5 µm.
+    """
+
+    technology: str = "freepdk45"
+    corner: str = "nom"
+    temperature_c: float = 27.0
+    columns: int | None = None
+    effort: str = "default"
+    jobs: int | None = None
+    seed: int = 1
+    w_select_um: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("effort", self.effort, tuple(EFFORTS))
+        technology = self.pdk
+        technology.library(self.corner)
+        technology.check_temperature(self.temperature_c)
+        for name in ("columns", "jobs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}: expected 1 or more; got {value}")
+        if self.seed < 0:
+            raise InputError(f"seed: expected 0 or more; got {self.seed}")
+        if self.w_select_um is not None and not technology.w_min_um <= self.w_select_um <= 2:
+            raise InputError(f"w_select_um: expected {technology.w_min_um:g} to 2 µm; got {self.w_select_um:g}")
+
+    @property
+    def pdk(self) -> Technology:
+        return get_technology(self.technology)
+
+    @property
+    def size(self) -> Effort:
+        return EFFORTS[self.effort]
+
+    @property
+    def w_range_um(self) -> tuple[float, float]:
+        """Select widths that the fit covers [µm]."""
+        w = self.w_select_um
+        return (0.3, 0.5) if w is None else (w, w)
+
+    @property
+    def w_ref_um(self) -> float:
+        return self.w_range_um[1]
+
+
+def plan(options: Options) -> list[Column]:
+    """All columns that ``options`` asks for: fitted, held out, floor, saturated."""
+    size = options.size
+    fitted = fit_columns("ideal", size.fit_ideal, options.seed, options.w_range_um)
+    fitted += fit_columns("ota", size.fit_ota, options.seed + 1, options.w_range_um)
+    held = held_out_columns(
+        options.columns or size.columns, size.vectors, options.seed, size.wire_scales, options.w_select_um
+    )
+    out = fitted + held + floor_columns(held, size.floor_vectors)
+    return out if options.effort == "quick" else [*out, saturated_column(options.w_ref_um)]
+
+
+def expected_cpu_s(column: Column) -> float:
+    """CPU seconds of a column's decks, as measured on one core of a 2-core machine; its ring included."""
+    distinct = len(set(column.codes[0].tolist()))
+    one = (0.5 + 0.09 * distinct) * (1.0 if column.clamp == "ideal" else 1.6)
+    return column.runs * (one * (2.0 if column.role == "floor" else 1.0) + (0.0 if column.clamp == "ideal" else 4.0))
+
+
+def estimate(options: Options) -> str:
+    """How many decks, and about how long on this machine."""
+    columns = plan(options)
+    jobs = options.jobs or joblib.cpu_count()
+    decks = sum(c.runs * (1 if c.clamp == "ideal" else 2) for c in columns)
+    minutes = (sum(map(expected_cpu_s, columns)) / jobs + 120) / 60
+    return (
+        f"{decks} decks in ngspice, {jobs} at a time, then the fits: about {minutes:.0f} min the first time "
+        f"(at most 15 by default and 3 with --quick on 2 idle cores); finished decks are kept, so it can be interrupted"
+    )

@@ -1,0 +1,222 @@
+"""Netlists to reference set: every deck that a calibration and its validation need, run by ngspice."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, ROWS, Column
+from aimcard.calibrate.plan import Options, plan
+from aimcard.data.reference import Record, ReferenceSet
+from aimcard.netlists.cell import CellDesign
+from aimcard.netlists.cell_decks import cell_dc_arrays, cell_dc_deck, cell_pulse_arrays, cell_pulse_deck
+from aimcard.netlists.column import LEAD_S, Edge, Pulses, Wire
+from aimcard.netlists.column_decks import ColumnBench, column_deck, overlay, slot_currents
+from aimcard.netlists.driver import DriverEdges, edges
+from aimcard.netlists.ngspice import ACCURATE, TIGHT, Deck, Waveforms, run, run_many, simulator_version
+from aimcard.netlists.oscillator import COUNTS_PER_PERIOD, phase_at
+from aimcard.netlists.oscillator_decks import oscillator_drive_deck, oscillator_rate, oscillator_rate_deck
+from aimcard.netlists.readout import default_readout
+from aimcard.netlists.readout_decks import (
+    conductance_steps,
+    loop_gain,
+    loop_gain_deck,
+    readout_static,
+    readout_static_deck,
+    readout_step_deck,
+)
+
+#: Line currents of the read-out's static curves and the ring's rate [A]; zero is the bleed alone.
+STATIC_MAX_A = 600e-6
+RATE_CURRENTS_A = np.concatenate([np.linspace(0, 20e-6, 9)[:-1], np.linspace(20e-6, 200e-6, 13), np.linspace(230e-6, 500e-6, 8)])
+LOOP_CURRENTS_A = np.array([0.0, 5e-6, 20e-6, 60e-6, 150e-6, 300e-6, 450e-6])
+STEP_LEVELS_S = np.array([0.05, 1.0, 0.5, 1.5, 0.1]) * 1e-3
+STEP_HOLD_S = 20e-9
+V_BIT_GRID, V_RETURN_GRID = (0.12, 0.24, 7), (0.0, 0.06, 7)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One line of one vector of a column."""
+
+    column: Column
+    vector: int
+    line: int
+
+
+def simulate(options: Options, cache_dir: str | Path | None = None, progress: bool = True) -> ReferenceSet:
+    """The whole reference set of ``options``: cells, driver, read-out, oscillator, fitted and held-out columns.
+
+    Finished decks are kept in ``cache_dir`` (None: the default cache), so a killed run goes on where it stopped.
+    Raises SimulationError or SimulatorMissingError as ``netlists.ngspice.run_many``.
+    """
+    technology = options.pdk
+    bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
+    driver = edges(technology, options.corner, options.temperature_c, cache_dir=cache_dir)
+    by_position = dict(zip(POSITIONS, driver.edge, strict=True))
+    pulses = {position: Pulses(edge=edge) for position, edge in by_position.items()}
+    records = [_driver_record(driver)]
+    records += _cells(options, by_position, cache_dir)
+    records += _readout(bench, options.jobs, cache_dir, progress)
+    records += simulate_columns(plan(options), bench, pulses, options.jobs, cache_dir, progress)
+    any_pulses = pulses[POSITIONS[1]]
+    meta: dict[str, str | int | float] = {
+        "technology": technology.name, "corner": options.corner, "temperature_c": options.temperature_c,
+        "vdd_v": technology.vdd_v, "v_read_v": bench.v_read_v, "t_lsb_s": any_pulses.t_lsb_s, "code_max": CODE_MAX,
+        "mode": "conventional", "topology": "gated", "simulator": simulator_version(),
+        "guard_slots": any_pulses.guard, "edge_delay_s": any_pulses.delay_s, "rows": ROWS,
+        "w_ref_um": options.w_ref_um, "w_min_um": options.w_range_um[0], "r_bit_ohm": Wire().r_bit_ohm,
+        "r_return_ohm": Wire().r_return_ohm, "c_bit_f": Wire().c_bit_f, "c_return_f": Wire().c_return_f,
+        "mirror_ratio": float(bench.readout.mirror_ratio), "counts_per_period": COUNTS_PER_PERIOD,
+        "bleed_a": bench.readout.bleed_a, "seed": options.seed, "effort": options.effort,
+    }  # fmt: skip
+    return ReferenceSet(meta, records)
+
+
+def _driver_record(driver: DriverEdges) -> Record:
+    arrays = {"time_s": driver.time_s, "position": np.array(POSITIONS), "rise_v": driver.rise_v, "fall_v": driver.fall_v}
+    attrs: dict[str, str | int | float] = {
+        f"{kind}_{what}_{name}_s": float(values[k, j])
+        for k, name in enumerate(driver.position)
+        for what, values in (("delay", driver.delay_s), ("transition", driver.transition_s))
+        for j, kind in enumerate(("rise", "fall"))
+    }
+    return Record("driver", "edge", "fit", attrs, arrays)
+
+
+def _cells(options: Options, by_position: dict[float, Edge], cache_dir: str | Path | None) -> list[Record]:
+    technology, where = options.pdk, (options.corner, options.temperature_c)
+    lo, hi = options.w_range_um
+    widths = np.unique([lo, 0.5 * (lo + hi), hi])
+    g = np.geomspace(G_MIN_S, 1.2 * G_MAX_S, 12)
+    dc = run(cell_dc_deck(technology, CellDesign(), *where, g, widths, V_BIT_GRID, V_RETURN_GRID), cache=cache_dir)
+    points = [
+        {"conductance_s": float(gk), "code": float(code), "position": place, "w_select_um": float(w),
+         "v_bit_v": vb, "v_return_v": vr}
+        for w in (lo, hi) if w == hi or lo < hi
+        for place in POSITIONS
+        for vb, vr in ((0.2, 0.0), (0.18, 0.0), (0.2, 0.015))
+        for code in (1, 3)
+        for gk in np.geomspace(G_MIN_S, G_MAX_S, 7)
+        if code == 3 or (place == 0.5 and vb == 0.2 and vr == 0.0)
+    ]  # fmt: skip
+    # Short windows: what an edge adds is over 40 LSB after a pulse of 3.
+    short = Pulses(code_max=3, guard=40)
+    pulse = run(cell_pulse_deck(technology, CellDesign(), *where, short, by_position, points, 0.2), cache=cache_dir)
+    return [
+        Record("cell-dc", "cell_dc", "fit", {},
+               cell_dc_arrays(dc, technology, g, widths, V_BIT_GRID, V_RETURN_GRID), dc.deck_hash),
+        Record("cell-pulse", "cell_pulse", "fit", {}, cell_pulse_arrays(pulse, short, points), pulse.deck_hash),
+    ]  # fmt: skip
+
+
+def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None, progress: bool) -> list[Record]:
+    t, d = bench.technology, bench.readout
+    corner, celsius, v = bench.corner, bench.temperature_c, bench.v_read_v
+    static = readout_static_deck(t, d, corner=corner, temperature_c=celsius, read_v=v, current_max_a=STATIC_MAX_A, points=61)
+    loops = [loop_gain_deck(t, d, float(i), corner=corner, temperature_c=celsius, read_v=v) for i in LOOP_CURRENTS_A]
+    step_t, step_g = conductance_steps(STEP_LEVELS_S, STEP_HOLD_S)
+    step = readout_step_deck(t, d, step_t, step_g, corner=corner, temperature_c=celsius, read_v=v)
+    first = run_many([static, step, *loops], jobs, cache_dir, "read-out", progress)
+    curves = readout_static(first[0])
+    # The ring is driven through the mirror by the regulator's current: the line's plus the bleed.
+    reg = np.interp(RATE_CURRENTS_A, curves.current_a, curves.regulator_a)
+    decks = [oscillator_rate_deck(t, d, float(i), corner=corner, temperature_c=celsius) for i in reg]
+    waves = run_many(decks, jobs, cache_dir, "oscillator", progress)
+    rates = [oscillator_rate(w, float(i), t.vdd_v) for w, i in zip(waves, reg, strict=True)]
+    gains = [loop_gain(w, float(i)) for w, i in zip(first[2:], LOOP_CURRENTS_A, strict=True)]
+    time = np.arange(0, step_t[-1], 25e-12)
+    volts = 0.2 * STEP_LEVELS_S
+    parts = [slice(round(k * STEP_HOLD_S / 25e-12), round((k + 1) * STEP_HOLD_S / 25e-12)) for k in range(1, len(STEP_LEVELS_S))]
+    v_step, i_step = (np.interp(time, first[1].time_s, first[1][name]) for name in ("v(bl)", "i(vmir)"))
+    n = min(p.stop - p.start for p in parts)
+    n = min(n, len(time) - parts[-1].start)
+    return [
+        Record("readout-dc", "readout_dc", "fit", {},
+               {"current_a": curves.current_a, "v_clamp_v": curves.clamp_v, "mirror_a": curves.mirror_a}, first[0].deck_hash),
+        Record("readout-step", "readout_step", "check", {},
+               {"time_s": time[:n], "from_a": volts[:-1], "to_a": volts[1:],
+                "v_clamp_v": np.stack([v_step[p.start : p.start + n] for p in parts]),
+                "mirror_a": np.stack([i_step[p.start : p.start + n] for p in parts])}, first[1].deck_hash),
+        Record("loop-gain", "loop_gain", "check", {},
+               {"current_a": LOOP_CURRENTS_A, "frequency_hz": gains[0].frequency_hz,
+                "gain_db": np.stack([20 * np.log10(np.abs(g.gain)) for g in gains]),
+                "phase_deg": np.stack([g.phase_deg for g in gains]),
+                "phase_margin_deg": np.array([g.phase_margin_deg for g in gains])}, first[2].deck_hash),
+        Record("oscillator", "oscillator", "fit", {},
+               {"current_a": RATE_CURRENTS_A, "count_rate_hz": np.array([r.rate_hz for r in rates]),
+                "mirror_a": np.array([r.mirror_a for r in rates])}, waves[0].deck_hash),
+    ]  # fmt: skip
+
+
+def simulate_columns(
+    columns: list[Column], bench: ColumnBench, pulses: dict[float, Pulses], jobs: int | None,
+    cache_dir: str | Path | None, progress: bool,
+) -> list[Record]:  # fmt: skip
+    """Column records. Lines with a read-out run twice: the line, then its mirror and ring on the recorded current."""
+    runs = [_Run(c, v, k) for c in columns for v in range(len(c.codes)) for k in range(len(c.conductance_s))]
+    waves = run_many([_line_deck(bench, r, pulses) for r in runs], jobs, cache_dir, "columns", progress)
+    read = [(r, w) for r, w in zip(runs, waves, strict=True) if r.column.clamp == "ota" and r.column.role != "check"]
+    rings = run_many([_ring_deck(bench, r, w) for r, w in read], jobs, cache_dir, "oscillators", progress)
+    phases = {
+        (id(r.column), r.vector, r.line): phase_at(
+            ring, [pulses[r.column.position].stop_s],
+            released_s=LEAD_S, level_v=bench.technology.vdd_v / 2,
+        )[0]
+        for (r, _), ring in zip(read, rings, strict=True)
+    }  # fmt: skip
+    done = {(id(r.column), r.vector, r.line): w for r, w in zip(runs, waves, strict=True)}
+    return [_column_record(c, done, phases, pulses[c.position]) for c in columns]
+
+
+def _line_deck(bench: ColumnBench, r: _Run, pulses: dict[float, Pulses]) -> Deck:
+    c = r.column
+    return column_deck(
+        bench, f"{c.name} v{r.vector} l{r.line}", conductance_s=c.conductance_s[r.line], codes=c.codes[r.vector],
+        cell=CellDesign(c.w_select_um), wire=Wire(scale=c.wire_scale), pulses=pulses[c.position], clamp=c.clamp,
+        options=TIGHT if c.role == "floor" else ACCURATE,
+    )  # fmt: skip
+
+
+def _ring_deck(bench: ColumnBench, r: _Run, w: Waveforms) -> Deck:
+    return oscillator_drive_deck(
+        bench.technology, bench.readout, w.time_s, w["i(vreg)"], release_s=LEAD_S,
+        name=f"ring {r.column.name} v{r.vector} l{r.line}", corner=bench.corner, temperature_c=bench.temperature_c,
+    )  # fmt: skip
+
+
+def _column_record(
+    c: Column, done: dict[tuple[int, int, int], Waveforms], phases: dict[tuple[int, int, int], float], pulses: Pulses
+) -> Record:
+    vectors, lines = range(len(c.codes)), range(len(c.conductance_s))
+    slots = [[slot_currents(done[id(c), v, k], pulses) for k in lines] for v in vectors]
+    arrays: dict[str, np.ndarray] = {
+        "conductance_s": c.conductance_s, "codes": c.codes, "slot_edge_s": pulses.slot_edge_s,
+    }  # fmt: skip
+    for name in slots[0][0]:
+        arrays[name] = np.array([[slots[v][k][name] for k in lines] for v in vectors])
+    if (id(c), 0, 0) in phases:
+        phase = np.array([[phases[id(c), v, k] for k in lines] for v in vectors])
+        arrays |= {"phase_count": phase, "count": np.floor(phase).astype(np.int64)}
+    attrs: dict[str, str | int | float] = {
+        "clamp": c.clamp, "distribution": c.distribution, "wire_scale": c.wire_scale, "r_bit_ohm": Wire().r_bit_ohm,
+        "r_return_ohm": Wire().r_return_ohm, "w_select_um": c.w_select_um, "position": c.position, "column": c.column,
+    }  # fmt: skip
+    if c.of:
+        attrs["of"] = c.of
+    if c.role == "held_out" and c.distribution == "gaussian" and c.wire_scale == 1.0:
+        wave = [overlay(done[id(c), 0, k], pulses) for k in lines]
+        arrays["waveform_time_s"] = wave[0]["waveform_time_s"]
+        for name in ("waveform_a", "mirror_waveform_a"):
+            if name in wave[0]:
+                arrays[name] = np.stack([w[name] for w in wave])
+        attrs["waveform_vector"] = 0
+    hashes = sorted(w.deck_hash for (i, _, _), w in done.items() if i == id(c))
+    return Record(c.name, "column", c.role, attrs, arrays, _hash_of(hashes))
+
+
+def _hash_of(hashes: list[str]) -> str:
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -1,0 +1,34 @@
+"""Cards and reference sets by file or by the name under which they ship."""
+
+from pathlib import Path
+
+from aimcard.data import shipped_card, shipped_cards, shipped_reference, shipped_references
+from aimcard.data.reference import ReferenceSet
+from aimcard.models.card import Card
+from aimcard.models.errors import InputError
+
+# What a card and a reference set must share to be compared without a second thought.
+_SAME = ("technology", "corner", "temperature_c", "topology", "mode")
+
+
+def find_card(name: str | Path) -> Card:
+    """The card of a file, or the shipped card of that name; a file of that name goes first.
+
+    Raises CardError if it is no sound card.
+    """
+    if Path(name).exists() or str(name) not in shipped_cards():
+        return Card.read(name)
+    return Card.read(shipped_card(str(name)))
+
+
+def reference_for(card: Card) -> ReferenceSet:
+    """The shipped reference set of the card's technology, corner, temperature, topology and mode.
+
+    Raises InputError if none ships.
+    """
+    for name in shipped_references():
+        reference = ReferenceSet.read(shipped_reference(name))
+        if all(reference.meta[key] == card.meta[key] for key in _SAME):
+            return reference
+    wanted = ", ".join(str(card.meta[key]) for key in _SAME)
+    raise InputError(f"--against: no reference set for {wanted} ships with aimcard; simulate one and name it")

@@ -1,0 +1,135 @@
+"""A small tile's card and reference sets made from the card's own model, with errors of known size."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from aimcard.data.reference import Record, ReferenceSet
+from aimcard.models.card import DOMAIN_UNITS, Card, FitSummary, Interval, Parameter, Provenance, Table
+from aimcard.models.tile import TileModel
+
+ROWS, CODE_MAX, GUARD, T_LSB_S, V_READ_V = 24, 15, 2, 1e-9, 0.2
+SLOTS = CODE_MAX + GUARD
+WIRE = {"r_bit_ohm": 0.15, "r_return_ohm": 0.15}
+PARAMETERS = {
+    "r_on_ohm": 556.0, "dw_um": 0.02, "k_source_per_v": 1.4, "k_drain_per_v": 0.4, "i_leak_a": 0.8e-9,
+    "dw_leak_um": 0.02, "v_leak_source_v": 0.03, "v_leak_drain_v": 0.5, "i_gate_a": 1e-10, "v_gate_source_v": 0.2,
+    "t_rise_s": 20e-12, "t_rise_position_s": 5e-12, "t_rise_bend_s": 0.0,
+    "t_fall_s": 40e-12, "t_fall_position_s": 6e-12, "t_fall_bend_s": 0.0,
+    "q_rise_c": 2e-17, "c_rise_return_f": 0.0, "q_fall_c": 2.5e-16, "c_fall_bit_f": 3e-16, "c_fall_return_f": -3e-16,
+    "c_node_f": 8e-16, "i_recharge_a": 1e-9, "dw_node_um": 0.01, "dw_rise_um": 0.01,
+    "z_step_ohm": 30.0, "t_clamp_s": 0.6e-9, "q_on_c": 2e-15, "q_on_per_a_s": 1e-11,
+    "t_mirror_s": 0.3e-9, "i_mirror_lag_a": 20e-6, "phase_start": 3.0, "t_phase_s": 0.0,
+    **WIRE,
+}  # fmt: skip
+RECORD_ATTRS = {"w_select_um": 0.5, "position": 0.5, **WIRE}
+
+
+def _tables() -> list[Table]:
+    line_a = np.array([0.0, 10e-6, 30e-6, 60e-6, 100e-6])
+    return [
+        Table("clamp", line_a, V_READ_V - 18.0 * line_a, "A", "V", "line current", "clamp voltage"),
+        Table("mirror", line_a, (line_a + 10e-6) / 8, "A", "A", "line current", "mirror current"),
+        Table("adc", line_a, 1.5e9 * (1 + line_a / 9e-6 / (1 + line_a / 300e-6)), "A", "Hz", "line current", "rate"),
+    ]
+
+
+@pytest.fixture
+def card_of() -> Callable[..., Card]:
+    """A card of the small tile; keywords replace Card's fields."""
+
+    def make(**changes) -> Card:
+        meta = {
+            "topology": "gated", "mode": "conventional", "technology": "freepdk45", "corner": "nom",
+            "temperature_c": 27.0, "vdd_v": 1.0, "v_read_v": V_READ_V, "t_lsb_s": T_LSB_S, "code_max": CODE_MAX,
+            "guard_slots": GUARD, "rows": ROWS, "segments": 4, **WIRE, "r_end_ohm": 0.075, "n_phases": 5,
+            "mirror_ratio": 8.0, "w_ref_um": 0.5, "w_select_um": 0.5, "apparent_weight": "rational",
+        }  # fmt: skip
+        bounds = {name: Interval(0.0, 1e6, unit) for name, unit in DOMAIN_UNITS.items()}
+        fields = {
+            "meta": meta,
+            "parameters": [Parameter(name, value) for name, value in PARAMETERS.items()],
+            "domain": bounds,
+            "fit": FitSummary(len(PARAMETERS), 40, 12, True),
+            "provenance": Provenance("made up", "0", {}),
+            "tables": _tables(),
+        }
+        return Card(**(fields | changes))
+
+    return make
+
+
+@pytest.fixture
+def column_of(card_of) -> Callable[..., Record]:
+    """A column record: the card's own response plus `error_a`, alternating in sign from vector to vector.
+
+    `error_a` is a number or (lines,) [A], added to every slot of line and mirror current; `error_count` to the phase.
+    """
+
+    def make(
+        name: str = "c0", *, seed: int = 0, clamp: str = "ideal", distribution: str = "gaussian",
+        wire_scale: float = 1.0, role: str = "held_out", vectors: int = 6, lines: int = 2,
+        error_a: float | np.ndarray = 0.0, error_count: float = 0.0, codes: np.ndarray | None = None, **attrs,
+    ) -> Record:  # fmt: skip
+        rng = np.random.default_rng(seed)
+        g = rng.uniform(0.1e-6, 12e-6, (lines, ROWS))
+        if codes is None:
+            codes = rng.integers(0, CODE_MAX + 1, (vectors, ROWS))
+        if distribution == "all-on":
+            codes = np.maximum(codes, CODE_MAX - 1)
+        response = TileModel(card_of()).respond(g, codes, clamp=clamp, wire_scale=wire_scale, w_select_um=0.5)
+        signs = np.where(np.arange(len(codes)) % 2, -1.0, 1.0)[:, None]
+        added = signs * np.broadcast_to(error_a, lines)
+        arrays = {
+            "conductance_s": g,
+            "codes": codes,
+            "slot_edge_s": T_LSB_S * np.arange(SLOTS + 1),
+            "current_a": response.current_a + added[..., None],
+        }
+        if response.mirror_a is not None and response.phase_count is not None:
+            phase = response.phase_count + signs * error_count
+            arrays |= {"mirror_a": response.mirror_a + added[..., None], "phase_count": phase}
+            arrays["count"] = np.floor(phase).astype(np.int64)
+        own = {"clamp": clamp, "distribution": distribution, "wire_scale": wire_scale, "column": f"held{seed}"}
+        return Record(name, "column", role, {**RECORD_ATTRS, **own, **attrs}, arrays)
+
+    return make
+
+
+@pytest.fixture
+def set_of() -> Callable[..., ReferenceSet]:
+    """A reference set of the small tile from records."""
+
+    def make(*records: Record, **changes) -> ReferenceSet:
+        meta = {
+            "technology": "freepdk45", "corner": "nom", "temperature_c": 27.0, "vdd_v": 1.0, "v_read_v": V_READ_V,
+            "t_lsb_s": T_LSB_S, "code_max": CODE_MAX, "mode": "conventional", "topology": "gated",
+            "simulator": "the card's own model",
+        }  # fmt: skip
+        return ReferenceSet(meta | changes, records)
+
+    return make
+
+
+@pytest.fixture
+def readout_records() -> tuple[Record, ...]:
+    """Static curves, oscillator and loop gain of a one-pole, two-stage regulator, in closed form."""
+    line_a = np.linspace(0, 100e-6, 6)
+    _, mirror, adc = _tables()
+    static = {"current_a": line_a, "v_clamp_v": V_READ_V - 18.0 * line_a, "mirror_a": np.interp(line_a, mirror.x, mirror.y)}
+    rates = {"current_a": adc.x, "count_rate_hz": adc.y}
+    hz = np.geomspace(1e6, 1e11, 60)
+    second_hz = np.array([2e9, 4e9, 6e9])
+    crossing_hz = np.array([1e9, 1.5e9, 2e9])
+    gain = crossing_hz[:, None] / (1j * hz) / (1 + 1j * hz / second_hz[:, None])
+    loops = {
+        "current_a": np.array([0.0, 50e-6, 100e-6]),
+        "frequency_hz": hz,
+        "gain_db": 20 * np.log10(np.abs(gain)),
+        "phase_deg": np.degrees(np.unwrap(np.angle(gain))),
+        "phase_margin_deg": 90 - np.degrees(np.arctan(crossing_hz / second_hz)),
+    }
+    assert math.isclose(loops["phase_deg"][0, 0], -90, abs_tol=0.1)
+    kinds = (("readout_dc", static), ("oscillator", rates), ("loop_gain", loops))
+    return tuple(Record(kind, kind, "fit", {}, arrays) for kind, arrays in kinds)
