@@ -2,7 +2,6 @@
 
 # No annotations import: cyclopts reads the real types. No torch, matplotlib or aimcard's own modules up here:
 # `aimcard --help` takes a fraction of a second.
-import json
 import os
 import sys
 import warnings
@@ -11,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from aimcard import __version__
 from cyclopts import App, CycloptsError, Parameter
+
+from aimcard import __version__
 
 if TYPE_CHECKING:
     from aimcard.calibrate.plan import Options
-    from aimcard.data.reference import ReferenceSet
-    from aimcard.models.card import Card
 
 app = App(
     name="aimcard",
@@ -56,13 +54,13 @@ class Simulation:
 
     def given(self) -> dict[str, Any]:
         """The options that were set, by their names on the command line."""
-        return {key: value for key, value in vars(self).items() if value not in (None, False)}
+        return {key: value for key, value in vars(self).items() if value is not None and value is not False}
 
 
 @app.command
 def calibrate(
     *,
-    simulation: Simulation = Simulation(),  # noqa: B008 (frozen)
+    simulation: Simulation = Simulation(),
     from_: Annotated[
         Path | None, _help("Read this reference set and simulate nothing.", name="--from")
     ] = None,
@@ -72,39 +70,34 @@ def calibrate(
 
     Also writes figures and, unless --from is given, the reference set that the simulations made, next to OUT.
     """
-    from aimcard.data.reference import ReferenceSet
     from aimcard.models.errors import InputError
 
     out = _output("--out", out)
-    if from_ is None:
-        reference = _simulate(_options(simulation), _beside(out, ".reference.h5"))
-    elif given := simulation.given():
+    if from_ is not None and (given := simulation.given()):
         flag = "--" + next(iter(given)).replace("_", "-")
-        raise InputError(
-            f"--from: nothing is simulated then, so expected no {flag} with it; leave one of them out"
-        )
-    else:
-        reference = ReferenceSet.read(from_)
-    import attrs
-    from aimcard.calibrate.pipeline import calibrate as fit
+        raise InputError(f"--from: nothing is simulated then, so expected no {flag}; leave one of them out")
+    options = None if from_ is not None else _options(simulation)
+    from aimcard.calibrate.main_job import beside, calibrate_to, simulate_to
+    from aimcard.data.reference import ReferenceSet
 
-    card = fit(reference, progress=True)
-    result = _validate(card, reference)
-    card = attrs.evolve(card, validation=json.loads(result.to_json()))
-    card.write(out)
-    _write_figures(card, reference, result, _beside(out, "_figures"))
-    print(result)
-    _say(f"card: {out}")
+    if options is None:
+        reference = ReferenceSet.read(from_)
+    else:
+        reference = simulate_to(beside(out, ".reference.h5"), options, _say)
+    print(calibrate_to(out, reference, _say)[1])
 
 
 @app.command
 def simulate(
     *,
     out: Annotated[Path, _help("File of the reference set.")],
-    simulation: Simulation = Simulation(),  # noqa: B008
+    simulation: Simulation = Simulation(),
 ) -> None:
     """Simulate in ngspice and write the reference set; `aimcard calibrate --from` goes on from there."""
-    print(_simulate(_options(simulation), _output("--out", out)))
+    target, options = _output("--out", out), _options(simulation)
+    from aimcard.calibrate.main_job import simulate_to
+
+    print(simulate_to(target, options, _say))
 
 
 @app.command
@@ -114,25 +107,25 @@ def validate(
     against: Annotated[
         Path | None, _help("Reference set (default: the shipped one of the card's technology and corner).")
     ] = None,
-    json_: Annotated[
-        Path | None, _help("Write the figures of merit to this file too.", name="--json")
-    ] = None,
+    json: Annotated[Path | None, _help("Write the figures of merit to this file too.")] = None,
     figures: Annotated[
         Path | None, _help("Draw parity, residuals, overlays and tables into this folder.")
     ] = None,
 ) -> None:
     """Compare a card with the held-out columns of a reference set."""
+    from aimcard.calibrate.main_job import compare, draw
     from aimcard.data.reference import ReferenceSet
     from aimcard.data.shipped import find_card, reference_for
 
-    target = None if json_ is None else _output("--json", json_)
+    target = None if json is None else _output("--json", json)
     model = find_card(card)
     reference = reference_for(model) if against is None else ReferenceSet.read(against)
-    result = _validate(model, reference)
+    result = compare(model, reference)
     if target is not None:
-        _write_text(target, result.to_json())
+        result.write_json(target)
+        _say(f"figures of merit: {target}")
     if figures is not None:
-        _write_figures(model, reference, result, figures)
+        draw(model, reference, result, figures, _say)
     print(result)
 
 
@@ -182,41 +175,6 @@ def _options(simulation: Simulation) -> "Options":
     return Options(effort=effort, **{names.get(key, key): value for key, value in given.items()})
 
 
-def _simulate(options: "Options", path: Path) -> "ReferenceSet":
-    from aimcard.calibrate.plan import estimate
-    from aimcard.calibrate.simulate import simulate as run
-    from aimcard.netlists.ngspice import simulator_version
-
-    simulator_version()  # no ngspice: its error comes before any promise of a duration
-    _say(estimate(options))
-    # Rounded as the file is, so that calibrating from the file gives the same card.
-    reference = run(options, progress=True).rounded()
-    reference.write(path, compact=True)
-    _say(f"reference set: {path}")
-    return reference
-
-
-def _validate(card: "Card", reference: "ReferenceSet") -> Any:
-    from aimcard.validation.report import validate as judge
-
-    for key in ("technology", "corner", "temperature_c"):
-        if card.meta[key] != reference.meta[key]:
-            warnings.warn(
-                f"{key}: the card is for {card.meta[key]}, the reference set for {reference.meta[key]}; "
-                "the figures show that difference too",
-                stacklevel=2,
-            )
-    return judge(card, reference, progress=True)
-
-
-def _write_figures(card: "Card", reference: "ReferenceSet", result: Any, folder: Path) -> None:
-    from aimcard.validation.figures import write_all
-
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = write_all(card, reference, result, folder)
-    _say(f"figures: {len(paths)} in {folder}")
-
-
 def _output(option: str, path: Path) -> Path:
     """A path that can be written; said before the work starts, not after it."""
     from aimcard.models.errors import InputError
@@ -230,10 +188,6 @@ def _output(option: str, path: Path) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{option}: expected a folder that can be written; got {path.parent}")
     return path
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.stem + suffix)
 
 
 def _write_text(path: Path, text: str) -> None:

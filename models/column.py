@@ -22,10 +22,11 @@ from aimcard.models.cell import CellExpansion, CellParameters, conducting, gate_
 
 @dataclass(frozen=True)
 class WireParameters:
-    """Resistance of one cell pitch [Ω]; ``segments`` is the number of clumps of the fast model."""
+    """Wire of one cell pitch: resistances [Ω], bit-line capacitance [F]; ``segments``: clumps of the fast model."""
 
     r_bit_ohm: Tensor | float
     r_return_ohm: Tensor | float
+    c_bit_f: Tensor | float
     segments: int
 
 
@@ -91,12 +92,17 @@ def gather_segments(cells: CellExpansion, codes: Tensor, slots: int, segments: i
 
 @dataclass(frozen=True)
 class LineSolution:
-    """current_a (..., slots); v_bit_v, v_return_v of the segments' nodes, (..., slots, segments)."""
+    """current_a, v_clamp_v (..., slots); v_bit_v, v_return_v of the segments' nodes, (..., slots, segments).
+
+    n_idle: idle cells of each segment, same shape; lengths: cells of each segment, (segments,).
+    """
 
     current_a: Tensor
     v_clamp_v: Tensor
     v_bit_v: Tensor
     v_return_v: Tensor
+    n_idle: Tensor
+    lengths: Tensor
 
 
 def reduce_line(seg: Segments, conductance: Tensor, injected: Tensor, r_ohm: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -150,6 +156,8 @@ def solve_line(seg: Segments, cell: CellParameters, wire: WireParameters, w_sele
     about the segment voltages of the pass before; the first assumes the read voltage everywhere.
     """
     r = wire.r_bit_ohm + wire.r_return_ohm
+    # A width per line is shaped (..., 1); voltages have slots and segments behind it.
+    w_select_um = w_select_um[..., None] if isinstance(w_select_um, Tensor) and w_select_um.ndim else w_select_um
     share = wire.r_return_ohm / r if float(torch.as_tensor(r).detach()) > 0 else 0.0
     v = torch.full_like(seg.g_s, cell.v_read_v)
     v_return = torch.zeros_like(v)
@@ -169,4 +177,4 @@ def solve_line(seg: Segments, cell: CellParameters, wire: WireParameters, w_sele
         v = ladder - rise
         v_return = share * (v_clamp[..., None] - ladder) + rise
     assert current is not None and v_clamp is not None
-    return LineSolution(current, v_clamp, v + v_return, v_return)
+    return LineSolution(current, v_clamp, v + v_return, v_return, seg.n_idle, seg.lengths)

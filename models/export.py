@@ -1,12 +1,13 @@
-"""Cards for other programs: a small registry of exporters, each of which says what its target cannot carry."""
+"""Cards for other programs: a registry of exporters, each of which says what its target cannot carry."""
 
 import math
 from collections.abc import Callable
 
+from attrs import field, frozen
+
 from aimcard.models.card import Card
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
-from attrs import field, frozen
 
 
 @frozen

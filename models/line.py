@@ -9,7 +9,17 @@ from torch import Tensor
 
 from aimcard.models.cell import CellParameters, expand
 from aimcard.models.column import LineSolution, WireParameters, gather_segments, segment_bounds, solve_line
-from aimcard.models.pulse import PulseParameters, fall_charge, fall_delay, recharge, rise_charge, rise_delay
+from aimcard.models.pulse import (
+    Edges,
+    PulseParameters,
+    fall_charge,
+    fall_delay,
+    idle_capacitance,
+    recharge_amount,
+    recharge_share,
+    rise_charge,
+    rise_delay,
+)
 
 
 @dataclass(frozen=True)
@@ -25,16 +35,17 @@ class LineParameters:
 class LineDrive:
     """One column's situation. conductance_s (..., rows) and codes (..., rows) broadcast to the same leading shape.
 
-    position: 0 at the drivers, 1 at the far end of the word lines. slots: LSB-long slots of the window.
+    edges: the column's word-line edges. slots: LSB-long slots of the window.
+    w_select_um is a number, or a tensor (..., 1) with one value per line; so are the fields of ``edges``.
     """
 
     conductance_s: Tensor
     codes: Tensor
     slots: int
     t_lsb_s: float
-    w_select_um: float
-    position: float
-    v_return_passes: int = 3
+    w_select_um: float | Tensor
+    edges: Edges
+    passes: int = 3
 
 
 def ideal_clamp(v_read_v: float):
@@ -52,7 +63,7 @@ def static_solution(p: LineParameters, drive: LineDrive, clamp) -> LineSolution:
     cells = expand(p.cell, drive.conductance_s, drive.w_select_um)
     codes = drive.codes.expand(torch.broadcast_shapes(drive.codes.shape, drive.conductance_s.shape))
     seg = gather_segments(cells, codes, drive.slots, p.wire.segments)
-    return solve_line(seg, p.cell, p.wire, drive.w_select_um, clamp, drive.v_return_passes)
+    return solve_line(seg, p.cell, p.wire, drive.w_select_um, clamp, drive.passes)
 
 
 def edge_charges(p: LineParameters, drive: LineDrive, static: LineSolution) -> Tensor:
@@ -62,31 +73,45 @@ def edge_charges(p: LineParameters, drive: LineDrive, static: LineSolution) -> T
     before the first slot carries leakage only, which the last slot (all pulses over) stands for.
     """
     i = static.current_a
+    e, w = drive.edges, drive.w_select_um
     idle = i[..., -1:]
-    rise = rise_delay(p.pulse, drive.position)
-    fall = fall_delay(p.pulse, drive.position)
-    first = -rise * (i[..., :1] - idle)
-    later = fall * (i[..., :-1] - i[..., 1:])
+    first = -rise_delay(p.pulse, e) * (i[..., :1] - idle)
+    later = fall_delay(p.pulse, e) * (i[..., :-1] - i[..., 1:])
     charge = torch.cat([first, later], dim=-1)
 
     rows = drive.codes.shape[-1]
     bounds = segment_bounds(rows, p.wire.segments)
     owner = torch.cat([torch.full((b - a,), s) for s, (a, b) in enumerate(bounds)])
     shape = torch.broadcast_shapes(drive.codes.shape, drive.conductance_s.shape)
-    codes = drive.codes.expand(shape)
+    codes, conductance = drive.codes.expand(shape), drive.conductance_s.expand(shape)
     on = (codes > 0).to(i.dtype)
-    # Voltages seen by each cell when its pulse begins (slot 0) and when it is over (slot = code).
-    first_return = static.v_return_v[..., 0, :][..., owner]
-    flat = codes.clamp(max=drive.slots - 1) * len(bounds) + owner
-    bit = torch.gather(static.v_bit_v.flatten(-2), -1, flat)
-    back = torch.gather(static.v_return_v.flatten(-2), -1, flat)
+    g = expand(p.cell, drive.conductance_s, w).g_s
+    # Voltages seen by each cell when its pulse begins (slot 0), just before it ends, and when it is over.
+    over = codes.clamp(max=drive.slots - 1) * len(bounds) + owner
+    before = (over - len(bounds)).clamp(min=0)
+    bits, backs = static.v_bit_v.flatten(-2), static.v_return_v.flatten(-2)
+    bit_first, back_first = static.v_bit_v[..., 0, :][..., owner], static.v_return_v[..., 0, :][..., owner]
+    bit_before, back_before = torch.gather(bits, -1, before), torch.gather(backs, -1, before)
+    bit_over, back_over = torch.gather(bits, -1, over), torch.gather(backs, -1, over)
 
-    start = (rise_charge(p.pulse, first_return, drive.w_select_um) * on).sum(-1, keepdim=True)
-    charge = torch.cat([charge[..., :1] + start, charge[..., 1:]], dim=-1)
-    amount = fall_charge(p.pulse, drive.conductance_s, bit, back, drive.w_select_um)
-    edges = torch.arange(drive.slots + 1, dtype=i.dtype) * drive.t_lsb_s
-    share = recharge(p.pulse, drive.conductance_s.expand(shape), codes, edges, drive.t_lsb_s, drive.position, drive.w_select_um)
+    start = rise_charge(p.pulse, e, g * (bit_first - back_first), back_first, w) * on
+    charge = torch.cat([charge[..., :1] + start.sum(-1, keepdim=True), charge[..., 1:]], dim=-1)
+    end = fall_charge(p.pulse, e, conductance, g * (bit_before - back_before), back_before, w) * on
+    charge = charge.scatter_add(-1, codes.clamp(max=drive.slots - 1), end)
+    charge = charge + line_charge(p, static, w)
+    amount = recharge_amount(p.pulse, e, conductance, bit_over, back_over, w)
+    slot_edge_s = torch.arange(drive.slots + 1, dtype=i.dtype) * drive.t_lsb_s
+    share = recharge_share(p.pulse, e, conductance, codes, slot_edge_s, drive.t_lsb_s, w)
     return charge + (amount[..., None] * share).sum(-2)
+
+
+def line_charge(p: LineParameters, static: LineSolution, w_select_um: float | Tensor) -> Tensor:
+    """Charge per slot that follows the bit line's voltage [C]: wire, and the internal nodes of idle cells on it."""
+    v = static.v_bit_v
+    change = v - torch.cat([v[..., -1:, :], v[..., :-1, :]], dim=-2)
+    w = w_select_um[..., None] if isinstance(w_select_um, Tensor) and w_select_um.ndim else w_select_um
+    node = idle_capacitance(p.pulse, w)
+    return (change * (p.wire.c_bit_f * static.lengths + node * static.n_idle)).sum(-1)
 
 
 def slot_currents(p: LineParameters, drive: LineDrive, clamp) -> tuple[Tensor, LineSolution]:

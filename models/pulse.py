@@ -2,7 +2,7 @@
 
 While a cell conducts, the node between PCM and select transistor sits near the return line. When the word line
 falls, gate feed-through pulls it lower still, and the bit line then recharges it through the PCM: a fixed charge,
-almost independent of G, that arrives with the time constant C_x/G (PHYSICS: 0.2 to 0.3 fC per pulse).
+almost independent of G, that arrives with the time constant C_x/G (0.2 to 0.3 fC per pulse in FreePDK45).
 """
 
 from __future__ import annotations
@@ -12,79 +12,133 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimcard.models.lut import lookup
+
+
+@dataclass(frozen=True)
+class Edges:
+    """A column's word-line edges; numbers, or tensors (..., 1) with one value per line.
+
+    rise_delay_s, fall_delay_s: V_DD/2 crossings after the slot boundary. rise_s, fall_s: 10 to 90 % times.
+    """
+
+    rise_delay_s: Tensor | float
+    fall_delay_s: Tensor | float
+    rise_s: Tensor | float
+    fall_s: Tensor | float
+
+
+def edges_at(tables: dict[str, tuple[Tensor, Tensor]], position: float | Tensor) -> Edges:
+    """Edges of a column at ``position`` (0 at the drivers, 1 far) from the card's tables over the position."""
+    u = torch.as_tensor(position, dtype=torch.float64)
+    return Edges(*(lookup(*tables[name], u) for name in EDGE_TABLES))
+
+
+EDGE_TABLES = ("edge_rise_delay", "edge_fall_delay", "edge_rise_time", "edge_fall_time")
+
 
 @dataclass(frozen=True)
 class PulseParameters:
     """Fitted numbers of the edges; scalars.
 
-    t_rise_s, t_fall_s: delay of the conduction's start and end behind the ideal edges, middle column.
-    t_rise_position_s, t_fall_position_s: how much later at the far column than at the near one (position 1 against 0).
-    t_rise_bend_s, t_fall_bend_s: quadratic part over the position, zero at both ends' mean line's middle.
-    q_rise_c: charge of a rising edge.  c_rise_return_f: its change per volt on the return line.
-    q_fall_c: recharge of the internal node after a pulse.
+    t_rise_s, k_rise: conduction starts t + k·(10–90 % time) after the word line's V_DD/2. t_fall_s, k_fall: it ends so.
+    k_gate: a return line at V moves both by V·k·(10–90 % time)/(0.8 V_DD), as the gate must rise higher.
+    t_fall_per_s: later end per siemens of PCM, whose own recharge begins while the gate still falls.
+    q_rise_c: charge of a rising edge.
+    q_fall_c, i_fall_a: recharge of the internal node after a pulse, at edges of no length; per second of fall time.
     c_fall_bit_f, c_fall_return_f: its change per volt on bit and return line.
     c_node_f: capacitance that sets the recharge's time constant τ = C/G.
+    c_idle_f: capacitance by which an idle cell's internal node loads the bit line.
     i_recharge_a: while the node is low its transistor leaks the other way; the charge missing is i·τ.
-    dw_node_um, dw_rise_um: charges and capacitance of the falling (rising) edge go with W − dw.
+    c_rise_push_f, c_fall_push_f: a rising gate pushes charge into the return line (the channel's and the internal
+    node's), a falling one pulls it back. The line sees q·R, so what it loses or gains goes with the cell's
+    static return-line voltage: this much per volt. g_rise_push_s, g_fall_push_s: the same per second of 10–90 % time.
+    dw_node_um, dw_cap_um, dw_push_um: the recharge, the node's capacitances and the push go with W − dw.
     """
 
     t_rise_s: Tensor | float
-    t_rise_position_s: Tensor | float
-    t_rise_bend_s: Tensor | float
+    k_rise: Tensor | float
     t_fall_s: Tensor | float
-    t_fall_position_s: Tensor | float
-    t_fall_bend_s: Tensor | float
+    k_fall: Tensor | float
+    k_gate: Tensor | float
+    t_fall_per_s: Tensor | float
     q_rise_c: Tensor | float
-    c_rise_return_f: Tensor | float
     q_fall_c: Tensor | float
+    i_fall_a: Tensor | float
     c_fall_bit_f: Tensor | float
     c_fall_return_f: Tensor | float
     c_node_f: Tensor | float
+    c_idle_f: Tensor | float
     i_recharge_a: Tensor | float
     dw_node_um: Tensor | float
-    dw_rise_um: Tensor | float
+    dw_cap_um: Tensor | float
+    c_rise_push_f: Tensor | float
+    g_rise_push_s: Tensor | float
+    c_fall_push_f: Tensor | float
+    g_fall_push_s: Tensor | float
+    dw_push_um: Tensor | float
     w_ref_um: float
     v_read_v: float
+    vdd_v: float
 
 
-def rise_delay(p: PulseParameters, position: float | Tensor) -> Tensor | float:
-    """Start of conduction behind the ideal edge [s] for a column at ``position`` (0 near the drivers, 1 far)."""
-    u = position - 0.5
-    return p.t_rise_s + p.t_rise_position_s * u + p.t_rise_bend_s * u * u
+def rise_delay(p: PulseParameters, e: Edges) -> Tensor | float:
+    """Start of conduction after the slot boundary [s], return line at ground."""
+    return e.rise_delay_s + p.t_rise_s + p.k_rise * e.rise_s
 
 
-def fall_delay(p: PulseParameters, position: float | Tensor) -> Tensor | float:
-    """End of conduction behind the ideal edge [s]."""
-    u = position - 0.5
-    return p.t_fall_s + p.t_fall_position_s * u + p.t_fall_bend_s * u * u
+def fall_delay(p: PulseParameters, e: Edges) -> Tensor | float:
+    """End of conduction after the slot boundary [s], return line at ground."""
+    return e.fall_delay_s + p.t_fall_s + p.k_fall * e.fall_s
 
 
-def node_width(p: PulseParameters, w_select_um: float | Tensor) -> Tensor | float:
-    """Width factor of the internal node's charges."""
-    return (w_select_um - p.dw_node_um) / (p.w_ref_um - p.dw_node_um)
+def _width(dw_um: Tensor | float, p: PulseParameters, w_select_um: float | Tensor) -> Tensor | float:
+    return (w_select_um - dw_um) / (p.w_ref_um - dw_um)
 
 
-def rise_charge(p: PulseParameters, v_return: Tensor, w_select_um: float | Tensor) -> Tensor:
-    """Charge drawn from the bit line by one rising edge, beside the delay's −t_rise·g·V [C]."""
-    width = (w_select_um - p.dw_rise_um) / (p.w_ref_um - p.dw_rise_um)
-    return width * (p.q_rise_c + p.c_rise_return_f * v_return)
+def node_capacitance(p: PulseParameters, w_select_um: float | Tensor) -> Tensor | float:
+    """Capacitance of the internal node during its recharge [F]."""
+    return p.c_node_f * _width(p.dw_cap_um, p, w_select_um)
 
 
-def fall_charge(p: PulseParameters, conductance_s: Tensor, v_bit: Tensor, v_return: Tensor, w_select_um: float | Tensor) -> Tensor:
+def idle_capacitance(p: PulseParameters, w_select_um: float | Tensor) -> Tensor | float:
+    """Capacitance by which an idle cell loads the bit line [F]."""
+    return p.c_idle_f * _width(p.dw_cap_um, p, w_select_um)
+
+
+def rise_charge(p: PulseParameters, e: Edges, cell_a: Tensor, v_return: Tensor, w_select_um: float | Tensor) -> Tensor:
+    """Charge drawn from the bit line by one rising edge, beside the delay's [C]; cell_a: the cell's current [A]."""
+    later = p.k_gate * e.rise_s / (0.8 * p.vdd_v) * v_return
+    push = (p.c_rise_push_f + p.g_rise_push_s * e.rise_s) * v_return
+    return p.q_rise_c - later * cell_a + _width(p.dw_push_um, p, w_select_um) * push
+
+
+def fall_charge(p: PulseParameters, e: Edges, conductance_s: Tensor, cell_a: Tensor, v_return: Tensor,
+                w_select_um: float | Tensor) -> Tensor:  # fmt: skip
+    """Charge that one falling edge makes the line draw at once, beside the delay's [C]."""
+    later = p.t_fall_per_s * conductance_s - p.k_gate * e.fall_s / (0.8 * p.vdd_v) * v_return
+    push = (p.c_fall_push_f + p.g_fall_push_s * e.fall_s) * v_return
+    return later * cell_a + _width(p.dw_push_um, p, w_select_um) * push
+
+
+def recharge_amount(p: PulseParameters, e: Edges, conductance_s: Tensor, v_bit: Tensor, v_return: Tensor,
+                    w_select_um: float | Tensor) -> Tensor:  # fmt: skip
     """Charge that recharges one internal node after its pulse [C]; arguments broadcast."""
-    full = p.q_fall_c + p.c_fall_bit_f * (v_bit - p.v_read_v) + p.c_fall_return_f * v_return
-    return node_width(p, w_select_um) * (full - p.i_recharge_a * p.c_node_f / conductance_s)
+    full = p.q_fall_c + p.i_fall_a * e.fall_s + p.c_fall_bit_f * (v_bit - p.v_read_v) + p.c_fall_return_f * v_return
+    width = _width(p.dw_node_um, p, w_select_um)
+    lost = p.i_recharge_a * node_capacitance(p, w_select_um) / conductance_s
+    return width * (full - lost)
 
 
-def recharge(p: PulseParameters, conductance_s: Tensor, codes: Tensor, slot_edge_s: Tensor, t_lsb_s: float,
-             position: float | Tensor, w_select_um: float | Tensor) -> Tensor:  # fmt: skip
+def recharge_share(p: PulseParameters, e: Edges, conductance_s: Tensor, codes: Tensor, slot_edge_s: Tensor, t_lsb_s: float,
+                   w_select_um: float | Tensor) -> Tensor:  # fmt: skip
     """Share of each cell's recharge that falls into each slot.
 
     conductance_s (..., rows), codes (..., rows) broadcastable; returns (..., rows, slots), zero where the code is 0.
     The share between two times a < b after the pulse is exp(−a·G/C) − exp(−b·G/C).
     """
-    start = codes.to(conductance_s.dtype) * t_lsb_s + fall_delay(p, position)
-    rate = conductance_s / (p.c_node_f * node_width(p, w_select_um))
+    start = codes.to(conductance_s.dtype) * t_lsb_s + fall_delay(p, e)
+    rate = conductance_s / node_capacitance(p, w_select_um)
     after = torch.clamp(slot_edge_s - start[..., None], min=0.0)
     decayed = torch.exp(-after * rate[..., None])
     return (decayed[..., :-1] - decayed[..., 1:]) * (codes > 0)[..., None]

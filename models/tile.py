@@ -18,7 +18,7 @@ from aimcard.models.column import WireParameters
 from aimcard.models.domain import check_domain
 from aimcard.models.errors import InputError
 from aimcard.models.line import LineDrive, LineParameters, ideal_clamp, slot_currents
-from aimcard.models.pulse import PulseParameters
+from aimcard.models.pulse import PulseParameters, edges_at
 from aimcard.models.readout import ReadoutParameters, clamp_lag, lagged, mirror, regulated_clamp
 
 Values = Mapping[str, Tensor | float]
@@ -37,6 +37,7 @@ def line_parameters(
     *,
     w_ref_um: float,
     v_read_v: float,
+    vdd_v: float,
     segments: int,
     wire_scale: float = 1.0,
     apparent_weight: str = "rational",
@@ -44,8 +45,8 @@ def line_parameters(
     """Group flat parameter values as the equations want them. ``wire_scale`` multiplies the per-cell wire only."""
     return LineParameters(
         _pick(CellParameters, values, w_ref_um=w_ref_um, v_read_v=v_read_v, apparent_weight=apparent_weight),
-        _pick(PulseParameters, values, w_ref_um=w_ref_um, v_read_v=v_read_v),
-        WireParameters(values["r_bit_ohm"] * wire_scale, values["r_return_ohm"] * wire_scale, segments),
+        _pick(PulseParameters, values, w_ref_um=w_ref_um, v_read_v=v_read_v, vdd_v=vdd_v),
+        WireParameters(values["r_bit_ohm"] * wire_scale, values["r_return_ohm"] * wire_scale, values["c_bit_f"], segments),
     )
 
 
@@ -115,7 +116,8 @@ class TileModel:
     def line(self, wire_scale: float = 1.0) -> LineParameters:
         """The card's line parameters with the per-cell wire scaled."""
         return line_parameters(
-            self.values, w_ref_um=self.w_ref_um, v_read_v=self.v_read_v, segments=int(self.card.meta["segments"]),
+            self.values, w_ref_um=self.w_ref_um, v_read_v=self.v_read_v, vdd_v=float(self.card.meta["vdd_v"]),
+            segments=int(self.card.meta["segments"]),
             wire_scale=wire_scale, apparent_weight=str(self.card.meta["apparent_weight"]),
         )  # fmt: skip
 
@@ -148,23 +150,24 @@ class TileModel:
         line = self.line(wire_scale)
         readout = readout_parameters(self.values, self.tables) if clamp == "ota" else None
         g_t = torch.as_tensor(g)
+        edges = edges_at(self.tables, position)
         parts = []
         with torch.no_grad():
             # One vector at a time bounds the memory of the edges' (rows × slots) shares.
             for row in torch.as_tensor(x):
-                drive = LineDrive(g_t, row[None, :].expand(len(g_t), -1), self.slots, self.t_lsb_s, w, position)
+                drive = LineDrive(g_t, row[None, :].expand(len(g_t), -1), self.slots, self.t_lsb_s, w, edges)
                 parts.append(line_current(line, drive, readout))
             current = torch.stack(parts)
-            edges = np.arange(self.slots + 1) * self.t_lsb_s
+            slot_edge_s = np.arange(self.slots + 1) * self.t_lsb_s
             charge = current.sum(-1) * self.t_lsb_s
             if readout is None:
-                return Response(edges, current.numpy(), charge.numpy())
+                return Response(slot_edge_s, current.numpy(), charge.numpy())
             check_domain(self.card, line_current_a=current.numpy())
             seen = lagged(readout, current, self.t_lsb_s)
             out = mirror(readout, seen)
             count = phase(adc_parameters(self.values, self.tables), seen, self.t_lsb_s)
         return Response(
-            edges, current.numpy(), charge.numpy(), out.numpy(), count.numpy(), np.floor(count.numpy()).astype(np.int64)
+            slot_edge_s, current.numpy(), charge.numpy(), out.numpy(), count.numpy(), np.floor(count.numpy()).astype(np.int64)
         )
 
 

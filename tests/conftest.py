@@ -1,12 +1,18 @@
 """A small tile's card and reference sets made from the card's own model, with errors of known size."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from aimcard.data.reference import Record, ReferenceSet
+from aimcard.models.adc import AdcParameters
 from aimcard.models.card import DOMAIN_UNITS, Card, FitSummary, Interval, Parameter, Provenance, Table
+from aimcard.models.cell import CellParameters
+from aimcard.models.pulse import PulseParameters
+from aimcard.models.readout import ReadoutParameters
 from aimcard.models.tile import TileModel
 
 ROWS, CODE_MAX, GUARD, T_LSB_S, V_READ_V = 24, 15, 2, 1e-9, 0.2
@@ -14,15 +20,33 @@ SLOTS = CODE_MAX + GUARD
 WIRE = {"r_bit_ohm": 0.15, "r_return_ohm": 0.15}
 PARAMETERS = {
     "r_on_ohm": 556.0, "dw_um": 0.02, "k_source_per_v": 1.4, "k_drain_per_v": 0.4, "i_leak_a": 0.8e-9,
-    "dw_leak_um": 0.02, "v_leak_source_v": 0.03, "v_leak_drain_v": 0.5, "i_gate_a": 1e-10, "v_gate_source_v": 0.2,
+    "dw_leak_um": 0.02, "v_leak_source_v": 0.03, "v_leak_drain_v": 0.5,
+    "i_gate_a": 1e-10, "v_gate_source_v": 0.2,
     "t_rise_s": 20e-12, "t_rise_position_s": 5e-12, "t_rise_bend_s": 0.0,
     "t_fall_s": 40e-12, "t_fall_position_s": 6e-12, "t_fall_bend_s": 0.0,
-    "q_rise_c": 2e-17, "c_rise_return_f": 0.0, "q_fall_c": 2.5e-16, "c_fall_bit_f": 3e-16, "c_fall_return_f": -3e-16,
+    "q_rise_c": 2e-17, "c_rise_return_f": 0.0,
+    "q_fall_c": 2.5e-16, "c_fall_bit_f": 3e-16, "c_fall_return_f": -3e-16,
     "c_node_f": 8e-16, "i_recharge_a": 1e-9, "dw_node_um": 0.01, "dw_rise_um": 0.01,
     "z_step_ohm": 30.0, "t_clamp_s": 0.6e-9, "q_on_c": 2e-15, "q_on_per_a_s": 1e-11,
     "t_mirror_s": 0.3e-9, "i_mirror_lag_a": 20e-6, "phase_start": 3.0, "t_phase_s": 0.0,
     **WIRE,
 }  # fmt: skip
+# Terms that are not listed are switched off.
+_GIVEN = {
+    "w_ref_um",
+    "v_read_v",
+    "apparent_weight",
+    "i_clamp_a",
+    "v_clamp_v",
+    "i_mirror_a",
+    "mirror_a",
+    "i_adc_a",
+    "rate_hz",
+}
+for _kind in (CellParameters, PulseParameters, ReadoutParameters, AdcParameters):
+    for _field in dataclasses.fields(_kind):
+        if _field.name not in _GIVEN:
+            PARAMETERS.setdefault(_field.name, 0.0)
 RECORD_ATTRS = {"w_select_um": 0.5, "position": 0.5, **WIRE}
 
 
@@ -31,19 +55,28 @@ def _tables() -> list[Table]:
     return [
         Table("clamp", line_a, V_READ_V - 18.0 * line_a, "A", "V", "line current", "clamp voltage"),
         Table("mirror", line_a, (line_a + 10e-6) / 8, "A", "A", "line current", "mirror current"),
-        Table("adc", line_a, 1.5e9 * (1 + line_a / 9e-6 / (1 + line_a / 300e-6)), "A", "Hz", "line current", "rate"),
+        Table(
+            "adc",
+            line_a,
+            1.5e9 * (1 + line_a / 9e-6 / (1 + line_a / 300e-6)),
+            "A",
+            "Hz",
+            "line current",
+            "rate",
+        ),
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def card_of() -> Callable[..., Card]:
     """A card of the small tile; keywords replace Card's fields."""
 
     def make(**changes) -> Card:
         meta = {
             "topology": "gated", "mode": "conventional", "technology": "freepdk45", "corner": "nom",
-            "temperature_c": 27.0, "vdd_v": 1.0, "v_read_v": V_READ_V, "t_lsb_s": T_LSB_S, "code_max": CODE_MAX,
-            "guard_slots": GUARD, "rows": ROWS, "segments": 4, **WIRE, "r_end_ohm": 0.075, "n_phases": 5,
+            "temperature_c": 27.0, "vdd_v": 1.0, "v_read_v": V_READ_V,
+            "t_lsb_s": T_LSB_S, "code_max": CODE_MAX, "guard_slots": GUARD, "rows": ROWS, "segments": 4,
+            **WIRE, "r_end_ohm": 0.075, "n_phases": 5,
             "mirror_ratio": 8.0, "w_ref_um": 0.5, "w_select_um": 0.5, "apparent_weight": "rational",
         }  # fmt: skip
         bounds = {name: Interval(0.0, 1e6, unit) for name, unit in DOMAIN_UNITS.items()}
@@ -60,11 +93,11 @@ def card_of() -> Callable[..., Card]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def column_of(card_of) -> Callable[..., Record]:
-    """A column record: the card's own response plus `error_a`, alternating in sign from vector to vector.
+    """A column record: the card's own response plus an error that alternates in sign from vector to vector.
 
-    `error_a` is a number or (lines,) [A], added to every slot of line and mirror current; `error_count` to the phase.
+    `error_a`, a number or (lines,) [A], goes to all slots of line and mirror, `error_count` to the phase.
     """
 
     def make(
@@ -91,33 +124,42 @@ def column_of(card_of) -> Callable[..., Record]:
             phase = response.phase_count + signs * error_count
             arrays |= {"mirror_a": response.mirror_a + added[..., None], "phase_count": phase}
             arrays["count"] = np.floor(phase).astype(np.int64)
-        own = {"clamp": clamp, "distribution": distribution, "wire_scale": wire_scale, "column": f"held{seed}"}
+        own = {
+            "clamp": clamp,
+            "distribution": distribution,
+            "wire_scale": wire_scale,
+            "column": f"held{seed}",
+        }
         return Record(name, "column", role, {**RECORD_ATTRS, **own, **attrs}, arrays)
 
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def set_of() -> Callable[..., ReferenceSet]:
     """A reference set of the small tile from records."""
 
     def make(*records: Record, **changes) -> ReferenceSet:
         meta = {
-            "technology": "freepdk45", "corner": "nom", "temperature_c": 27.0, "vdd_v": 1.0, "v_read_v": V_READ_V,
-            "t_lsb_s": T_LSB_S, "code_max": CODE_MAX, "mode": "conventional", "topology": "gated",
-            "simulator": "the card's own model",
+            "technology": "freepdk45", "corner": "nom", "temperature_c": 27.0, "vdd_v": 1.0,
+            "v_read_v": V_READ_V, "t_lsb_s": T_LSB_S, "code_max": CODE_MAX, "mode": "conventional",
+            "topology": "gated", "simulator": "the card's own model",
         }  # fmt: skip
         return ReferenceSet(meta | changes, records)
 
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def readout_records() -> tuple[Record, ...]:
     """Static curves, oscillator and loop gain of a one-pole, two-stage regulator, in closed form."""
     line_a = np.linspace(0, 100e-6, 6)
     _, mirror, adc = _tables()
-    static = {"current_a": line_a, "v_clamp_v": V_READ_V - 18.0 * line_a, "mirror_a": np.interp(line_a, mirror.x, mirror.y)}
+    static = {
+        "current_a": line_a,
+        "v_clamp_v": V_READ_V - 18.0 * line_a,
+        "mirror_a": np.interp(line_a, mirror.x, mirror.y),
+    }
     rates = {"current_a": adc.x, "count_rate_hz": adc.y}
     hz = np.geomspace(1e6, 1e11, 60)
     second_hz = np.array([2e9, 4e9, 6e9])

@@ -5,6 +5,9 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from aimcard.models.card import Card
 from aimcard.models.errors import ReferenceSetError
 from aimcard.models.tile import TileModel, ideal_charge
@@ -22,8 +25,6 @@ from aimcard.validation.scores import (
     pair_difference,
     sigma_mac,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 NAMES = {"r2", "one_minus_r2", "nrmse", "eps_mac", "worst", "worst_one_minus_r2"}
 ERROR_A = 3e-9
@@ -76,9 +77,7 @@ def test_a_current_is_scored_slot_by_slot_then_summed():
         assert one_minus_r2(truth + error, truth)[line] == pytest.approx(expected)
 
 
-@given(
-    st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.floats(-5, 5), st.integers(0, 2**31)
-)
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.floats(-5, 5), st.integers(0, 2**31))
 def test_units_and_offsets_do_not_change_a_score(offset, gain, bias, seed):
     rng = np.random.default_rng(seed)
     truth, error = rng.normal(size=(6, 3)), bias + rng.normal(size=(6, 3))
@@ -115,15 +114,15 @@ def test_ideal_affine_scores_zero_where_only_gain_and_offset_are_wrong():
     assert one_minus_r2(c.predicted["ideal"], truth).min() > 1e-3
     np.testing.assert_allclose(one_minus_r2(c.predicted["ideal_affine"], truth), 0, atol=1e-25)
     exact = c.pair()
-    np.testing.assert_allclose(
-        one_minus_r2(exact.predicted["ideal_affine"], exact.truth), 0, atol=1e-25
-    )
+    np.testing.assert_allclose(one_minus_r2(exact.predicted["ideal_affine"], exact.truth), 0, atol=1e-25)
 
 
 def test_affine_correction_of_a_charge_needs_more_vectors_than_numbers():
     truth = np.array([[1.0], [2.0]])
     assert np.isnan(comparison(truth, truth, truth**2).predicted["ideal_affine"]).all()
-    assert np.isfinite(comparison(truth[[0, 1, 1]], truth[[0, 1, 1]], truth[[0, 1, 1]]).predicted["ideal_affine"]).all()
+    assert np.isfinite(
+        comparison(truth[[0, 1, 1]], truth[[0, 1, 1]], truth[[0, 1, 1]]).predicted["ideal_affine"]
+    ).all()
 
 
 def test_the_first_slot_is_kept_apart(card_of, column_of, set_of):
@@ -203,7 +202,13 @@ def test_distributions_wires_and_clamps_are_data_sets_of_their_own(card_of, colu
         column_of("f", role="fit", error_a=1e-3),
     ]
     result = validate(card_of(), set_of(*records))
-    names = ["ideal-gaussian-1x", "ideal-sparse-1x", "ideal-gaussian-3x", "ota-gaussian-1x", "ota-saturated-1x"]
+    names = [
+        "ideal-gaussian-1x",
+        "ideal-sparse-1x",
+        "ideal-gaussian-3x",
+        "ota-gaussian-1x",
+        "ota-saturated-1x",
+    ]
     assert list(result.data_sets) == names
     assert [s.summary["columns"] for s in result.data_sets.values()] == [1] * 5
     judged = {name for aim in result.aims for name in aim.reached}
@@ -225,6 +230,10 @@ def test_the_gaussian_twin_normalises_inputs_that_hardly_vary(card_of, column_of
     expected = [ERROR_A * 17e-9 / math.sqrt(variance(q[:, line])) for line in range(2)]
     assert model["nrmse_gaussian"] == pytest.approx(np.median(expected))
     assert model["nrmse"] > 3 * model["nrmse_gaussian"]
+    i = gaussian["current_a"]
+    spread = [math.sqrt(np.mean([variance(i[:, line, k]) for k in range(1, 17)])) for line in range(2)]
+    expected = np.median([ERROR_A / s for s in spread])
+    assert summary["current"]["model"]["nrmse_gaussian"] == pytest.approx(expected)
     alone = validate(card_of(), set_of(still)).data_sets["ideal-all-on-1x"].summary["charge"]["model"]
     assert "nrmse_gaussian" not in alone
 
@@ -256,7 +265,9 @@ def test_floor_is_the_distance_of_the_tighter_run(card_of, column_of, set_of):
     codes = arrays["codes"].copy()
     codes[1, 0] = (codes[1, 0] + 1) % 16
     stranger = type(record)("tight", "column", "floor", floor.attrs, {**arrays, "codes": codes})
-    with pytest.raises(ReferenceSetError, match=r"records/tight/codes: expected vectors of c0, got another one at \[1\]"):
+    with pytest.raises(
+        ReferenceSetError, match=r"records/tight/codes: expected vectors of c0, got another one at \[1\]"
+    ):
         validate(card_of(), set_of(record, stranger))
 
 
@@ -324,7 +335,9 @@ def test_json_is_the_interface(card_of, column_of, set_of, tmp_path):
 
 
 def aim_result(limit=1e-5, measure="one_minus_r2", reached=None, floor=None, sigma=None) -> AimResult:
-    return AimResult(Aim("a", "charge", "ideal", limit, measure=measure), reached or {}, floor or {}, sigma or {})
+    return AimResult(
+        Aim("a", "charge", "ideal", limit, measure=measure), reached or {}, floor or {}, sigma or {}
+    )
 
 
 def test_an_aim_is_met_only_if_every_data_set_meets_it():
@@ -362,7 +375,10 @@ def test_what_cannot_be_scored_is_refused_in_one_line(card_of, column_of, set_of
     short = {name: record[name] for name in ("conductance_s", "codes")}
     short |= {"current_a": record["current_a"][..., :-1], "slot_edge_s": record["slot_edge_s"][:-1]}
     cases.append(
-        (set_of(type(record)("c0", "column", "held_out", record.attrs, short)), "expected the card's 17 slots")
+        (
+            set_of(type(record)("c0", "column", "held_out", record.attrs, short)),
+            "expected the card's 17 slots",
+        )
     )
     for reference, message in cases:
         with pytest.raises(ReferenceSetError) as caught:
@@ -375,7 +391,7 @@ def test_a_card_without_readout_scores_the_ideal_clamp_and_says_so(card_of, colu
     reference = set_of(column_of("i"), column_of("o", clamp="ota"))
     result = validate(card_of(tables=[]), reference)
     assert list(result.data_sets) == ["ideal-gaussian-1x"]
-    assert result.notes == ("1 columns with a read-out are left out: the card has none",)
+    assert result.notes == ("columns with a read-out are left out (1): the card has none",)
     assert result.notes[0] in str(result)
 
 

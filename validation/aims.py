@@ -19,7 +19,7 @@ FLOOR_FACTOR = 2.0
 
 @dataclass(frozen=True)
 class Aim:
-    """``limit`` for the median over columns of ``measure``, in each data set of ``clamp`` and ``wire_scale``."""
+    """``limit`` for the median over lines of ``measure`` in data sets of ``clamp`` and ``wire_scale``."""
 
     label: str
     quantity: str
@@ -43,7 +43,7 @@ AIMS = (
 
 @dataclass(frozen=True)
 class AimResult:
-    """The aim's figure in every data set that it covers, by name: the model's, and the floor's where there is one.
+    """The aim's figure in every data set that it covers, by name: the model's, and the floor's.
 
     sigma_count: σ_MAC [counts] by data set, for the phase error only.
     """
@@ -69,13 +69,16 @@ class AimResult:
 
     @property
     def resolved(self) -> bool:
-        """Of the phase error: σ_MAC of Gaussian inputs (of any, without such) is large enough for the aim to count."""
+        """Of the phase error: σ_MAC of Gaussian inputs (without such, of any) has the counts asked for."""
         gaussian = [v for name, v in self.sigma_count.items() if "-gaussian-" in name]
-        return self.aim.measure != "rms_count" or max(gaussian or [*self.sigma_count.values(), 0.0]) >= LEAST_SIGMA_COUNT
+        return (
+            self.aim.measure != "rms_count"
+            or max(gaussian or [*self.sigma_count.values(), 0.0]) >= LEAST_SIGMA_COUNT
+        )
 
     @property
     def mark(self) -> str:
-        """"pass" if every data set meets the limit, "short", or "no data"."""
+        """ "pass" if every data set meets the limit, "short", or "no data"."""
         if not self.reached:
             return "no data"
         return "short" if self.short or not self.resolved else "pass"
@@ -88,7 +91,9 @@ class AimResult:
         notes = []
         if self.short:
             notes.append(f"{len(self.short)} of {len(self.reached)} data sets short")
-        limited = [n for n in self.short if n in self.floor and self.reached[n] <= FLOOR_FACTOR * self.floor[n]]
+        limited = [
+            n for n in self.short if n in self.floor and self.reached[n] <= FLOOR_FACTOR * self.floor[n]
+        ]
         if limited:
             notes.append(f"{', '.join(limited)} within {FLOOR_FACTOR:g} times the reference's floor")
         if not self.resolved:
@@ -141,6 +146,14 @@ def aims_table(results: tuple[AimResult, ...]) -> list[str]:
             continue
         worst = r.reached[r.worst_data_set]
         rows.append(
-            (r.aim.label, f"{r.aim.limit:g}", f"{r.median:.2g}", f"{worst:.2g}", r.worst_data_set, r.mark, r.note)
+            (
+                r.aim.label,
+                f"{r.aim.limit:g}",
+                f"{r.median:.2g}",
+                f"{worst:.2g}",
+                r.worst_data_set,
+                r.mark,
+                r.note,
+            )
         )
     return rows_of_text(rows)

@@ -1,6 +1,6 @@
 """Scores of a data set: all held-out columns of one clamp, input distribution and wire scale.
 
-Each line of each record is scored alone (scores.py); a data set then gives the median over them and the worst.
+Each line of each record is scored alone (scores.py); a data set gives the median over them and the worst.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COUNTED = ("equal_counts", "n_counts")
 
 @dataclass(frozen=True, eq=False)
 class RecordResult:
-    """One record's comparisons by quantity, and those of its Gaussian twin's σ_MAC [unit of the quantity], (lines,).
+    """One record's comparisons by quantity, and its Gaussian twin's σ_MAC [unit of the quantity], (lines,).
 
     full_scale_a: end of the card's count-rate table [A], or None without a read-out.
     """
@@ -54,8 +54,7 @@ class RecordResult:
 
     def _add_counts(self, scores: dict[str, Measures]) -> None:
         c = self.comparisons["phase"]
-        floored = np.floor(c.truth).astype(np.int64)
-        counts = self.record["count"] if "count" in self.record else floored
+        counts = self.record.arrays.get("count", np.floor(c.truth).astype(np.int64))
         for name, found in scores.items():
             found["rms_count"], found["sigma_count"] = found["rmse"], found["sigma"]
             predicted = c.floor if name == "floor" else c.predicted[name]
@@ -75,7 +74,11 @@ def score(c: Comparison, sigma_gaussian: np.ndarray | None = None) -> dict[str, 
     }
     if c.floor is not None:
         found["floor"] = measures(
-            later_slots(c.floor), truth[c.floor_vectors], ideal, sigma=sigma_mac(truth), sigma_gaussian=sigma_gaussian
+            later_slots(c.floor),
+            truth[c.floor_vectors],
+            ideal,
+            sigma=sigma_mac(truth),
+            sigma_gaussian=sigma_gaussian,
         )
     if c.truth.ndim == 3:
         start = first_slot(c.truth)
@@ -87,7 +90,7 @@ def score(c: Comparison, sigma_gaussian: np.ndarray | None = None) -> dict[str, 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Records of one clamp, distribution and wire scale. ``counts_for_aims`` is off for roles other than held_out."""
+    """Records of one clamp, distribution and wire scale. The aims count for the role held_out alone."""
 
     clamp: str
     distribution: str
@@ -128,7 +131,7 @@ class DataSet:
         return found
 
     def _beyond_full_scale(self) -> float | None:
-        """Share of slots whose line current is above the card's count-rate table; None with an ideal clamp."""
+        """Share of slots whose line current is above the card's count-rate table; None without one."""
         if self.clamp == "ideal":
             return None
         above = [r.record["current_a"] > r.full_scale_a for r in self.records if r.full_scale_a is not None]

@@ -1,4 +1,4 @@
-"""Figures of a validation. Each function draws one and returns it; `write_all` writes them beside the results."""
+"""Figures of a validation. Each function draws one and returns it; `write_all` writes them as PNG."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ CLOSE_UP = 6
 SCORED = ("current", "charge", "phase")
 
 
-def write_all(card: Card, reference: ReferenceSet, result: ValidationResult, folder: str | Path) -> list[Path]:
-    """Draw every figure that card, reference set and result have the data for; the paths written, in order."""
+def write_all(
+    card: Card, reference: ReferenceSet, result: ValidationResult, folder: str | Path
+) -> list[Path]:
+    """Draw every figure that card, reference set and result have data for; the paths written, in order."""
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     drawn: dict[str, Figure] = {"scores": scores(result)}
@@ -88,9 +90,13 @@ def waveform(result: RecordResult, line: int = 0) -> Figure:
     spans = ((edge_ns[0], edge_ns[-1]), (edge_ns[0], edge_ns[min(CLOSE_UP, len(truth))]))
     for column, (start, end) in enumerate(spans):
         top, below = axes[0, column], axes[1, column]
-        top.plot(time_ns, factor * fine, color=GREY, linewidth=0.8, label="SPICE, 10 ps grid")
-        top.stairs(factor * truth, edge_ns, baseline=None, color=ORANGE, linewidth=2.2, label="SPICE, slot means")
-        top.stairs(factor * model, edge_ns, baseline=None, color=BLUE, linewidth=1.1, label="model card, slot means")
+        top.plot(time_ns, factor * fine, color=GREY, linewidth=0.8, label="reference, waveform")
+        top.stairs(
+            factor * truth, edge_ns, baseline=None, color=ORANGE, linewidth=2.2, label="reference, slot means"
+        )
+        top.stairs(
+            factor * model, edge_ns, baseline=None, color=BLUE, linewidth=1.1, label="model card, slot means"
+        )
         below.stairs(error_factor * (model - truth), edge_ns, baseline=None, color=BLUE, linewidth=1.1)
         below.axhline(0, color=BLACK, linewidth=0.6)
         below.set_xlabel("time (ns)")
@@ -101,8 +107,10 @@ def waveform(result: RecordResult, line: int = 0) -> Figure:
     low, high = factor * truth.min(), factor * truth.max()
     room = 0.12 * (high - low) or 1.0
     axes[0, 0].set_ylim(low - room, high + room)
+    near = factor * fine[time_ns <= spans[1][1]]
+    axes[0, 1].set_ylim(near.min() - room, near.max() + room)
     axes[0, 0].set_ylabel(f"{what} ({unit})")
-    axes[1, 0].set_ylabel(f"model − SPICE\n({error_unit})")
+    axes[1, 0].set_ylabel(f"model − reference\n({error_unit})")
     axes[0, 0].legend(frameon=False)
     axes[0, 1].set_title("turn-on", fontsize="medium")
     axes[0, 0].set_title(f"{record.name}, vector {vector}, line {line}", fontsize="medium")
@@ -110,14 +118,19 @@ def waveform(result: RecordResult, line: int = 0) -> Figure:
 
 
 def parity(result: ValidationResult, clamp: str) -> Figure:
-    """Model and ideal MAC against SPICE at nominal wire, charge and (with a read-out) phase; residuals below."""
+    """Charge and (with a read-out) phase at nominal wire: model and ideal MAC against the reference."""
     sets = [s for s in result.data_sets.values() if s.clamp == clamp and s.wire_scale == 1]
     shown = [q for q in ("charge", "phase") if any(q in r.comparisons for s in sets for r in s.records)]
     styles = distribution_styles([s.distribution for s in sets])
     fig = new_figure(1.2 + 4.8 * len(shown), 5.8)
     axes = fig.subplots(2, len(shown), sharex="col", height_ratios=(3, 1.2), squeeze=False)
     for column, quantity in enumerate(shown):
-        found = [(s.distribution, r.comparisons[quantity]) for s in sets for r in s.records if quantity in r.comparisons]
+        found = [
+            (s.distribution, r.comparisons[quantity])
+            for s in sets
+            for r in s.records
+            if quantity in r.comparisons
+        ]
         _parity_column(axes[0, column], axes[1, column], quantity, found, styles)
     marks = [
         Line2D([], [], linestyle="", marker=marker, color=color, label=f"model card, {name}")
@@ -130,7 +143,11 @@ def parity(result: ValidationResult, clamp: str) -> Figure:
 
 
 def _parity_column(
-    top: Axes, below: Axes, quantity: str, found: list[tuple[str, Comparison]], styles: dict[str, tuple[str, str]]
+    top: Axes,
+    below: Axes,
+    quantity: str,
+    found: list[tuple[str, Comparison]],
+    styles: dict[str, tuple[str, str]],
 ) -> None:
     unit = unit_of(quantity)
     factor, shown_unit = si(np.concatenate([c.truth.ravel() for _, c in found]), unit)
@@ -140,21 +157,23 @@ def _parity_column(
         color, marker = styles[distribution]
         x = factor * c.truth.ravel()
         top.plot(x, factor * c.predicted["ideal"].ravel(), linestyle="", marker="+", color=GREY, markersize=5)
-        top.plot(x, factor * c.predicted["model"].ravel(), linestyle="", marker=marker, color=color, markersize=4)
+        top.plot(
+            x, factor * c.predicted["model"].ravel(), linestyle="", marker=marker, color=color, markersize=4
+        )
         below.plot(x, error_factor * error, linestyle="", marker=marker, color=color, markersize=4)
     low, high = top.get_xlim()
-    top.plot([low, high], [low, high], color=BLACK, linewidth=0.7, zorder=0)
-    below.axhline(0, color=BLACK, linewidth=0.7, zorder=0)
+    top.plot([low, high], [low, high], color=BLACK, linewidth=0.7, zorder=1)
+    below.axhline(0, color=BLACK, linewidth=0.7, zorder=1)
     label = QUANTITY_LABEL[quantity]
     top.set_ylabel(f"predicted {label} ({shown_unit})")
-    below.set_ylabel(f"model − SPICE\n({error_unit})")
-    below.set_xlabel(f"{label} in SPICE ({shown_unit})")
+    below.set_ylabel(f"model − reference\n({error_unit})")
+    below.set_xlabel(f"{label} in the reference ({shown_unit})")
     for ax in (top, below):
         tidy(ax)
 
 
 def residuals(result: ValidationResult, quantity: str) -> Figure:
-    """Share of errors below |error|/σ_MAC, one panel a data set, one curve a predictor; each line by its own σ."""
+    """Share of errors below |error|/σ_MAC: a panel a data set, a curve a predictor, each line by its σ."""
     sets = [s for s in result.data_sets.values() if quantity in s.summary]
     columns = min(4, len(sets))
     rows = -(-len(sets) // columns)
@@ -166,16 +185,21 @@ def residuals(result: ValidationResult, quantity: str) -> Figure:
             errors = _relative_errors(data_set, quantity, name)
             if errors.size:
                 share = np.arange(1, len(errors) + 1) / len(errors)
-                used[label] = ax.plot(errors, share, color=color, drawstyle="steps-post", linewidth=1.4, label=label)[0]
+                used[label] = ax.plot(
+                    errors, share, color=color, drawstyle="steps-post", linewidth=1.4, label=label
+                )[0]
         ax.set_xscale("log")
         ax.set_ylim(0, 1.03)
         ax.set_title(data_set.name, fontsize="small")
         tidy(ax)
-    for ax in axes.flat[len(sets) :]:
-        ax.set_visible(False)
+    for k, ax in enumerate(axes.flat):
+        ax.set_visible(k < len(sets))
+        ax.tick_params(labelbottom=k + columns >= len(sets))
     fig.supxlabel(f"|error| of the {QUANTITY_LABEL[quantity]} / σ_MAC of its line", fontsize="medium")
     fig.supylabel("share of vectors (slots) below", fontsize="medium")
-    fig.legend(used.values(), used.keys(), loc="outside upper center", ncols=2, frameon=False, fontsize="small")
+    fig.legend(
+        used.values(), used.keys(), loc="outside upper center", ncols=2, frameon=False, fontsize="small"
+    )
     return fig
 
 
@@ -217,7 +241,9 @@ def scores(result: ValidationResult) -> Figure:
         Line2D([], [], linestyle="", marker=marker, color=color, label=label)
         for color, marker, label in PREDICTOR_STYLE.values()
     ]
-    handles.append(Line2D([], [], color=PREDICTOR_STYLE["model"][0], linewidth=1.2, label="to the model's worst line"))
+    handles.append(
+        Line2D([], [], color=PREDICTOR_STYLE["model"][0], linewidth=1.2, label="to the model's worst line")
+    )
     handles.append(Line2D([], [], linestyle="", marker="|", color=BLACK, markersize=11, label="aim"))
     fig.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize="small")
     return fig
@@ -232,7 +258,9 @@ def _score_row(ax: Axes, y: int, data_set: DataSet, quantity: str) -> None:
             ax.plot([value], [y], linestyle="", marker=marker, color=color, markersize=6)
             if name == "model" and worst:
                 ax.plot([value, worst], [y, y], color=color, linewidth=1.2)
-    for limit in [a.limit for a in _aims(quantity, data_set.clamp) if np.isclose(a.wire_scale, data_set.wire_scale)]:
+    for limit in [
+        a.limit for a in _aims(quantity, data_set.clamp) if np.isclose(a.wire_scale, data_set.wire_scale)
+    ]:
         if data_set.counts_for_aims and quantity in summary:
             ax.plot([limit], [y], linestyle="", marker="|", color=BLACK, markersize=13, markeredgewidth=1.6)
 
@@ -250,10 +278,12 @@ def _wire_sets(result: ValidationResult) -> dict[tuple[str, str], list[DataSet]]
 
 
 def wire_scale(result: ValidationResult) -> Figure:
-    """1 − R² of the charge over the wire resistance's scale, no new fit; a panel for each clamp and distribution."""
+    """1 − R² of the charge over the wire's scale, no new fit; a panel for each clamp and distribution."""
     groups = _wire_sets(result)
     if not groups:
-        raise InputError("data_sets: expected one clamp and distribution at two wire scales or more, got none")
+        raise InputError(
+            "data_sets: expected one clamp and distribution at two wire scales or more, got none"
+        )
     fig = new_figure(1.4 + 4.6 * len(groups), 4.6)
     axes = fig.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     for ax, ((clamp, distribution), sets) in zip(axes, groups.items(), strict=True):

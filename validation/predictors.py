@@ -1,12 +1,12 @@
-"""What is compared: a held-out record's truth, and what model, ideal MAC and the reference's own floor say of it.
+"""What is compared: a held-out record's truth with the model, the ideal MAC and the reference's own floor.
 
-Quantities of a record: `current` and `charge` are what the ADC sees, that is the mirror's where the record has a
-mirror and the line's otherwise; beside the mirror's, `line_current` and `line_charge`; `phase` is the count before
-truncation. Predictors:
+Quantities of a record: `current` and `charge` are what the ADC sees, that is the mirror's where the record
+has a mirror and the line's otherwise; beside the mirror's, `line_current` and `line_charge`; `phase` is the
+count before truncation. Predictors:
 
 - `model`: the card, at the record's own wire scale, width, position and clamp.
-- `ideal`: V·ΣG·x·T. For mirror and phase it goes through an ideal read-out: a straight line through the card's
-  static idle point and its static point at the record's mean ideal current (`nominal_readout`).
+- `ideal`: V·ΣG·x·T. For mirror and phase it goes through an ideal read-out: a straight line through the
+  card's static idle point and its static point at the record's mean ideal current (`nominal_readout`).
 - `ideal_affine`: the ideal after its best affine correction on this very record, line by line.
 - `floor`: the same vectors from a tighter run of the reference's simulator, where the set has one.
 """
@@ -35,8 +35,8 @@ Values = dict[str, np.ndarray]
 class Comparison:
     """One quantity of one record: (vectors, lines) or (vectors, lines, slots).
 
-    predicted: `model`, `ideal`, `ideal_affine`, each of truth's shape. floor: a tighter run of truth's vectors
-    `floor_vectors` (n,), or None.
+    predicted: `model`, `ideal`, `ideal_affine`, each of truth's shape. floor: a tighter run of truth's
+    vectors `floor_vectors` (n,), or None.
     """
 
     truth: np.ndarray
@@ -58,9 +58,10 @@ def comparison(
     floor: np.ndarray | None = None,
     floor_vectors: np.ndarray | None = None,
 ) -> Comparison:
-    """A Comparison with the affine-corrected ideal; of currents the fit takes the slots that are scored.
+    """A Comparison with the affine-corrected ideal; of a current, fitted to the slots that are scored.
 
-    Two numbers fitted to two vectors or fewer say nothing: the affine-corrected charge and phase are NaN there.
+    Two numbers fitted to two vectors or fewer say nothing: the affine-corrected charge and phase are NaN
+    there.
     """
     slope, offset = affine_fit(later_slots(ideal), later_slots(truth))
     corrected = affine(ideal, slope, offset)
@@ -73,7 +74,8 @@ def comparison(
 def compare(record: Record, model: TileModel, reference: ReferenceSet) -> dict[str, Comparison]:
     """All quantities that the record has, by name in the order of QUANTITIES.
 
-    Raises ReferenceSetError if the record does not fit the card's window or wire, or its floor does not fit it.
+    Raises ReferenceSetError if the record does not fit the card's window or wire, or its floor does not fit
+    it.
     """
     check_record(record, model)
     truth = truth_of(record)
@@ -96,7 +98,12 @@ def truth_of(record: Record) -> Values:
         found = {"current": line, "charge": line @ length_s}
     else:
         seen = record["mirror_a"]
-        found = {"current": seen, "charge": seen @ length_s, "line_current": line, "line_charge": line @ length_s}
+        found = {
+            "current": seen,
+            "charge": seen @ length_s,
+            "line_current": line,
+            "line_charge": line @ length_s,
+        }
     if "phase_count" in record:
         found["phase"] = record["phase_count"]
     return found
@@ -113,8 +120,17 @@ def model_of(record: Record, model: TileModel) -> Values:
     line = {"current": response.current_a, "charge": response.charge_c}
     if response.mirror_a is None or response.phase_count is None:
         return line
-    seen = {"current": response.mirror_a, "charge": response.mirror_a @ length_s} if "mirror_a" in record else line
-    return {**seen, "line_current": line["current"], "line_charge": line["charge"], "phase": response.phase_count}
+    seen = (
+        {"current": response.mirror_a, "charge": response.mirror_a @ length_s}
+        if "mirror_a" in record
+        else line
+    )
+    return {
+        **seen,
+        "line_current": line["current"],
+        "line_charge": line["charge"],
+        "phase": response.phase_count,
+    }
 
 
 def ideal_of(record: Record, model: TileModel) -> Values:
@@ -139,7 +155,7 @@ def ideal_of(record: Record, model: TileModel) -> Values:
 
 @dataclass(frozen=True)
 class NominalReadout:
-    """Straight line of mirror current (gain, idle_a) and count rate (count_per_c, idle_hz) over the line current."""
+    """Mirror current (gain, idle_a) and count rate (count_per_c, idle_hz) as lines over the line current."""
 
     gain: float
     idle_a: float
@@ -154,19 +170,21 @@ def nominal_readout(model: TileModel, mean_current_a: float) -> NominalReadout:
     """
     mean = mean_current_a if mean_current_a > 0 else float(model.tables["adc"][0][-1]) / 2
     ends = torch.tensor([0.0, mean], dtype=torch.float64)
-    (idle_a, mean_a), (idle_hz, mean_hz) = (lookup(*model.tables[name], ends).tolist() for name in ("mirror", "adc"))
+    (idle_a, mean_a), (idle_hz, mean_hz) = (
+        lookup(*model.tables[name], ends).tolist() for name in ("mirror", "adc")
+    )
     return NominalReadout((mean_a - idle_a) / mean, idle_a, (mean_hz - idle_hz) / mean, idle_hz)
 
 
 def floor_of(record: Record, reference: ReferenceSet) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Each quantity of the record's floor run, with the record's vectors that it repeats; empty without one."""
+    """Each quantity of the record's floor run, with the vectors that it repeats; empty without one."""
     runs = reference.select(kind="column", role="floor", of=record.name)
     if not runs:
         return {}
     run = runs[0]
     if not np.array_equal(run["conductance_s"], record["conductance_s"]):
         raise ReferenceSetError(
-            f"{reference.source}: records/{run.name}/conductance_s: expected those of {record.name}, got others"
+            f"{reference.source}: records/{run.name}/conductance_s: expected those of {record.name}"
         )
     number = {row.tobytes(): k for k, row in reversed(list(enumerate(record["codes"])))}
     rows = [number.get(row.tobytes()) for row in run["codes"]]
@@ -182,16 +200,13 @@ def floor_of(record: Record, reference: ReferenceSet) -> dict[str, tuple[np.ndar
 def gaussian_twin(record: Record, records: Mapping[str, Record]) -> Record | None:
     """The record of the same column, clamp, wire and width that was driven with Gaussian inputs, or None.
 
-    The same column: equal attribute `column`, or equal conductances where a record has none.
+    The same column has the same conductances.
     """
     keys = ("clamp", "wire_scale", "w_select_um", "position")
     for other in records.values():
         if other.kind != "column" or other.role == "floor" or other.attrs["distribution"] != "gaussian":
             continue
         if any(other.attrs[key] != record.attrs[key] for key in keys) or other is record:
-            continue
-        ids = [r.attrs.get("column") for r in (record, other)]
-        if None not in ids and ids[0] != ids[1]:
             continue
         if np.array_equal(other["conductance_s"], record["conductance_s"]):
             return other

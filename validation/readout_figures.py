@@ -35,14 +35,24 @@ def lut(card: Card, reference: ReferenceSet | None = None) -> Figure:
     fig = new_figure(6.4, 6.8)
     top, middle, below = fig.subplots(3, 1, sharex=True, height_ratios=(2.2, 1, 1))
     top.plot(factor * fine_a, rate_factor * fine_hz, color=BLUE, label="look-up table")
-    top.plot(factor * knot_a, rate_factor * knot_hz, linestyle="", marker="o", color=BLUE, markersize=4, label="knots")
+    top.plot(
+        factor * knot_a,
+        rate_factor * knot_hz,
+        linestyle="",
+        marker="o",
+        color=BLUE,
+        markersize=4,
+        label="knots",
+    )
     measured = [] if reference is None else reference.select(kind="oscillator")
     for k, record in enumerate(measured):
         x, y = factor * record["current_a"], rate_factor * record["count_rate_hz"]
         label = "oscillator in the reference set" if k == 0 else None
         top.plot(x, y, linestyle="", marker="x", color=ORANGE, markersize=5, label=label)
     ideal = rate_factor * (knot_hz[0] + (knot_hz[-1] - knot_hz[0]) * np.array([0.0, 1.0]))
-    top.plot(factor * knot_a[[0, -1]], ideal, color=BLACK, linewidth=0.8, linestyle=":", label="end-point line")
+    top.plot(
+        factor * knot_a[[0, -1]], ideal, color=BLACK, linewidth=0.8, linestyle=":", label="end-point line"
+    )
     middle.plot(factor * current_a, inl, color=BLUE)
     below.stairs(dnl, factor * current_a, baseline=None, color=BLUE)
     for ax in (middle, below):
@@ -51,7 +61,9 @@ def lut(card: Card, reference: ReferenceSet | None = None) -> Figure:
     middle.set_ylabel("INL (steps)")
     below.set_ylabel("DNL (steps)")
     below.set_xlabel(f"line current ({unit})")
-    top.set_title(f"ADC: rate of counted edges; INL and DNL in steps of 1/{STEPS} of the range", fontsize="medium")
+    top.set_title(
+        f"ADC: rate of counted edges; INL and DNL in steps of 1/{STEPS} of the range", fontsize="medium"
+    )
     top.legend(frameon=False, fontsize="small")
     for ax in (top, middle, below):
         tidy(ax)
@@ -71,7 +83,8 @@ def readout(card: Card, reference: ReferenceSet) -> Figure:
         _static(clamp, card, reference, "clamp", "v_clamp_v", "V", "clamp voltage")
         _static(mirror, card, reference, "mirror", "mirror_a", "A", "mirror current")
     if loops:
-        _loops(*axes.pop(0), reference)
+        gain, margin = axes.pop(0)
+        _loops(gain, margin, reference)
     return fig
 
 
@@ -88,7 +101,7 @@ def _static(
         ax.plot(factor * fine, y_factor * y, color=BLUE, label="model card")
     for k, r in enumerate(records):
         x, y = factor * r["current_a"], y_factor * r[array]
-        ax.plot(x, y, linestyle="", marker="x", color=ORANGE, label="SPICE" if k == 0 else None)
+        ax.plot(x, y, linestyle="", marker="x", color=ORANGE, label="reference" if k == 0 else None)
     ax.set_xlabel(f"line current ({current_unit})")
     ax.set_ylabel(f"{name} ({y_unit})")
     ax.legend(frameon=False, fontsize="small")

@@ -27,11 +27,11 @@ from aimcard.validation.scores import later_slots, sigma_mac
 
 SCHEMA, SCHEMA_VERSION = "aimcard.validation", 1
 
-#: "held_out" records are judged; "check" records (a saturated column, say) are scored and left out of the aims.
+#: "held_out" records are judged; "check" records (a saturated column) are scored, without aims.
 SCORED_ROLES = ("held_out", "check")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ValidationResult:
     """Scores by data set. ``str(result)`` is the table, ``to_json()`` the document, ``aims`` the verdicts.
 
@@ -48,14 +48,15 @@ class ValidationResult:
         return judge(self.data_sets)
 
     def to_json(self) -> dict[str, Any]:
-        """The interface of ``aimcard validate --json``: plain dicts, lists, texts and numbers; None where undefined.
+        """What ``aimcard validate --json`` writes: dicts, lists, texts and numbers; None where undefined.
 
-        ``data_sets`` maps names (clamp-distribution-wire) to ``current``, ``charge``, ``phase`` (with a read-out),
-        ``line_current`` and ``line_charge`` (where current and charge are the mirror's), ``columns``, ``lines`` a
-        column, ``vectors`` a line (the fewest), and ``pair`` (the same quantities for G+ minus G−). Each quantity
-        has ``model``, ``ideal``, ``ideal_affine`` and, where there is one, ``floor``; each of these the medians over
-        lines of ``r2``, ``one_minus_r2``, ``nrmse``, ``eps_mac`` [%], and more of scores.measures, the largest
-        ``worst`` and ``worst_one_minus_r2``. Currents lack the first slot of the window: ``first_slot_*`` have it.
+        ``data_sets`` maps names (clamp-distribution-wire) to ``current``, ``charge``, ``phase`` (with a
+        read-out), ``line_current`` and ``line_charge`` (where current and charge are the mirror's),
+        ``columns``, ``lines`` a column, ``vectors`` a line (the fewest), and ``pair`` (the same quantities
+        for G+ minus G−). Each quantity has ``model``, ``ideal``, ``ideal_affine`` and, where there is one,
+        ``floor``; each of these the medians over lines of ``r2``, ``one_minus_r2``, ``nrmse``, ``eps_mac``
+        [%], and more of scores.measures, the largest ``worst`` and ``worst_one_minus_r2``. Currents lack the
+        first slot of the window: ``first_slot_*`` have it.
         """
         return {
             "schema": SCHEMA,
@@ -83,15 +84,23 @@ class ValidationResult:
         write_bytes(path, (text + "\n").encode())
         return Path(path)
 
+    def __repr__(self) -> str:
+        marks = [r.mark for r in self.aims]
+        met = f"{marks.count('pass')} of {len(marks)} aims met"
+        return f"<ValidationResult {len(self.data_sets)} data sets, {met}>"
+
     def __str__(self) -> str:
         c, r = self.card, self.reference
         lines = [
-            f"card {c['content_hash'][:12]} ({c['technology']}, {c['corner']}, {c['temperature_c']:g} degC) against "
-            f"reference set {r['content_hash'][:12]} ({r['corner']}, {r['temperature_c']:g} degC, {r['simulator']})",
-            "held-out columns; 1-R2 about each line's own mean over vectors, medians over lines, the worst beside it;",
-            "currents: means over slots, the first slot apart; affine: the ideal MAC, corrected on the scored vectors",
+            f"card {c['content_hash'][:12]}: {c['technology']}, {c['corner']}, {c['temperature_c']:g} degC",
+            f"reference set {r['content_hash'][:12]}: {r['technology']}, {r['corner']}, "
+            f"{r['temperature_c']:g} degC, {r['simulator']}",
+            "held-out columns; 1-R2 about each line's own mean over vectors, median over lines, then worst",
+            "currents: slot means, the first apart; affine: the ideal MAC corrected on the scored vectors",
         ]
-        rows = [("data set", "1-R2", "worst", "affine", "ideal", "floor", "RMSE/σ", "ε_MAC %", "max/σ", "rms ppm")]
+        rows = [
+            ("data set", "1-R2", "worst", "affine", "ideal", "floor", "RMSE/σ", "ε_MAC %", "max/σ", "ppm")
+        ]
         for name, data_set in self.data_sets.items():
             rows += _rows(name, data_set)
         lines += rows_of_text(rows)
@@ -102,7 +111,7 @@ class ValidationResult:
 def validate(card: Card, reference: ReferenceSet, progress: bool = True) -> ValidationResult:
     """Score ``card`` on the held-out columns of ``reference``.
 
-    Raises ReferenceSetError if the set has no held-out column or was driven in another way than the card's tile.
+    Raises ReferenceSetError if the set has no held-out column or was driven in another way than the card.
     ``progress`` shows a bar on a terminal's standard error.
     """
     model = TileModel(card)
@@ -118,7 +127,7 @@ def validate(card: Card, reference: ReferenceSet, progress: bool = True) -> Vali
         left_out = [r for r in records if r.attrs["clamp"] == "ota"]
         records = [r for r in records if r.attrs["clamp"] != "ota"]
         if left_out:
-            notes.append(f"{len(left_out)} columns with a read-out are left out: the card has none")
+            notes.append(f"columns with a read-out are left out ({len(left_out)}): the card has none")
     console = Console(stderr=True)
     shown = progress and sys.stderr.isatty()
     results = [
@@ -141,7 +150,9 @@ def _check_same_drive(card: Card, reference: ReferenceSet) -> None:
         expected, got = card.meta[key], reference.meta[key]
         same = np.isclose(got, expected, rtol=1e-9) if isinstance(expected, float) else got == expected
         if not same:
-            raise ReferenceSetError(f"{reference.source}: {key}: expected the card's {expected!r}, got {got!r}")
+            raise ReferenceSetError(
+                f"{reference.source}: {key}: expected the card's {expected!r}, got {got!r}"
+            )
 
 
 def _card_facts(card: Card) -> dict[str, Any]:
@@ -165,7 +176,7 @@ def _rows(name: str, data_set: DataSet) -> list[tuple[str, ...]]:
     """A data set's lines of the table: its quantities, then those of the pair's difference."""
     s = data_set.summary
     size = f"{s['columns']} column{'s' * (s['columns'] > 1)}, {s['lines']} lines, {s['vectors']} vectors"
-    rows = [(f"{name}: {size}",)]
+    rows: list[tuple[str, ...]] = [(f"{name}: {size}",)]
     for part, label in ((s, ""), (s.get("pair", {}), "pair ")):
         for quantity in QUANTITIES:
             if quantity in part:
@@ -180,7 +191,9 @@ def _rows(name: str, data_set: DataSet) -> list[tuple[str, ...]]:
     if (gaussian := figure(s, "charge", "one_minus_r2_gaussian")) is not None:
         rows.append((f"    charge over σ of the column's Gaussian inputs: 1-R2 {gaussian:.2g}",))
     if s.get("slots_beyond_full_scale"):
-        rows.append((f"    {100 * s['slots_beyond_full_scale']:.0f} % of the slots are beyond the ADC's full scale",))
+        rows.append(
+            (f"    {100 * s['slots_beyond_full_scale']:.0f} % of the slots are beyond the ADC's full scale",)
+        )
     return rows
 
 

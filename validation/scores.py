@@ -1,10 +1,10 @@
 """Measures of how well one column is predicted.
 
-Quantities have shape (vectors, lines) (charge, phase, count) or (vectors, lines, slots) (currents); every measure
-is taken line by line and has shape (lines,). Nothing is pooled over columns or input distributions: a spread
-between them would enter σ and flatter any predictor. Deviations are taken about the mean over *vectors*, of a
-current at the same instant: with the variance over time the mean waveform alone would already score 1 − R² = 5e-3.
-Slots that are not to be scored are cut off before (`later_slots`).
+Quantities have shape (vectors, lines) (charge, phase, count) or (vectors, lines, slots) (currents); every
+measure is taken line by line and has shape (lines,). Nothing is pooled over columns or input distributions: a
+spread between them would enter σ and flatter any predictor. Deviations are taken about the mean over
+*vectors*, of a current at the same instant: with the variance over time the mean waveform alone would already
+score 1 − R² = 5e-3. Slots that are not to be scored are cut off before (`later_slots`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _axes(values: np.ndarray) -> tuple[int, ...]:
 
 
 def later_slots(values: np.ndarray) -> np.ndarray:
-    """All slots but the first, which holds the turn-on; (vectors, lines, slots − 1). A charge stays as it is."""
+    """All slots but the first, which holds the turn-on: (vectors, lines, slots − 1). A charge stays."""
     return values[..., 1:] if values.ndim == 3 else values
 
 
@@ -50,7 +50,7 @@ def sigma_mac(truth: np.ndarray) -> np.ndarray:
 
 
 def one_minus_r2(predicted: np.ndarray, truth: np.ndarray, sigma: np.ndarray | None = None) -> np.ndarray:
-    """1 − R² = SSE/SST, SST about the mean over vectors (of a current: at the same instant, then summed), (lines,).
+    """1 − R² = SSE/SST, (lines,). SST about the mean over vectors, of a current at each instant and summed.
 
     `sigma` (lines,) replaces σ_MAC of `truth`, when `truth` is a part of a larger set of vectors.
     """
@@ -92,8 +92,8 @@ def mean_error(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def affine_fit(ideal: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Slope and offset, each (lines,), of the least-squares line y ≈ slope·ideal + offset of every line.
 
-    Over the vectors; of a current over all its slots together, as one gain and one offset in hardware would be.
-    An ideal that does not vary gets slope 0 and the mean as its offset.
+    Over the vectors; of a current over all its slots together, as one gain and one offset in hardware would
+    be. An ideal that does not vary gets slope 0 and the mean as its offset.
     """
     axes = _axes(truth)
     centre = np.mean(ideal, axis=axes, keepdims=True)
@@ -126,10 +126,10 @@ def measures(
 ) -> dict[str, np.ndarray]:
     """All measures of one quantity of one record, each (lines,).
 
-    r2, one_minus_r2, nrmse (RMSE/σ_MAC), eps_mac (% of max |ideal|), worst (max |error|/σ_MAC), rmse and sigma
-    (unit of the quantity), rmse_ppm and mean_error_ppm (of the mean of |truth|); with `sigma_gaussian` also
-    one_minus_r2_gaussian, nrmse_gaussian and worst_gaussian: the same errors over σ of the column's Gaussian
-    record, for inputs that hardly vary. NaN where σ is not defined.
+    r2, one_minus_r2, nrmse (RMSE/σ_MAC), eps_mac (% of max |ideal|), worst (max |error|/σ_MAC), rmse and
+    sigma (unit of the quantity), rmse_ppm and mean_error_ppm (of the mean of |truth|); with `sigma_gaussian`
+    also one_minus_r2_gaussian, nrmse_gaussian and worst_gaussian: the same errors over σ of the column's
+    Gaussian record, for inputs that hardly vary. NaN where σ is not defined.
     """
     sigma = sigma_mac(truth) if sigma is None else sigma
     ratio = normalised_error(predicted, truth, sigma)

@@ -48,7 +48,7 @@ def distribution_styles(names: list[str]) -> dict[str, tuple[str, str]]:
 
 
 def si(values: np.ndarray | float, unit: str) -> tuple[float, str]:
-    """Factor and unit with the SI prefix that suits the largest of ``values``: (1e6, "µA"). Counts get none."""
+    """Factor and unit with the SI prefix for the largest of ``values``: (1e6, "µA"). Counts get none."""
     finite = np.abs(np.asarray(values, dtype=float))
     largest = float(np.max(finite[np.isfinite(finite)], initial=0.0))
     if unit in ("counts", "1", "") or largest == 0:
@@ -65,6 +65,9 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     """A figure that makes room for all its text; drawn by Agg, whatever the screen."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.02)  # type: ignore[call-arg]
     return figure
 
 
