@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.adc import phase
-from aimcard.models.cell import cell_current, gate_current, leakage_current
+from aimcard.models.cell import cell_current, gate_current, idle_weight, leakage_current
 from aimcard.models.line import LineDrive
 from aimcard.models.pulse import (
     EDGE_TABLES,
@@ -105,12 +105,15 @@ def cell_on(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
 
 
 def cell_off(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
-    """Idle cells: logarithm of the leakage, in units of 1 %. PCMs too small to feed it are left out."""
-    off = (record["v_gate_v"] == 0) & (record["conductance_s"] > 1e-6)
-    vb, vr, w, i = (_t(record[n][off]) for n in ("v_bit_v", "v_return_v", "w_select_um", "current_a"))
+    """Idle cells: logarithm of the leakage, in units of 1 % of the largest (a line cares for the sum)."""
+    off = (record["v_gate_v"] == 0) & (record["current_a"] > 0)
+    g, vb, vr, w, i = (_t(record[n][off]) for n in ("conductance_s", "v_bit_v", "v_return_v", "w_select_um", "current_a"))
+    weight = i / i.max()
 
     def residual(values: Values) -> Tensor:
-        return torch.log(leakage_current(setting.line(values).cell, vb, vr, w) / i.clamp(min=1e-18)) / 1e-2
+        cell = setting.line(values).cell
+        model = leakage_current(cell, vb, vr, w) * idle_weight(cell, g, w)
+        return weight * torch.log(model / i) / 1e-2
 
     return residual
 

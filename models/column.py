@@ -32,14 +32,15 @@ class WireParameters:
 
 @dataclass(frozen=True)
 class Segments:
-    """Sums over the conducting cells of each segment, shape (..., slots, segments)."""
+    """Sums over the conducting cells of each segment, shape (..., slots, segments); ``idle_weight`` over the idle ones."""
 
     g_s: Tensor
     source: Tensor
     drain: Tensor
     centroid: Tensor
     n_eff: Tensor
-    n_idle: Tensor
+    n_on: Tensor
+    idle_weight: Tensor
     lengths: Tensor
 
 
@@ -66,28 +67,31 @@ def conducting_sums(weights: Tensor, codes: Tensor, slots: int, bounds: list[tup
     return torch.flip(torch.cumsum(torch.flip(out, (-2,)), -2), (-2,))[..., 1:, :]
 
 
-def gather_segments(cells: CellExpansion, codes: Tensor, slots: int, segments: int) -> Segments:
-    """Reduce a line's cells (..., rows) and codes (..., rows) to its segments in every slot."""
+def gather_segments(cells: CellExpansion, idle_weight: Tensor, codes: Tensor, slots: int, segments: int) -> Segments:
+    """Reduce a line's cells (..., rows) and codes (..., rows) to its segments in every slot.
+
+    idle_weight (..., rows): share of the leakage that each cell passes when idle.
+    """
     rows = codes.shape[-1]
     bounds = segment_bounds(rows, segments)
-    near = torch.tensor([b for _, b in bounds], dtype=cells.g_s.dtype)
     lengths = torch.tensor([b - a for a, b in bounds], dtype=cells.g_s.dtype)
     distance = torch.cat([b - 0.5 - torch.arange(a, b, dtype=cells.g_s.dtype) for a, b in bounds])
     ones = torch.ones_like(cells.g_s)
     weights = torch.stack(
         torch.broadcast_tensors(
-            cells.g_s, cells.source_s_per_v, cells.drain_s_per_v, cells.g_s * distance, cells.g_s**2, ones
+            cells.g_s, cells.source_s_per_v, cells.drain_s_per_v, cells.g_s * distance, cells.g_s**2, ones, idle_weight
         ),
         dim=-2,
     )
     weights = weights.expand(*codes.shape[:-1], *weights.shape[-2:])
     sums = conducting_sums(weights, codes, slots, bounds)
-    g, source, drain, moment, square, count = sums.unbind(-3)
+    g, source, drain, moment, square, count, weight = sums.unbind(-3)
+    whole = torch.stack([idle_weight[..., a:b].sum(-1) for a, b in bounds], dim=-1)[..., None, :]
     tiny = torch.finfo(g.dtype).tiny
     safe = torch.clamp(g, min=tiny)
     centroid = torch.where(g > 0, moment / safe, 0.5 * lengths)
     n_eff = torch.where(g > 0, g * (g / torch.clamp(square, min=tiny)), torch.ones_like(g))
-    return Segments(g, source, drain, centroid, n_eff, lengths - count, near - torch.cat([near.new_zeros(1), near[:-1]]))
+    return Segments(g, source, drain, centroid, n_eff, count, whole - weight, lengths)
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,9 @@ def solve_line(seg: Segments, cell: CellParameters, wire: WireParameters, w_sele
         g = conducting(cell, seg.g_s, seg.source, seg.drain, v, v_return)
         self_r = -r * seg.lengths / 6 * (1 - 1 / torch.clamp(seg.n_eff, min=1.0))
         conductance = g / (1 + self_r * g)
-        gates = (seg.lengths - seg.n_idle) * gate_current(cell, v_return, w_select_um)
+        gates = seg.n_on * gate_current(cell, v_return, w_select_um)
         rise = gate_rise(seg, gates, wire.r_return_ohm)
-        idle = seg.n_idle * leakage_current(cell, v + v_return, v_return, w_select_um)
+        idle = seg.idle_weight * leakage_current(cell, v + v_return, v_return, w_select_um)
         injected = idle - conductance * rise
         y, j = reduce_line(seg, conductance, injected, r)
         v_clamp, current = clamp(y, j)
@@ -177,4 +181,4 @@ def solve_line(seg: Segments, cell: CellParameters, wire: WireParameters, w_sele
         v = ladder - rise
         v_return = share * (v_clamp[..., None] - ladder) + rise
     assert current is not None and v_clamp is not None
-    return LineSolution(current, v_clamp, v + v_return, v_return, seg.n_idle, seg.lengths)
+    return LineSolution(current, v_clamp, v + v_return, v_return, seg.lengths - seg.n_on, seg.lengths)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimcard.models.cell import CellParameters, expand
+from aimcard.models.cell import CellParameters, expand, idle_weight
 from aimcard.models.column import LineSolution, WireParameters, gather_segments, segment_bounds, solve_line
 from aimcard.models.pulse import (
     Edges,
@@ -62,7 +62,8 @@ def static_solution(p: LineParameters, drive: LineDrive, clamp) -> LineSolution:
     """Static currents and segment voltages, shapes (..., slots) and (..., slots, segments)."""
     cells = expand(p.cell, drive.conductance_s, drive.w_select_um)
     codes = drive.codes.expand(torch.broadcast_shapes(drive.codes.shape, drive.conductance_s.shape))
-    seg = gather_segments(cells, codes, drive.slots, p.wire.segments)
+    weight = idle_weight(p.cell, drive.conductance_s, drive.w_select_um)
+    seg = gather_segments(cells, weight, codes, drive.slots, p.wire.segments)
     return solve_line(seg, p.cell, p.wire, drive.w_select_um, clamp, drive.passes)
 
 

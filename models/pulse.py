@@ -53,7 +53,8 @@ class PulseParameters:
     c_rise_push_f, c_fall_push_f: a rising gate pushes charge into the return line (the channel's and the internal
     node's), a falling one pulls it back. The line sees q·R, so what it loses or gains goes with the cell's
     static return-line voltage: this much per volt. g_rise_push_s, g_fall_push_s: the same per second of 10–90 % time.
-    dw_node_um, dw_cap_um, dw_push_um: the recharge, the node's capacitances and the push go with W − dw.
+    dw_node_um, dw_cap_um, dw_push_um, dw_pull_um: the recharge, the node's capacitances, the rising and the
+    falling gate's push go with W − dw.
     """
 
     t_rise_s: Tensor | float
@@ -77,6 +78,7 @@ class PulseParameters:
     c_fall_push_f: Tensor | float
     g_fall_push_s: Tensor | float
     dw_push_um: Tensor | float
+    dw_pull_um: Tensor | float
     w_ref_um: float
     v_read_v: float
     vdd_v: float
@@ -118,7 +120,7 @@ def fall_charge(p: PulseParameters, e: Edges, conductance_s: Tensor, cell_a: Ten
     """Charge that one falling edge makes the line draw at once, beside the delay's [C]."""
     later = p.t_fall_per_s * conductance_s - p.k_gate * e.fall_s / (0.8 * p.vdd_v) * v_return
     push = (p.c_fall_push_f + p.g_fall_push_s * e.fall_s) * v_return
-    return later * cell_a + _width(p.dw_push_um, p, w_select_um) * push
+    return later * cell_a + _width(p.dw_pull_um, p, w_select_um) * push
 
 
 def recharge_amount(p: PulseParameters, e: Edges, conductance_s: Tensor, v_bit: Tensor, v_return: Tensor,

@@ -22,8 +22,10 @@ class ReadoutParameters:
 
     i_clamp_a, v_clamp_v: clamp voltage against line current, tables (knots,).
     i_mirror_a, mirror_a: mirror output against line current (the bleed is in both), tables (knots,).
-    z_step_ohm, t_clamp_s: the clamp's dynamic resistance just after a current step, and its recovery time.
-    q_on_c, q_on_per_a_s: charge missing at turn-on, constant part and part per ampere of first-slot current.
+    l_clamp_h, l_idle_h, i_clamp_half_a: the clamp's inductance, l + l_idle/(1 + I/i): while the loop regains its
+    voltage after a step ΔI, the line misses the flux L·ΔI.
+    q_on_*, q_next_*: charge missing in the first and in the second slot of a window, constant part [C] and part per
+    ampere of turn-on current [s]. q_mirror_*, q_mirror_next_*: the same of the mirror, referred to the line.
     t_mirror_s, i_mirror_lag_a: mirror lag t/(1 + I/i) at line current I.
     """
 
@@ -31,12 +33,19 @@ class ReadoutParameters:
     v_clamp_v: Tensor
     i_mirror_a: Tensor
     mirror_a: Tensor
-    z_step_ohm: Tensor | float
-    t_clamp_s: Tensor | float
+    l_clamp_h: Tensor | float
+    l_idle_h: Tensor | float
+    i_clamp_half_a: Tensor | float
     q_on_c: Tensor | float
     q_on_per_a_s: Tensor | float
+    q_next_c: Tensor | float
+    q_next_per_a_s: Tensor | float
     t_mirror_s: Tensor | float
     i_mirror_lag_a: Tensor | float
+    q_mirror_c: Tensor | float
+    q_mirror_per_a_s: Tensor | float
+    q_mirror_next_c: Tensor | float
+    q_mirror_next_per_a_s: Tensor | float
 
 
 def regulated_clamp(p: ReadoutParameters, iterations: int = 4) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -70,29 +79,27 @@ def relax(target: Tensor, start: Tensor, tau_s: Tensor | float, t_lsb_s: float) 
 
 
 def clamp_lag(p: ReadoutParameters, current_a: Tensor, line_s: Tensor, t_lsb_s: float) -> Tensor:
-    """Change of the slot currents [A] by the clamp's recovery, (..., slots).
+    """Change of the slot currents [A] while the clamp recovers from each step, (..., slots).
 
-    current_a: static slot currents; line_s: conductance Y of the line seen by the read-out, both (..., slots).
+    current_a: static slot currents; line_s: conductance of the line seen by the read-out, both (..., slots).
     """
     before = torch.cat([current_a[..., -1:], current_a[..., :-1]], dim=-1)
-    step = -p.z_step_ohm * (current_a - before)
-    tau = torch.as_tensor(p.t_clamp_s, dtype=current_a.dtype)
-    decay = torch.exp(-t_lsb_s / tau)
-    share = tau / t_lsb_s * (1 - decay)
-    out, left = [], torch.zeros_like(current_a[..., 0])
-    for k in range(current_a.shape[-1]):
-        now = left + step[..., k]
-        out.append(now * share)
-        left = now * decay
-    change = line_s * torch.stack(out, -1)
-    turn_on = -(p.q_on_c + p.q_on_per_a_s * current_a[..., :1]) / t_lsb_s
-    return torch.cat([change[..., :1] + turn_on, change[..., 1:]], dim=-1)
+    inductance = p.l_clamp_h + p.l_idle_h / (1 + torch.clamp(current_a, min=0.0) / p.i_clamp_half_a)
+    # The first step is turn-on, too large for a small-signal inductance: it has charges of its own.
+    steps = (-inductance * line_s * (current_a - before))[..., 1:]
+    start = current_a[..., :1]
+    charge = torch.cat([-(p.q_on_c + p.q_on_per_a_s * start), steps[..., :1] - (p.q_next_c + p.q_next_per_a_s * start),
+                        steps[..., 1:]], dim=-1)  # fmt: skip
+    return charge / t_lsb_s
 
 
 def lagged(p: ReadoutParameters, current_a: Tensor, t_lsb_s: float) -> Tensor:
     """The line's slot currents (..., slots) as the mirror's gate follows them [A], means over the slots."""
     tau = p.t_mirror_s / (1 + torch.clamp(current_a, min=0.0) / p.i_mirror_lag_a)
-    return relax(current_a, current_a[..., -1], tau, t_lsb_s)[0]
+    follows = relax(current_a, current_a[..., -1], tau, t_lsb_s)[0]
+    start = current_a[..., 1:2]
+    on = torch.cat([p.q_mirror_c + p.q_mirror_per_a_s * start, p.q_mirror_next_c + p.q_mirror_next_per_a_s * start], dim=-1)
+    return torch.cat([follows[..., :2] - on / t_lsb_s, follows[..., 2:]], dim=-1)
 
 
 def mirror(p: ReadoutParameters, lagged_a: Tensor) -> Tensor:

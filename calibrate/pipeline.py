@@ -1,0 +1,183 @@
+"""Reference set to card: run the stages, compare variants on columns held out of the fit, and write down what is known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+import aimcard
+from aimcard.calibrate.bootstrap import Errors, bootstrap
+from aimcard.calibrate.fit import tensors
+from aimcard.calibrate.parameters import SPECS
+from aimcard.calibrate.stages import (
+    JOINT,
+    Stages,
+    joint_residual,
+    readout_tables,
+    run_cells,
+    run_line,
+    run_readout,
+)
+from aimcard.calibrate.targets import Columns, Setting, column_current
+from aimcard.data.reference import ReferenceSet
+from aimcard.models.card import Card, Decision, FitSummary, Interval, Parameter, Provenance, Table
+from aimcard.models.cell import APPARENT_WEIGHTS
+from aimcard.models.errors import FitError
+from aimcard.models.pulse import EDGE_TABLES
+
+SEGMENTS = 64
+
+
+def calibrate(reference: ReferenceSet, progress: bool = True) -> Card:
+    """A card from a reference set; the same set gives the same card, number for number.
+
+    Reads records of role ``fit`` only: cell_dc, cell_pulse, edge and columns with an ideal clamp; for the
+    read-out also readout_dc, oscillator and columns with clamp "ota". Raises FitError if a needed record is missing.
+    """
+    threads = torch.get_num_threads()
+    # Sums in another order are other numbers: one thread makes the card repeat on any machine.
+    torch.set_num_threads(1)
+    try:
+        return _calibrate(reference, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _calibrate(reference: ReferenceSet, progress: bool) -> Card:
+    from aimcard.calibrate.steps import steps
+
+    with steps(progress, 6) as step:
+        s = Stages(reference, Setting.of(reference, SEGMENTS))
+        step("single cells")
+        run_cells(s)
+        ideal, ota, tables = s.columns("ideal"), s.columns("ota"), readout_tables(reference)
+        if ideal is None:
+            raise FitError(
+                f"{reference.source}: expected columns with clamp 'ideal' and role 'fit'; there are none; "
+                "simulate or measure some, see docs/reference-set.md"
+            )
+        if ota is not None and (tables is None or ota.phase_count is None):
+            raise FitError(
+                f"{reference.source}: columns with clamp 'ota' need records readout_dc and oscillator, and phase_count; "
+                "add these, or leave the columns out"
+            )
+        step("lines with an ideal clamp")
+        run_line(s, ideal)
+        step("variants of the apparent weight")
+        decision = compare_apparent_weights(s, reference, ideal)
+        s.setting = dataclasses.replace(s.setting, apparent_weight=decision.winner)
+        if ota is not None and tables is not None:
+            step("lines with the read-out")
+            run_readout(s, ota, tables)
+        step("all columns together")
+        residual, owner = joint_residual(s, ideal, ota, tables)
+        names = JOINT if ota is not None else tuple(n for n in JOINT if SPECS[n].group not in ("read-out", "adc"))
+        joint = s.fit("joint refinement", names, residual)
+        step("errors")
+        errors = bootstrap(joint.jacobian, joint.residual, owner, seed=int(reference.meta.get("seed", 0)))
+        return _card(s, joint.free, errors, decision, tables if ota is not None else None, ideal, ota)
+
+
+def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns) -> Decision:
+    """Fit each form of the apparent weight to half of the columns' cells and lines, judge it on the other half.
+
+    The score is the rms of the other half's residuals, in units of what the aims allow.
+    """
+    half = np.arange(len(ideal.owner)) % 2 == 0
+    if half.all():
+        raise FitError(f"{reference.source}: expected two or more ideal-clamp columns to fit; got {len(ideal.owner)}")
+    scores = {}
+    for form in APPARENT_WEIGHTS:
+        trial = Stages(reference, dataclasses.replace(s.setting, apparent_weight=form))
+        run_cells(trial)
+        run_line(trial, ideal.take(np.flatnonzero(half)))
+        with torch.no_grad():
+            left = column_current(ideal.take(np.flatnonzero(~half)), trial.setting)(tensors(trial.values))
+        scores[form] = float(left.square().mean().sqrt())
+    ranked = sorted(scores, key=lambda form: scores[form])
+    return Decision(
+        "apparent_weight", ranked[0], scores, "rms residual on columns held out of the comparison's fit",
+        scores[ranked[1]] - scores[ranked[0]],
+    )  # fmt: skip
+
+
+def _card(
+    s: Stages, joint: tuple[str, ...], errors: Errors, decision: Decision,
+    tables: dict[str, tuple[torch.Tensor, torch.Tensor]] | None, ideal: Columns, ota: Columns | None,
+) -> Card:  # fmt: skip
+    ref, meta = s.reference, s.reference.meta
+    values = s.values | {"r_return_ohm": s.values["r_bit_ohm"] * s.setting.return_per_bit}
+    stderr = dict(zip(joint, errors.stderr, strict=True))
+    parameters = []
+    for name, value in values.items():
+        spec = SPECS.get(name, SPECS["r_bit_ohm"])
+        if tables is None and spec.group in ("read-out", "adc"):
+            continue
+        error = stderr.get("r_bit_ohm" if name == "r_return_ohm" else name)
+        text = "return-line wire per cell, drawn like the bit line's" if name == "r_return_ohm" else spec.description
+        parameters.append(
+            Parameter(
+                name, value, None if error is None else float(error * spec.scale), spec.lo, spec.hi, spec.unit,
+                spec.group, text, name in s.at_bound, name not in s.unidentified,
+            )  # fmt: skip
+        )
+    fit_columns = ref.select(kind="column", role="fit")
+    ota_columns = [r for r in fit_columns if r.attrs["clamp"] == "ota"]
+    every = ref.select(kind="column")
+    judged = [r for r in every if r.role == "held_out"] or fit_columns
+    g = np.concatenate([r["conductance_s"].ravel() for r in fit_columns + judged])
+    line_a = max(float(r["current_a"].max()) for r in (ota_columns or fit_columns))
+    widths = [float(r.attrs["w_select_um"]) for r in fit_columns]
+    places = [float(r.attrs["position"]) for r in fit_columns]
+    scales = [float(r.attrs["wire_scale"]) for r in [*judged, *fit_columns]]
+    celsius = float(meta["temperature_c"])
+    domain = {
+        "conductance_s": Interval(float(g.min()), float(g.max()), "S"),
+        "line_current_a": Interval(0.0, line_a, "A"),
+        "code": Interval(0, int(meta["code_max"]), "1"),
+        "wire_scale": Interval(min(scales), max(scales), "1"),
+        "temperature_c": Interval(celsius, celsius, "degC"),
+        "w_select_um": Interval(min(float(meta["w_min_um"]), *widths), max(float(meta["w_ref_um"]), *widths), "um"),
+        "position": Interval(min(places), max(places), "1"),
+    }
+    keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "t_lsb_s", "code_max",
+            "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bleed_a", "r_bit_ohm", "r_return_ohm")  # fmt: skip
+    card_meta = {key: meta[key] for key in keys if key in meta} | {
+        "segments": SEGMENTS, "w_select_um": float(meta["w_ref_um"]), "apparent_weight": decision.winner,
+        "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]), "n_phases": int(meta.get("counts_per_period", 1)),
+        "mirror_ratio": float(meta.get("mirror_ratio", 1.0)),
+    }  # fmt: skip
+    return Card(
+        meta=card_meta,
+        parameters=tuple(parameters),
+        domain=domain,
+        fit=FitSummary(
+            n_parameters=len(s.fitted), n_decks=len({r.deck_hash for r in ref.select(role="fit") if r.deck_hash}),
+            n_columns=len(ideal.owner) + (0 if ota is None else len(ota.owner)),
+            converged=s.converged, messages=tuple(s.messages),
+        ),
+        provenance=Provenance(
+            simulator=str(meta["simulator"]), software_version=aimcard.__version__,
+            reference_hashes={"calibration": ref.content_hash},
+        ),
+        tables=_tables(s, tables),
+        decisions=(decision,),
+        correlation_names=joint,
+        correlation=errors.correlation,
+    )  # fmt: skip
+
+
+def _tables(s: Stages, tables: dict[str, tuple[torch.Tensor, torch.Tensor]] | None) -> tuple[Table, ...]:
+    words = {
+        "clamp": ("A", "V", "line current", "clamp voltage", "voltage that the regulator holds, static"),
+        "mirror": ("A", "A", "line current", "mirror current", "mirror output, static, bleed included"),
+        "adc": ("A", "Hz", "line current", "count rate", "edges counted per second, mirror and bleed included"),
+        "edge_rise_delay": ("1", "s", "position", "delay", "rising word line through V_DD/2 after the slot boundary"),
+        "edge_fall_delay": ("1", "s", "position", "delay", "falling word line through V_DD/2 after the slot boundary"),
+        "edge_rise_time": ("1", "s", "position", "time", "10 to 90 % of the rising word line"),
+        "edge_fall_time": ("1", "s", "position", "time", "90 to 10 % of the falling word line"),
+    }
+    every = {**{n: s.setting.edge_tables[n] for n in EDGE_TABLES}, **(tables or {})}
+    return tuple(Table(name, x.numpy(), y.numpy(), *words[name]) for name, (x, y) in every.items())

@@ -1,0 +1,164 @@
+"""The fits, one after another: each group of parameters from the records that isolate it, then all on whole columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimcard.calibrate.fit import Fit, minimise
+from aimcard.calibrate.parameters import SPECS
+from aimcard.calibrate.targets import (
+    Columns,
+    Setting,
+    cell_gate,
+    cell_off,
+    cell_on,
+    cell_pulse,
+    column_current,
+    column_readout,
+    stack_columns,
+    together,
+)
+from aimcard.data.reference import ReferenceSet
+from aimcard.models.errors import FitError
+
+CELL_ON = ("r_on_ohm", "dw_um", "k_source_per_v", "k_drain_per_v")
+LEAK = ("i_leak_a", "dw_leak_um", "v_leak_source_v", "v_leak_drain_v")
+GATE = ("i_gate_a", "v_gate_source_v")
+PULSE = (
+    "t_rise_s", "k_rise", "t_fall_s", "k_fall", "k_gate", "t_fall_per_s", "q_rise_c", "q_fall_c", "i_fall_a",
+    "c_fall_bit_f", "c_fall_return_f", "c_node_f", "i_recharge_a", "dw_node_um", "dw_cap_um",
+)  # fmt: skip
+LINE = (
+    "c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s", "c_idle_f", "dw_push_um", "dw_pull_um", "r_bit_ohm",
+)  # fmt: skip
+READOUT = (
+    "l_clamp_h", "l_idle_h", "i_clamp_half_a", "q_on_c", "q_on_per_a_s", "q_next_c", "q_next_per_a_s",
+    "q_mirror_c", "q_mirror_per_a_s", "q_mirror_next_c", "q_mirror_next_per_a_s", "t_mirror_s", "i_mirror_lag_a",
+    "phase_start", "t_phase_s",
+)  # fmt: skip
+#: Widths that a reference set of one select width cannot tell.
+WIDTHS = ("dw_um", "dw_leak_um", "dw_node_um", "dw_cap_um", "dw_push_um", "dw_pull_um")
+
+Residual = Callable[[Mapping[str, Tensor]], Tensor]
+
+
+@dataclass
+class Stages:
+    """State of a calibration: current values, what each stage said, and the data of the column stages."""
+
+    reference: ReferenceSet
+    setting: Setting
+    values: dict[str, float] = field(default_factory=lambda: {name: spec.start for name, spec in SPECS.items()})
+    fitted: list[str] = field(default_factory=list)
+    unidentified: set[str] = field(default_factory=set)
+    at_bound: set[str] = field(default_factory=set)
+    messages: list[str] = field(default_factory=list)
+    converged: bool = True
+
+    def fit(self, stage: str, names: tuple[str, ...], residual: Residual) -> Fit:
+        """Fit ``names``, keep the result, remember what must be said about it."""
+        free = tuple(n for n in names if not (self.one_width and n in WIDTHS))
+        fit = minimise(stage, free, self.values, residual)
+        self.values = fit.values
+        self.fitted = list(dict.fromkeys([*self.fitted, *free]))
+        # A later stage may see what an earlier one could not.
+        self.unidentified = (self.unidentified - set(free)) | set(fit.unidentified)
+        self.at_bound = (self.at_bound - set(free)) | set(fit.at_bound)
+        self.messages += fit.messages
+        self.converged &= fit.converged
+        return fit
+
+    @property
+    def one_width(self) -> bool:
+        meta = self.reference.meta
+        return float(meta["w_min_um"]) == float(meta["w_ref_um"])
+
+    def record(self, kind: str):
+        """The one record of ``kind`` that fits may use."""
+        found = self.reference.select(kind=kind, role="fit")
+        if not found:
+            raise FitError(
+                f"{self.reference.source}: expected a record of kind {kind} with role fit; there is none; "
+                "see docs/reference-set.md for what a calibration reads"
+            )
+        return found[0]
+
+    def columns(self, clamp: str) -> Columns | None:
+        """The fit's columns with this clamp, None if there are none."""
+        found = self.reference.select(kind="column", role="fit", clamp=clamp)
+        return stack_columns(found, self.setting) if found else None
+
+
+def readout_tables(reference: ReferenceSet) -> dict[str, tuple[Tensor, Tensor]] | None:
+    """Clamp, mirror and ADC tables as measured; None if the set has no read-out."""
+    static = reference.select(kind="readout_dc", role="fit")
+    ring = reference.select(kind="oscillator", role="fit")
+    if not static or not ring:
+        return None
+    s, o = static[0], ring[0]
+    for record, name in ((s, "mirror_a"), (o, "count_rate_hz")):
+        if not (np.diff(record[name]) > 0).all():
+            raise FitError(
+                f"{reference.source}: records/{record.name}/{name}: expected values that rise with the current "
+                "(a monotone converter); they do not; check the read-out's range"
+            )
+
+    def t(record, name: str) -> Tensor:
+        return torch.tensor(np.array(record[name]))
+
+    return {
+        "clamp": (t(s, "current_a"), t(s, "v_clamp_v")),
+        "mirror": (t(s, "current_a"), t(s, "mirror_a")),
+        "adc": (t(o, "current_a"), t(o, "count_rate_hz")),
+    }
+
+
+def run_cells(s: Stages) -> None:
+    """Apparent weight, leakage, gate current and pulse terms from single cells."""
+    dc = s.record("cell_dc")
+    s.fit("apparent weight", CELL_ON, cell_on(dc, s.setting))
+    s.fit("leakage", LEAK, cell_off(dc, s.setting))
+    if "gate_current_a" in dc:
+        s.fit("gate current", GATE, cell_gate(dc, s.setting))
+    else:
+        s.values["i_gate_a"] = 0.0
+    s.fit("pulse", PULSE, cell_pulse(s.record("cell_pulse"), s.setting))
+
+
+def run_line(s: Stages, columns: Columns) -> Fit:
+    """Wire and pushed charges from whole lines with an ideal clamp."""
+    return s.fit("line", LINE, column_current(columns, s.setting))
+
+
+def run_readout(s: Stages, columns: Columns, tables: dict[str, tuple[Tensor, Tensor]]) -> Fit:
+    """Dynamics of clamp, mirror and oscillator from whole lines with the read-out."""
+    return s.fit("read-out", READOUT, column_readout(columns, s.setting, tables))
+
+
+def joint_residual(
+    s: Stages, ideal: Columns, ota: Columns | None, tables: dict[str, tuple[Tensor, Tensor]] | None
+) -> tuple[Residual, np.ndarray]:
+    """Single pulses and all columns in one sum, and the column index of every residual (−1 for the cells).
+
+    The single cells keep what a column cannot tell: without them the pulse terms drift along their correlations.
+    """
+    parts: list[Residual] = [cell_pulse(s.record("cell_pulse"), s.setting), column_current(ideal, s.setting)]
+    if ota is not None and tables is not None:
+        parts.append(column_readout(ota, s.setting, tables))
+    counts = []
+    with torch.no_grad():
+        start = {name: torch.tensor(value, dtype=torch.float64) for name, value in s.values.items()}
+        counts = [len(part(start)) for part in parts]
+    owner = [np.full(counts[0], -1), np.repeat(np.arange(len(ideal.owner)), counts[1] // len(ideal.owner))]
+    if len(parts) > 2 and ota is not None:
+        owner.append(len(ideal.owner) + np.repeat(np.arange(len(ota.owner)), counts[2] // len(ota.owner)))
+    return together(parts), np.concatenate(owner)
+
+
+#: Parameters that the joint fit moves: what whole columns tell more about than the pieces do.
+JOINT = (*LINE, "q_fall_c", "i_fall_a", "t_rise_s", "t_fall_s", "c_fall_bit_f", "i_leak_a", *READOUT)
