@@ -41,6 +41,15 @@ def tensors(values: Mapping[str, float]) -> dict[str, Tensor]:
     return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
 
+def jacobian(names: Sequence[str], values: Mapping[str, float], residual: Residual) -> np.ndarray:
+    """Derivatives of the residuals to the scaled parameters ``names`` at ``values``, (points, names)."""
+    scale = [SPECS[n].scale for n in names]
+    fixed = tensors(values)
+    z = torch.tensor([values[n] / s for n, s in zip(names, scale, strict=True)], dtype=torch.float64)
+    vector = lambda z: residual(fixed | {n: z[k] * scale[k] for k, n in enumerate(names)})  # noqa: E731
+    return torch.func.jacfwd(vector)(z).detach().numpy()
+
+
 def minimise(stage: str, free: Sequence[str], values: Mapping[str, float], residual: Residual) -> Fit:
     """Fit ``free`` from ``values`` so that residual(values) is least in squares; float64 throughout.
 
@@ -77,7 +86,7 @@ def minimise(stage: str, free: Sequence[str], values: Mapping[str, float], resid
             "give more records"
         )
     out = lmfit.Minimizer(fun, inner, scale_covar=False).minimize(
-        method="leastsq", Dfun=jac, col_deriv=False, ftol=1e-12, xtol=1e-10, max_nfev=400
+        method="leastsq", Dfun=jac, col_deriv=False, ftol=1e-8, xtol=1e-7, max_nfev=200
     )
     params = out.params
     j = jac(params)
@@ -93,7 +102,9 @@ def minimise(stage: str, free: Sequence[str], values: Mapping[str, float], resid
         if params[n].value - params[n].min < 1e-6 * max(1.0, abs(params[n].min)) or params[n].max - params[n].value < 1e-6 * max(1.0, abs(params[n].max))
     ]  # fmt: skip
     messages = []
-    if not out.success:
+    # MINPACK's 6 to 8: the sum of squares cannot be reduced any further in double precision, which is an optimum too.
+    converged = bool(out.success) or out.ier in (6, 7, 8)
+    if not converged:
         messages.append(f"{stage}: not converged: {out.message}")
     if weak:
         messages.append(f"{stage}: not identified by these data: {', '.join(dict.fromkeys(weak))}")
@@ -101,5 +112,5 @@ def minimise(stage: str, free: Sequence[str], values: Mapping[str, float], resid
         messages.append(f"{stage}: ended at a bound: {', '.join(bound)}")
     fitted = {n: float(params[n].value) * float(s) for n, s in zip(names, scale, strict=True)}
     return Fit(
-        dict(values) | fitted, names, fun(params), j, bool(out.success), tuple(dict.fromkeys(weak)), tuple(bound), tuple(messages)
+        dict(values) | fitted, names, fun(params), j, converged, tuple(dict.fromkeys(weak)), tuple(bound), tuple(messages)
     )

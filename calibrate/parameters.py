@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 
@@ -24,7 +23,18 @@ def _table(rows: list[tuple[str, float, float, float, float, str, str, str]]) ->
     return {row[0]: Spec(*row) for row in rows}
 
 
-_INF = math.inf
+def _responses(block: str, what: str) -> list[tuple[str, float, float, float, float, str, str, str]]:
+    after = ("in the slot of a step", "one slot later", "two slots later")
+    rows: list[tuple[str, float, float, float, float, str, str, str]] = []
+    for kind, when in (("step", "small step"), ("on", "turn-on")):
+        for k, slot in enumerate(after):
+            text = f"{what}, {when}: charge per ampere {slot}"
+            rows.append((f"{block}_{kind}_{k}_s", 0, -1e-8, 1e-8, 1e-11, "s", "read-out", text))
+            rows.append((f"{block}_{kind}_{k}_idle_s", 0, -1e-8, 1e-8, 1e-11, "s", "read-out", "what small current adds to it"))
+    rows.append((f"{block}_half_a", 2e-5, 1e-7, 1e-1, 1e-5, "A", "read-out", f"{what}, small step: line current that halves the addition"))
+    rows.append((f"{block}_on_half_a", 5e-5, 1e-7, 1e-1, 1e-5, "A", "read-out", f"{what}, turn-on: the same"))
+    return rows
+
 
 SPECS = _table(
     [
@@ -62,19 +72,8 @@ SPECS = _table(
         ("dw_pull_um", 0.0, -2.0, 0.2, 0.1, "um", "line", "the same of the falling gate's pull"),
         ("r_bit_ohm", 0.15, 0, 100, 0.01, "Ohm", "wire", "bit-line wire per cell"),
         ("c_bit_f", 3e-16, 0, 1e-13, 1e-16, "F", "wire", "bit-line capacitance per cell"),
-        ("l_clamp_h", 1e-9, -1e-6, 1e-6, 1e-9, "H", "read-out", "clamp's inductance at large line current"),
-        ("l_idle_h", 1e-7, -1e-4, 1e-4, 1e-7, "H", "read-out", "what is added to it at small line current"),
-        ("i_clamp_half_a", 3e-5, 1e-6, 1e-2, 1e-5, "A", "read-out", "line current that halves the addition"),
-        ("q_on_c", 0, -1e-12, 1e-12, 1e-15, "C", "read-out", "charge missing in the first slot"),
-        ("q_on_per_a_s", 3e-11, -1e-8, 1e-8, 1e-11, "s", "read-out", "the same per ampere of turn-on current"),
-        ("q_next_c", 0, -1e-12, 1e-12, 1e-15, "C", "read-out", "charge missing in the second slot"),
-        ("q_next_per_a_s", 0, -1e-8, 1e-8, 1e-11, "s", "read-out", "the same per ampere of turn-on current"),
-        ("q_mirror_c", 0, -1e-12, 1e-12, 1e-15, "C", "read-out", "charge that the mirror misses in the first slot"),
-        ("q_mirror_per_a_s", 0, -1e-8, 1e-8, 1e-11, "s", "read-out", "the same per ampere of turn-on current"),
-        ("q_mirror_next_c", 0, -1e-12, 1e-12, 1e-15, "C", "read-out", "charge that the mirror misses in the second slot"),
-        ("q_mirror_next_per_a_s", 0, -1e-8, 1e-8, 1e-11, "s", "read-out", "the same per ampere of turn-on current"),
-        ("t_mirror_s", 3e-10, 1e-12, 1e-8, 1e-10, "s", "read-out", "lag of the mirror at zero line current"),
-        ("i_mirror_lag_a", 4e-5, 1e-6, 1e-2, 1e-5, "A", "read-out", "line current that halves the mirror's lag"),
+        *_responses("clamp", "clamp"),
+        *_responses("mirror", "mirror's lag"),
         ("phase_start", 0, -50, 50, 1, "1", "adc", "counts gained by the oscillator's start from reset"),
         ("t_phase_s", 0, -1e-8, 1e-8, 1e-10, "s", "adc", "oscillator's lag, as time at the first slot's rate"),
     ]

@@ -9,10 +9,12 @@ import torch
 
 import aimcard
 from aimcard.calibrate.bootstrap import Errors, bootstrap
-from aimcard.calibrate.fit import tensors
+from aimcard.calibrate.fit import jacobian, tensors
 from aimcard.calibrate.parameters import SPECS
 from aimcard.calibrate.stages import (
     JOINT,
+    PULSE,
+    READOUT,
     Stages,
     joint_residual,
     readout_tables,
@@ -73,11 +75,15 @@ def _calibrate(reference: ReferenceSet, progress: bool) -> Card:
             run_readout(s, ota, tables)
         step("all columns together")
         residual, owner = joint_residual(s, ideal, ota, tables)
-        names = JOINT if ota is not None else tuple(n for n in JOINT if SPECS[n].group not in ("read-out", "adc"))
-        joint = s.fit("joint refinement", names, residual)
+        s.fit("joint refinement", JOINT, residual)
+        if ota is not None and tables is not None:
+            run_readout(s, ota, tables)
         step("errors")
-        errors = bootstrap(joint.jacobian, joint.residual, owner, seed=int(reference.meta.get("seed", 0)))
-        return _card(s, joint.free, errors, decision, tables if ota is not None else None, ideal, ota)
+        names = tuple(n for n in s.fitted if n in {*JOINT, *PULSE, *(READOUT if ota is not None else ())})
+        with torch.no_grad():
+            left = residual(tensors(s.values)).numpy()
+        errors = bootstrap(jacobian(names, s.values, residual), left, owner, seed=int(reference.meta.get("seed", 0)))
+        return _card(s, names, errors, decision, tables if ota is not None else None, ideal, ota)
 
 
 def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns) -> Decision:

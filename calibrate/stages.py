@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.calibrate.fit import Fit, minimise
+from aimcard.calibrate.fit import Fit, minimise, tensors
 from aimcard.calibrate.parameters import SPECS
 from aimcard.calibrate.targets import (
     Columns,
     Setting,
+    base_current,
     cell_gate,
     cell_off,
     cell_on,
@@ -25,6 +26,7 @@ from aimcard.calibrate.targets import (
 )
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.errors import FitError
+from aimcard.models.readout import response_names
 
 CELL_ON = ("r_on_ohm", "dw_um", "k_source_per_v", "k_drain_per_v")
 LEAK = ("i_leak_a", "dw_leak_um", "v_leak_source_v", "v_leak_drain_v")
@@ -37,8 +39,7 @@ LINE = (
     "c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s", "c_idle_f", "dw_push_um", "dw_pull_um", "r_bit_ohm",
 )  # fmt: skip
 READOUT = (
-    "l_clamp_h", "l_idle_h", "i_clamp_half_a", "q_on_c", "q_on_per_a_s", "q_next_c", "q_next_per_a_s",
-    "q_mirror_c", "q_mirror_per_a_s", "q_mirror_next_c", "q_mirror_next_per_a_s", "t_mirror_s", "i_mirror_lag_a",
+    *(n for block in ("clamp", "mirror") for group in response_names(block).values() for n in group),
     "phase_start", "t_phase_s",
 )  # fmt: skip
 #: Widths that a reference set of one select width cannot tell.
@@ -136,8 +137,10 @@ def run_line(s: Stages, columns: Columns) -> Fit:
 
 
 def run_readout(s: Stages, columns: Columns, tables: dict[str, tuple[Tensor, Tensor]]) -> Fit:
-    """Dynamics of clamp, mirror and oscillator from whole lines with the read-out."""
-    return s.fit("read-out", READOUT, column_readout(columns, s.setting, tables))
+    """Dynamics of clamp, mirror and oscillator from whole lines with the read-out; the lines stay as fitted."""
+    with torch.no_grad():
+        line_a = base_current(columns, s.setting, tables, tensors(s.values))
+    return s.fit("read-out", READOUT, column_readout(columns, s.setting, tables, line_a))
 
 
 def joint_residual(
@@ -150,15 +153,13 @@ def joint_residual(
     parts: list[Residual] = [cell_pulse(s.record("cell_pulse"), s.setting), column_current(ideal, s.setting)]
     if ota is not None and tables is not None:
         parts.append(column_readout(ota, s.setting, tables))
-    counts = []
     with torch.no_grad():
-        start = {name: torch.tensor(value, dtype=torch.float64) for name, value in s.values.items()}
-        counts = [len(part(start)) for part in parts]
+        counts = [len(part(tensors(s.values))) for part in parts]
     owner = [np.full(counts[0], -1), np.repeat(np.arange(len(ideal.owner)), counts[1] // len(ideal.owner))]
     if len(parts) > 2 and ota is not None:
         owner.append(len(ideal.owner) + np.repeat(np.arange(len(ota.owner)), counts[2] // len(ota.owner)))
     return together(parts), np.concatenate(owner)
 
 
-#: Parameters that the joint fit moves: what whole columns tell more about than the pieces do.
-JOINT = (*LINE, "q_fall_c", "i_fall_a", "t_rise_s", "t_fall_s", "c_fall_bit_f", "i_leak_a", *READOUT)
+#: Parameters of the lines that whole columns, with and without the read-out, tell more about than single cells do.
+JOINT = (*LINE, "q_fall_c", "i_fall_a", "t_fall_s", "i_leak_a")

@@ -16,7 +16,7 @@ from torch import Tensor
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.adc import phase
 from aimcard.models.cell import cell_current, gate_current, idle_weight, leakage_current
-from aimcard.models.line import LineDrive
+from aimcard.models.line import LineDrive, slot_currents
 from aimcard.models.pulse import (
     EDGE_TABLES,
     Edges,
@@ -28,7 +28,7 @@ from aimcard.models.pulse import (
     rise_charge,
     rise_delay,
 )
-from aimcard.models.readout import lagged, mirror
+from aimcard.models.readout import lagged, mirror, regulated_clamp, step_charges
 from aimcard.models.tile import adc_parameters, line_current, line_parameters, readout_parameters
 
 Values = Mapping[str, Tensor]
@@ -223,25 +223,36 @@ def _weighed(error: Tensor, truth: Tensor) -> Tensor:
     return torch.cat([error.sum(-1, keepdim=True) / total, error[..., :1] / total, error[..., 1:] / unit], dim=-1)
 
 
-def column_current(columns: Columns, setting: Setting, tables: Tables | None = None) -> Callable[[Values], Tensor]:
-    """Slot currents of lines with an ideal clamp or, with ``tables``, the read-out."""
+def column_current(columns: Columns, setting: Setting) -> Callable[[Values], Tensor]:
+    """Slot currents of lines with an ideal clamp."""
 
     def residual(values: Values) -> Tensor:
-        readout = None if tables is None else readout_parameters(values, tables)
-        model = line_current(setting.line(values), columns.drive, readout)
+        model = line_current(setting.line(values), columns.drive, None)
         return _weighed(model - columns.current_a, columns.current_a).flatten()
 
     return residual
 
 
-def column_readout(columns: Columns, setting: Setting, tables: Tables) -> Callable[[Values], Tensor]:
-    """Lines with their read-out: line current, mirror current, and the phase in units of 0.02 counts."""
+def base_current(columns: Columns, setting: Setting, tables: Tables, values: Values) -> Tensor:
+    """Slot currents of lines with the read-out's static clamp, without its step responses: (lines, slots)."""
+    drive = columns.drive
+    return slot_currents(setting.line(values), drive, regulated_clamp(readout_parameters(values, tables)))[0]
+
+
+def column_readout(
+    columns: Columns, setting: Setting, tables: Tables, line_a: Tensor | None = None
+) -> Callable[[Values], Tensor]:
+    """Lines with their read-out: line current, mirror current, and the phase in units of 0.02 counts.
+
+    ``line_a``: ``base_current`` for line parameters that are not being fitted, which saves solving the lines.
+    """
     assert columns.mirror_a is not None and columns.phase_count is not None
     truth_mirror, truth_phase = columns.mirror_a, columns.phase_count
 
     def residual(values: Values) -> Tensor:
         readout = readout_parameters(values, tables)
-        current = line_current(setting.line(values), columns.drive, readout)
+        base = base_current(columns, setting, tables, values) if line_a is None else line_a
+        current = base + step_charges(readout.clamp, base) / setting.t_lsb_s
         seen = lagged(readout, current, setting.t_lsb_s)
         count = phase(adc_parameters(values, tables), seen, setting.t_lsb_s)
         return torch.cat(

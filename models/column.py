@@ -143,13 +143,10 @@ def gate_rise(seg: Segments, injected_a: Tensor, r_return_ohm: Tensor | float) -
     """
     total = torch.cumsum(injected_a, -1)
     far = total - injected_a
-    v = torch.zeros_like(injected_a[..., 0])
-    nodes: list[Tensor] = []
-    for s in reversed(range(injected_a.shape[-1])):
-        length = seg.lengths[s]
-        nodes.append(v + r_return_ohm * length * (far[..., s] / 2 + injected_a[..., s] / 3))
-        v = v + r_return_ohm * length * (far[..., s] + injected_a[..., s] / 2)
-    return torch.stack(nodes[::-1], dim=-1)
+    across = r_return_ohm * seg.lengths * (far + injected_a / 2)
+    # Voltage at a segment's near edge: what all segments nearer to the ground drop.
+    edge = torch.flip(torch.cumsum(torch.flip(across, (-1,)), -1), (-1,)) - across
+    return edge + r_return_ohm * seg.lengths * (far / 2 + injected_a / 3)
 
 
 def solve_line(seg: Segments, cell: CellParameters, wire: WireParameters, w_select_um: Tensor | float, clamp,

@@ -1,8 +1,10 @@
 """The read-out between column and oscillator: an OTA that holds the bit line, and a current mirror.
 
 Static: the clamp voltage falls a little with the current (V_clamp(I), a table), solved together with the column; the
-mirror's output against its input is another table. Dynamic: after a current step the clamp voltage is off by
-z_step·ΔI and comes back with t_clamp; the mirror follows with a lag that shrinks as the current grows (C/g_m).
+mirror's output against the line current is another table. Dynamic: after each step of the line's current, clamp and
+mirror take a fraction of a slot to follow, and may overshoot into the next ones. What a step of ΔI leaves in the slot
+in which it happens and in the two after it is a charge t·ΔI, with times t that grow as the current shrinks
+(the loop's and the mirror's speed go with g_m, hence with the current).
 """
 
 from __future__ import annotations
@@ -15,37 +17,51 @@ from torch import Tensor
 
 from aimcard.models.lut import lookup, lookup_slope
 
+Scalar = Tensor | float
+#: Slots in which a step is still felt: the one in which it happens and the two after.
+TAPS = 3
+
+
+@dataclass(frozen=True)
+class StepResponse:
+    """Charges that the current steps leave in the slots, for one block (clamp or mirror).
+
+    step_s, step_idle_s: per slot after a step, the charge per ampere is step + step_idle/(1 + I/half) at line current I.
+    on_s, on_idle_s: the same for turn-on, the step in the first slot, with I the turn-on current.
+    """
+
+    step_s: tuple[Scalar, ...]
+    step_idle_s: tuple[Scalar, ...]
+    half_a: Scalar
+    on_s: tuple[Scalar, ...]
+    on_idle_s: tuple[Scalar, ...]
+    on_half_a: Scalar
+
+
+def response_names(block: str) -> dict[str, tuple[str, ...]]:
+    """Parameter names of a block's StepResponse, by field."""
+    taps = range(TAPS)
+    return {
+        "step_s": tuple(f"{block}_step_{k}_s" for k in taps),
+        "step_idle_s": tuple(f"{block}_step_{k}_idle_s" for k in taps),
+        "half_a": (f"{block}_half_a",),
+        "on_s": tuple(f"{block}_on_{k}_s" for k in taps),
+        "on_idle_s": tuple(f"{block}_on_{k}_idle_s" for k in taps),
+        "on_half_a": (f"{block}_on_half_a",),
+    }
+
 
 @dataclass(frozen=True)
 class ReadoutParameters:
-    """Fitted numbers of the read-out.
-
-    i_clamp_a, v_clamp_v: clamp voltage against line current, tables (knots,).
-    i_mirror_a, mirror_a: mirror output against line current (the bleed is in both), tables (knots,).
-    l_clamp_h, l_idle_h, i_clamp_half_a: the clamp's inductance, l + l_idle/(1 + I/i): while the loop regains its
-    voltage after a step ΔI, the line misses the flux L·ΔI.
-    q_on_*, q_next_*: charge missing in the first and in the second slot of a window, constant part [C] and part per
-    ampere of turn-on current [s]. q_mirror_*, q_mirror_next_*: the same of the mirror, referred to the line.
-    t_mirror_s, i_mirror_lag_a: mirror lag t/(1 + I/i) at line current I.
-    """
+    """Tables (knots,) of clamp voltage and mirror current against line current, bleed left out of the line current
+    and included in the mirror's; step responses of both blocks."""
 
     i_clamp_a: Tensor
     v_clamp_v: Tensor
     i_mirror_a: Tensor
     mirror_a: Tensor
-    l_clamp_h: Tensor | float
-    l_idle_h: Tensor | float
-    i_clamp_half_a: Tensor | float
-    q_on_c: Tensor | float
-    q_on_per_a_s: Tensor | float
-    q_next_c: Tensor | float
-    q_next_per_a_s: Tensor | float
-    t_mirror_s: Tensor | float
-    i_mirror_lag_a: Tensor | float
-    q_mirror_c: Tensor | float
-    q_mirror_per_a_s: Tensor | float
-    q_mirror_next_c: Tensor | float
-    q_mirror_next_per_a_s: Tensor | float
+    clamp: StepResponse
+    mirror: StepResponse
 
 
 def regulated_clamp(p: ReadoutParameters, iterations: int = 4) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -61,45 +77,26 @@ def regulated_clamp(p: ReadoutParameters, iterations: int = 4) -> Callable[[Tens
     return clamp
 
 
-def relax(target: Tensor, start: Tensor, tau_s: Tensor | float, t_lsb_s: float) -> tuple[Tensor, Tensor]:
-    """First-order lag towards targets constant within each slot: (means, ends), shape (..., slots).
-
-    tau_s may differ per slot. ``start`` (...,) is the value before the first slot.
-    """
-    tau = torch.as_tensor(tau_s, dtype=target.dtype).expand(target.shape)
-    decay = torch.exp(-t_lsb_s / tau)
-    share = tau / t_lsb_s * (1 - decay)
-    means, ends, value = [], [], start
-    for k in range(target.shape[-1]):
-        gap = value - target[..., k]
-        means.append(target[..., k] + gap * share[..., k])
-        value = target[..., k] + gap * decay[..., k]
-        ends.append(value)
-    return torch.stack(means, -1), torch.stack(ends, -1)
-
-
-def clamp_lag(p: ReadoutParameters, current_a: Tensor, line_s: Tensor, t_lsb_s: float) -> Tensor:
-    """Change of the slot currents [A] while the clamp recovers from each step, (..., slots).
-
-    current_a: static slot currents; line_s: conductance of the line seen by the read-out, both (..., slots).
-    """
-    before = torch.cat([current_a[..., -1:], current_a[..., :-1]], dim=-1)
-    inductance = p.l_clamp_h + p.l_idle_h / (1 + torch.clamp(current_a, min=0.0) / p.i_clamp_half_a)
-    # The first step is turn-on, too large for a small-signal inductance: it has charges of its own.
-    steps = (-inductance * line_s * (current_a - before))[..., 1:]
-    start = current_a[..., :1]
-    charge = torch.cat([-(p.q_on_c + p.q_on_per_a_s * start), steps[..., :1] - (p.q_next_c + p.q_next_per_a_s * start),
-                        steps[..., 1:]], dim=-1)  # fmt: skip
-    return charge / t_lsb_s
+def step_charges(p: StepResponse, current_a: Tensor) -> Tensor:
+    """Charges [C] that the steps of slot currents (..., slots) leave in the slots, same shape."""
+    at = torch.clamp(current_a, min=0.0)
+    weight = 1 / (1 + at / p.half_a)
+    steps = current_a[..., 1:] - current_a[..., :-1]
+    # The first slot's own step is turn-on. Between the first two slots lies the rest of it: the first is cut by the edges.
+    steps = torch.cat([torch.zeros_like(steps[..., :2]), steps[..., 1:]], dim=-1)
+    charge = torch.zeros_like(current_a)
+    for k in range(TAPS):
+        delayed = steps if k == 0 else torch.cat([torch.zeros_like(steps[..., :k]), steps[..., :-k]], dim=-1)
+        charge = charge + (p.step_s[k] + p.step_idle_s[k] * weight) * delayed
+    start = at[..., 1:2]
+    on_weight = 1 / (1 + start / p.on_half_a)
+    on = torch.cat([(p.on_s[k] + p.on_idle_s[k] * on_weight) * start for k in range(TAPS)], dim=-1)
+    return torch.cat([charge[..., :TAPS] + on, charge[..., TAPS:]], dim=-1)
 
 
 def lagged(p: ReadoutParameters, current_a: Tensor, t_lsb_s: float) -> Tensor:
     """The line's slot currents (..., slots) as the mirror's gate follows them [A], means over the slots."""
-    tau = p.t_mirror_s / (1 + torch.clamp(current_a, min=0.0) / p.i_mirror_lag_a)
-    follows = relax(current_a, current_a[..., -1], tau, t_lsb_s)[0]
-    start = current_a[..., 1:2]
-    on = torch.cat([p.q_mirror_c + p.q_mirror_per_a_s * start, p.q_mirror_next_c + p.q_mirror_next_per_a_s * start], dim=-1)
-    return torch.cat([follows[..., :2] - on / t_lsb_s, follows[..., 2:]], dim=-1)
+    return current_a + step_charges(p.mirror, current_a) / t_lsb_s
 
 
 def mirror(p: ReadoutParameters, lagged_a: Tensor) -> Tensor:

@@ -19,7 +19,15 @@ from aimcard.models.domain import check_domain
 from aimcard.models.errors import InputError
 from aimcard.models.line import LineDrive, LineParameters, ideal_clamp, slot_currents
 from aimcard.models.pulse import PulseParameters, edges_at
-from aimcard.models.readout import ReadoutParameters, clamp_lag, lagged, mirror, regulated_clamp
+from aimcard.models.readout import (
+    ReadoutParameters,
+    StepResponse,
+    lagged,
+    mirror,
+    regulated_clamp,
+    response_names,
+    step_charges,
+)
 
 Values = Mapping[str, Tensor | float]
 
@@ -53,7 +61,16 @@ def line_parameters(
 def readout_parameters(values: Values, tables: Mapping[str, tuple[Tensor, Tensor]]) -> ReadoutParameters:
     """``tables``: ``clamp`` (line current to clamp voltage) and ``mirror`` (line current to mirror current)."""
     (ic, vc), (im, m) = tables["clamp"], tables["mirror"]
-    return _pick(ReadoutParameters, values, i_clamp_a=ic, v_clamp_v=vc, i_mirror_a=im, mirror_a=m)
+    return ReadoutParameters(ic, vc, im, m, _response("clamp", values), _response("mirror", values))
+
+
+def _response(block: str, values: Values) -> StepResponse:
+    names = response_names(block)
+    missing = [n for group in names.values() for n in group if n not in values]
+    if missing:
+        raise InputError(f"parameters: the read-out's {block} needs {', '.join(missing)}, which are not given")
+    found = {field: tuple(values[n] for n in group) for field, group in names.items()}
+    return StepResponse(**{field: v if field.startswith(("step", "on_s", "on_idle")) else v[0] for field, v in found.items()})
 
 
 def adc_parameters(values: Values, tables: Mapping[str, tuple[Tensor, Tensor]]) -> AdcParameters:
@@ -66,9 +83,8 @@ def line_current(p: LineParameters, drive: LineDrive, readout: ReadoutParameters
     """Slot currents of a line into its read-out [A], (..., slots): an ideal clamp if ``readout`` is None."""
     if readout is None:
         return slot_currents(p, drive, ideal_clamp(p.cell.v_read_v))[0]
-    current, static = slot_currents(p, drive, regulated_clamp(readout))
-    line_s = static.current_a / static.v_clamp_v
-    return current + clamp_lag(readout, static.current_a, line_s, drive.t_lsb_s)
+    current = slot_currents(p, drive, regulated_clamp(readout))[0]
+    return current + step_charges(readout.clamp, current) / drive.t_lsb_s
 
 
 @dataclass(frozen=True)
