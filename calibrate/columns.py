@@ -49,8 +49,8 @@ def fit_columns(clamp: str, count: int, seed: int, w_range_um: tuple[float, floa
     for k in range(count):
         share, level, spread, width, place, reach = points[k]
         rng = np.random.default_rng([seed, 17, k])
-        mean = 1.0e-6 * 12.0 ** level
-        shape = 0.6 * 5.0 ** spread
+        mean = 1.0e-6 * 12.0**level
+        shape = 0.6 * 5.0**spread
         g = np.clip(rng.gamma(shape, mean / shape, ROWS), G_MIN_S, G_MAX_S)
         top = round(40 + reach * (CODE_MAX - 40))
         allowed = np.sort(rng.choice(np.arange(1, top), 23, replace=False))
@@ -59,9 +59,16 @@ def fit_columns(clamp: str, count: int, seed: int, w_range_um: tuple[float, floa
         w = w_range_um[0] + width * (w_range_um[1] - w_range_um[0])
         columns.append(
             Column(
-                f"fit-{clamp}-{k:02d}", "fit", "sobol", clamp, g[None], codes[None],
-                round(float(w), 3), POSITIONS[min(int(place * 3), 2)], column=f"fit{k:02d}",
-            )  # fmt: skip
+                f"fit-{clamp}-{k:02d}",
+                "fit",
+                "sobol",
+                clamp,
+                g[None],
+                codes[None],
+                round(float(w), 3),
+                POSITIONS[min(int(place * 3), 2)],
+                column=f"fit{k:02d}",
+            )
         )
     return columns
 
@@ -96,9 +103,10 @@ VARIANTS = ((0.5, 25e-6, 0.5), (0.3, 15e-6, 1.0), (0.4, 25e-6, 0.0), (0.5, 8e-6,
 
 
 def held_out_columns(
-    columns: int, vectors: int, seed: int, wire_scales: tuple[float, ...], w_select_um: float | None = None
-) -> list[Column]:
-    """Pairs of lines that no fit sees: every distribution on both clamps, Gaussian inputs at other wire resistances.
+    columns: int, vectors: int, seed: int, distributions: dict[str, tuple[str, ...]], wire_scales: tuple[float, ...],
+    w_select_um: float | None = None,
+) -> list[Column]:  # fmt: skip
+    """Pairs of lines that no fit sees: distributions of inputs per clamp, Gaussian ones at other wire resistances too.
 
     ``w_select_um`` overrides the variants' widths (for a tile of one given width).
     """
@@ -111,18 +119,35 @@ def held_out_columns(
         for distribution in DISTRIBUTIONS:
             codes = draw_codes(rng, distribution, vectors, len(g[0]))
             for clamp in ("ideal", "ota"):
+                if distribution not in distributions[clamp]:
+                    continue
                 out.append(
                     Column(
-                        f"{clamp}-{distribution}-1x-{c}", "held_out", distribution, clamp, g, codes, w, position,
+                        f"{clamp}-{distribution}-1x-{c}",
+                        "held_out",
+                        distribution,
+                        clamp,
+                        g,
+                        codes,
+                        w,
+                        position,
                         column=f"held{c}",
-                    )  # fmt: skip
+                    )
                 )
                 if clamp == "ideal" and distribution == "gaussian":
                     out += [
                         Column(
-                            f"ideal-{distribution}-{scale:g}x-{c}", "held_out", distribution, clamp, g, codes, w, position,
-                            wire_scale=scale, column=f"held{c}",
-                        )  # fmt: skip
+                            f"ideal-{distribution}-{scale:g}x-{c}",
+                            "held_out",
+                            distribution,
+                            clamp,
+                            g,
+                            codes,
+                            w,
+                            position,
+                            wire_scale=scale,
+                            column=f"held{c}",
+                        )
                         for scale in wire_scales
                     ]
     return out
@@ -135,9 +160,17 @@ def floor_columns(held_out: list[Column], vectors: int) -> list[Column]:
         first = next(c for c in held_out if c.clamp == clamp and c.distribution == "gaussian" and c.wire_scale == 1)
         out.append(
             Column(
-                f"floor-{first.name}", "floor", first.distribution, clamp, first.conductance_s, first.codes[:vectors],
-                first.w_select_um, first.position, column=first.column, of=first.name,
-            )  # fmt: skip
+                f"floor-{first.name}",
+                "floor",
+                first.distribution,
+                clamp,
+                first.conductance_s,
+                first.codes[:vectors],
+                first.w_select_um,
+                first.position,
+                column=first.column,
+                of=first.name,
+            )
         )
     return out
 

@@ -79,7 +79,9 @@ def minimise(stage: str, free: Sequence[str], values: Mapping[str, float], resid
 
     start = fun(inner)
     if not np.isfinite(start).all():
-        raise FitError(f"fit of {stage}: the residuals are not finite at the start values; check the reference set's records")
+        raise FitError(
+            f"fit of {stage}: the residuals are not finite at the start values; check the reference set's records"
+        )
     if start.size < len(names):
         raise FitError(
             f"fit of {stage}: expected at least {len(names)} data points for {len(names)} parameters; got {start.size}; "
@@ -112,5 +114,12 @@ def minimise(stage: str, free: Sequence[str], values: Mapping[str, float], resid
         messages.append(f"{stage}: ended at a bound: {', '.join(bound)}")
     fitted = {n: float(params[n].value) * float(s) for n, s in zip(names, scale, strict=True)}
     return Fit(
-        dict(values) | fitted, names, fun(params), j, converged, tuple(dict.fromkeys(weak)), tuple(bound), tuple(messages)
+        dict(values) | fitted,
+        names,
+        fun(params),
+        j,
+        converged,
+        tuple(dict.fromkeys(weak)),
+        tuple(bound),
+        tuple(messages),
     )

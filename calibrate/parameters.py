@@ -30,8 +30,21 @@ def _responses(block: str, what: str) -> list[tuple[str, float, float, float, fl
         for k, slot in enumerate(after):
             text = f"{what}, {when}: charge per ampere {slot}"
             rows.append((f"{block}_{kind}_{k}_s", 0, -1e-8, 1e-8, 1e-11, "s", "read-out", text))
-            rows.append((f"{block}_{kind}_{k}_idle_s", 0, -1e-8, 1e-8, 1e-11, "s", "read-out", "what small current adds to it"))
-    rows.append((f"{block}_half_a", 2e-5, 1e-7, 1e-1, 1e-5, "A", "read-out", f"{what}, small step: line current that halves the addition"))
+            rows.append(
+                (f"{block}_{kind}_{k}_idle_s", 0, -1e-8, 1e-8, 1e-11, "s", "read-out", "what small current adds to it")
+            )
+    rows.append(
+        (
+            f"{block}_half_a",
+            2e-5,
+            1e-7,
+            1e-1,
+            1e-5,
+            "A",
+            "read-out",
+            f"{what}, small step: line current that halves the addition",
+        )
+    )
     rows.append((f"{block}_on_half_a", 5e-5, 1e-7, 1e-1, 1e-5, "A", "read-out", f"{what}, turn-on: the same"))
     return rows
 

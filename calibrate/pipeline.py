@@ -125,8 +125,16 @@ def _card(
         text = "return-line wire per cell, drawn like the bit line's" if name == "r_return_ohm" else spec.description
         parameters.append(
             Parameter(
-                name, value, None if error is None else float(error * spec.scale), spec.lo, spec.hi, spec.unit,
-                spec.group, text, name in s.at_bound, name not in s.unidentified,
+                name,
+                value,
+                None if error is None else float(error * spec.scale),
+                spec.lo,
+                spec.hi,
+                spec.unit,
+                spec.group,
+                text,
+                name in s.at_bound,
+                name not in s.unidentified,
             )  # fmt: skip
         )
     fit_columns = ref.select(kind="column", role="fit")

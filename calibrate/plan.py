@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 import joblib
 
-from aimcard.calibrate.columns import Column, fit_columns, floor_columns, held_out_columns, saturated_column
+from aimcard.calibrate.columns import (
+    DISTRIBUTIONS,
+    Column,
+    fit_columns,
+    floor_columns,
+    held_out_columns,
+    saturated_column,
+)
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
 from aimcard.netlists.technology import Technology, get_technology
@@ -14,20 +21,23 @@ from aimcard.netlists.technology import Technology, get_technology
 
 @dataclass(frozen=True)
 class Effort:
-    """Sizes of a run: lines fitted per clamp, held-out columns and vectors, wire scales, vectors run tighter."""
+    """Sizes of a run: lines fitted per clamp, held-out columns and vectors, their input distributions per clamp,
+    wire scales beside 1, and how many vectors are run again with tighter settings."""
 
     fit_ideal: int
     fit_ota: int
     columns: int
     vectors: int
+    distributions: dict[str, tuple[str, ...]]
     wire_scales: tuple[float, ...]
     floor_vectors: int
 
 
+_ALL = {"ideal": DISTRIBUTIONS, "ota": DISTRIBUTIONS}
 EFFORTS = {
-    "quick": Effort(8, 6, 1, 2, (3.0,), 1),
-    "default": Effort(16, 10, 1, 4, (2.0, 3.0, 10.0), 1),
-    "full": Effort(32, 20, 2, 6, (2.0, 3.0, 10.0), 3),
+    "quick": Effort(8, 6, 1, 2, {"ideal": ("gaussian", "sparse"), "ota": ("gaussian",)}, (), 0),
+    "default": Effort(16, 10, 1, 4, _ALL, (2.0, 3.0, 10.0), 1),
+    "full": Effort(32, 20, 2, 6, _ALL, (2.0, 3.0, 10.0), 3),
 }
 
 
@@ -86,9 +96,14 @@ def plan(options: Options) -> list[Column]:
     fitted = fit_columns("ideal", size.fit_ideal, options.seed, options.w_range_um)
     fitted += fit_columns("ota", size.fit_ota, options.seed + 1, options.w_range_um)
     held = held_out_columns(
-        options.columns or size.columns, size.vectors, options.seed, size.wire_scales, options.w_select_um
+        options.columns or size.columns,
+        size.vectors,
+        options.seed,
+        size.distributions,
+        size.wire_scales,
+        options.w_select_um,
     )
-    out = fitted + held + floor_columns(held, size.floor_vectors)
+    out = fitted + held + (floor_columns(held, size.floor_vectors) if size.floor_vectors else [])
     return out if options.effort == "quick" else [*out, saturated_column(options.w_ref_um)]
 
 
@@ -99,13 +114,19 @@ def expected_cpu_s(column: Column) -> float:
     return column.runs * (one * (2.0 if column.role == "floor" else 1.0) + (0.0 if column.clamp == "ideal" else 4.0))
 
 
+#: Seconds that fits, validation and figures take after the simulation.
+FIT_S = {"quick": 60.0, "default": 120.0, "full": 240.0}
+
+
 def estimate(options: Options) -> str:
     """How many decks, and about how long on this machine."""
     columns = plan(options)
     jobs = options.jobs or joblib.cpu_count()
     decks = sum(c.runs * (1 if c.clamp == "ideal" else 2) for c in columns)
-    minutes = (sum(map(expected_cpu_s, columns)) / jobs + 120) / 60
+    minutes = (sum(map(expected_cpu_s, columns)) / jobs + FIT_S[options.effort]) / 60
+    at_most = {"quick": 3, "default": 15}.get(options.effort)
+    limit = f", at most {at_most} on 2 idle cores" if at_most and options.columns is None else ""
     return (
-        f"{decks} decks in ngspice, {jobs} at a time, then the fits: about {minutes:.0f} min the first time "
-        f"(at most 15 by default and 3 with --quick on 2 idle cores); finished decks are kept, so it can be interrupted"
+        f"{decks} decks in ngspice, {jobs} at a time, then the fits: about {minutes:.0f} min the first time{limit}; "
+        "finished decks are kept, so it can be interrupted"
     )

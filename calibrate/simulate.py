@@ -31,7 +31,9 @@ from aimcard.netlists.readout_decks import (
 
 #: Line currents of the read-out's static curves and the ring's rate [A]; zero is the bleed alone.
 STATIC_MAX_A = 600e-6
-RATE_CURRENTS_A = np.concatenate([np.linspace(0, 20e-6, 9)[:-1], np.linspace(20e-6, 200e-6, 13), np.linspace(230e-6, 500e-6, 8)])
+RATE_CURRENTS_A = np.concatenate(
+    [np.linspace(0, 20e-6, 11)[:-1], np.linspace(20e-6, 200e-6, 19), np.linspace(220e-6, 560e-6, 12)]
+)
 LOOP_CURRENTS_A = np.array([0.0, 5e-6, 20e-6, 60e-6, 150e-6, 300e-6, 450e-6])
 STEP_LEVELS_S = np.array([0.05, 1.0, 0.5, 1.5, 0.1]) * 1e-3
 STEP_HOLD_S = 20e-9
@@ -77,7 +79,12 @@ def simulate(options: Options, cache_dir: str | Path | None = None, progress: bo
 
 
 def _driver_record(driver: DriverEdges) -> Record:
-    arrays = {"time_s": driver.time_s, "position": np.array(POSITIONS), "rise_v": driver.rise_v, "fall_v": driver.fall_v}
+    arrays = {
+        "time_s": driver.time_s,
+        "position": np.array(POSITIONS),
+        "rise_v": driver.rise_v,
+        "fall_v": driver.fall_v,
+    }
     attrs: dict[str, str | int | float] = {
         f"{kind}_{what}_{name}_s": float(values[k, j])
         for k, name in enumerate(driver.position)
@@ -116,7 +123,9 @@ def _cells(options: Options, by_position: dict[float, Edge], cache_dir: str | Pa
 def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None, progress: bool) -> list[Record]:
     t, d = bench.technology, bench.readout
     corner, celsius, v = bench.corner, bench.temperature_c, bench.v_read_v
-    static = readout_static_deck(t, d, corner=corner, temperature_c=celsius, read_v=v, current_max_a=STATIC_MAX_A, points=61)
+    static = readout_static_deck(
+        t, d, corner=corner, temperature_c=celsius, read_v=v, current_max_a=STATIC_MAX_A, points=121
+    )
     loops = [loop_gain_deck(t, d, float(i), corner=corner, temperature_c=celsius, read_v=v) for i in LOOP_CURRENTS_A]
     step_t, step_g = conductance_steps(STEP_LEVELS_S, STEP_HOLD_S)
     step = readout_step_deck(t, d, step_t, step_g, corner=corner, temperature_c=celsius, read_v=v)
@@ -130,7 +139,10 @@ def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None,
     gains = [loop_gain(w, float(i)) for w, i in zip(first[2:], LOOP_CURRENTS_A, strict=True)]
     time = np.arange(0, step_t[-1], 25e-12)
     volts = 0.2 * STEP_LEVELS_S
-    parts = [slice(round(k * STEP_HOLD_S / 25e-12), round((k + 1) * STEP_HOLD_S / 25e-12)) for k in range(1, len(STEP_LEVELS_S))]
+    parts = [
+        slice(round(k * STEP_HOLD_S / 25e-12), round((k + 1) * STEP_HOLD_S / 25e-12))
+        for k in range(1, len(STEP_LEVELS_S))
+    ]
     v_step, i_step = (np.interp(time, first[1].time_s, first[1][name]) for name in ("v(bl)", "i(vmir)"))
     n = min(p.stop - p.start for p in parts)
     n = min(n, len(time) - parts[-1].start)

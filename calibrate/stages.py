@@ -39,7 +39,7 @@ LINE = (
     "c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s", "c_idle_f", "dw_push_um", "dw_pull_um", "r_bit_ohm",
 )  # fmt: skip
 READOUT = (
-    *(n for block in ("clamp", "mirror") for group in response_names(block).values() for n in group),
+    *(n for block in ("clamp", "mirror") for field, group in response_names(block).items() for n in group if field != "on_half_a"),
     "phase_start", "t_phase_s",
 )  # fmt: skip
 #: Widths that a reference set of one select width cannot tell.

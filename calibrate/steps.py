@@ -17,7 +17,9 @@ def steps(progress: bool, total: int) -> Iterator[Callable[[str], None]]:
     if not progress or not console.is_terminal:
         yield (lambda text: print(f"fit: {text}", file=sys.stderr, flush=True)) if progress else (lambda text: None)
         return
-    bar = Progress(TextColumn("fit: {task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
+    bar = Progress(
+        TextColumn("fit: {task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
+    )
     with bar:
         task = bar.add_task("starting", total=total)
         begun = False

@@ -96,7 +96,9 @@ def _t(array: np.ndarray) -> Tensor:
 def cell_on(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
     """Conducting cells of a ``cell_dc`` record: relative error of the current, in units of 10 ppm."""
     on = record["v_gate_v"] > 0
-    g, vb, vr, w, i = (_t(record[n][on]) for n in ("conductance_s", "v_bit_v", "v_return_v", "w_select_um", "current_a"))
+    g, vb, vr, w, i = (
+        _t(record[n][on]) for n in ("conductance_s", "v_bit_v", "v_return_v", "w_select_um", "current_a")
+    )
 
     def residual(values: Values) -> Tensor:
         return (cell_current(setting.line(values).cell, g, vb, vr, w) / i - 1) / 1e-5
@@ -107,7 +109,9 @@ def cell_on(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
 def cell_off(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
     """Idle cells: logarithm of the leakage, in units of 1 % of the largest (a line cares for the sum)."""
     off = (record["v_gate_v"] == 0) & (record["current_a"] > 0)
-    g, vb, vr, w, i = (_t(record[n][off]) for n in ("conductance_s", "v_bit_v", "v_return_v", "w_select_um", "current_a"))
+    g, vb, vr, w, i = (
+        _t(record[n][off]) for n in ("conductance_s", "v_bit_v", "v_return_v", "w_select_um", "current_a")
+    )
     weight = i / i.max()
 
     def residual(values: Values) -> Tensor:
@@ -147,7 +151,10 @@ def cell_pulse(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
     e = edges_at(setting.edge_tables, u)
 
     # A single cell's return node is a source: nothing is pushed into a wire.
-    none = {n: torch.zeros((), dtype=torch.float64) for n in ("c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s")}
+    none = {
+        n: torch.zeros((), dtype=torch.float64)
+        for n in ("c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s")
+    }
 
     def residual(values: Values) -> Tensor:
         p = setting.line(dict(values) | none)
@@ -205,7 +212,11 @@ def stack_columns(records: list[Record], setting: Setting) -> Columns:
 
     slots = len(records[0]["slot_edge_s"]) - 1
     drive = LineDrive(
-        _t(np.stack(g)), _t(np.stack(x)), slots, setting.t_lsb_s, _t(np.array(w)),
+        _t(np.stack(g)),
+        _t(np.stack(x)),
+        slots,
+        setting.t_lsb_s,
+        _t(np.array(w)),
         edges_at(setting.edge_tables, _t(np.array(u))),
     )
     current = every("current_a")

@@ -4,6 +4,7 @@ import difflib
 
 import attrs
 import numpy as np
+
 from aimcard.models.errors import ReferenceSetError
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from attrs import field, frozen
+
 from aimcard.data.kinds import CLAMPS, EXTRA, KIND_ATTRIBUTES, KINDS, ROLES, check_arrays, spec_of
 from aimcard.models.card_parts import NAME
 from aimcard.models.card_text import rows_of_text
@@ -16,7 +18,6 @@ from aimcard.models.checks import did_you_mean
 from aimcard.models.errors import ReferenceSetError
 from aimcard.models.h5 import read_tree, sealed_tree, write_tree
 from aimcard.models.tree import Form, Tree, TreeReader, Value, canonical_array
-from attrs import field, frozen
 
 __all__ = ["KINDS", "ROLES", "Record", "ReferenceSet"]
 

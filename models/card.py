@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import numpy as np
+
 from aimcard.models.card_parts import Decision, FitSummary, Interval, Parameter, Provenance, Table, check_name
 from aimcard.models.card_text import card_json, card_table
 from aimcard.models.checks import did_you_mean
@@ -127,9 +128,7 @@ class Card:
         return hash(self.content_hash)
 
     def __repr__(self) -> str:
-        return (
-            f"<Card {self.content_hash[:12]}: {len(self.parameters)} parameters, {len(self.tables)} tables>"
-        )
+        return f"<Card {self.content_hash[:12]}: {len(self.parameters)} parameters, {len(self.tables)} tables>"
 
     def __str__(self) -> str:
         return card_table(self)
@@ -194,9 +193,7 @@ def card_tree(card: Card) -> Tree:
         tree.array(f"decisions/{d.name}/scores", list(d.candidates.values()), "1", d.measure)
     for group in ("parameters", "tables", "domain", "decisions"):
         tree.group(group)
-    validation = json.dumps(
-        card.validation, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":")
-    )
+    validation = json.dumps(card.validation, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     tree.text("validation", validation, "validation figures as JSON")
     tree.text("correlation/names", card.correlation_names, "parameters of the rows and columns")
     tree.array("correlation/matrix", card.correlation, "1", "correlation of the fitted parameters")
@@ -223,43 +220,31 @@ def _card_from(r: TreeReader) -> Card:
             at = f"tables/{name}"
             axes = {axis: r.array(f"{at}/{axis}", ndim=1) for axis in ("x", "y")}
             units = {f"{axis}_unit": r.value(f"{at}/{axis}", "units", str) for axis in ("x", "y")}
-            tables.append(
-                Table(name, **axes, **units, **{key: r.value(at, key, str) for key in _TABLE_ATTRIBUTES})
-            )
+            tables.append(Table(name, **axes, **units, **{key: r.value(at, key, str) for key in _TABLE_ATTRIBUTES}))
         domain = {}
         for name in r.group("domain"):
             bounds = r.array(f"domain/{name}", ndim=1)
             if bounds.shape != (2,):
-                raise r.fail(
-                    f"domain/{name}", f"expected two numbers, lowest and highest; got shape {bounds.shape}"
-                )
+                raise r.fail(f"domain/{name}", f"expected two numbers, lowest and highest; got shape {bounds.shape}")
             domain[name] = Interval(bounds[0], bounds[1], r.value(f"domain/{name}", "units", str))
         for name in r.group("decisions"):
             at = f"decisions/{name}"
             names, scores = r.texts(f"{at}/candidates"), r.array(f"{at}/scores", ndim=1, unit="1")
             if len(names) != len(scores):
-                raise r.fail(
-                    f"{at}/scores", f"expected {len(names)} scores, one a candidate; got {len(scores)}"
-                )
+                raise r.fail(f"{at}/scores", f"expected {len(names)} scores, one a candidate; got {len(scores)}")
             measure, margin = r.value(at, "measure", str), r.value(at, "margin", float)
             candidates = dict(zip(names, scores, strict=True))
             decisions.append(Decision(name, r.value(at, "winner", str), candidates, measure, margin))
         counts = {key: r.value("fit", key, int) for key in ("n_parameters", "n_decks", "n_columns")}
-        fit = FitSummary(
-            **counts, converged=r.value("fit", "converged", bool), messages=r.texts("fit/messages")
-        )
+        fit = FitSummary(**counts, converged=r.value("fit", "converged", bool), messages=r.texts("fit/messages"))
         hashes = r.values("provenance/reference_hashes")
-        made = {
-            key: r.value("provenance", key, str) for key in ("simulator", "software_version", "deck_set_hash")
-        }
+        made = {key: r.value("provenance", key, str) for key in ("simulator", "software_version", "deck_set_hash")}
         return Card(
             meta=r.values("meta"),
             parameters=parameters,
             domain=domain,
             fit=fit,
-            provenance=Provenance(
-                reference_hashes={key: str(value) for key, value in hashes.items()}, **made
-            ),
+            provenance=Provenance(reference_hashes={key: str(value) for key, value in hashes.items()}, **made),
             tables=tables,
             decisions=decisions,
             validation=_validation(r),
@@ -287,9 +272,7 @@ def _named(card: Card, kind: str, name: str, parts: Iterable[Any]) -> Any:
     known = {part.name: part for part in parts}
     if name not in known:
         listed = ", ".join(known) or "none"
-        raise CardError(
-            f"{card.source}: {kind}/{name}: missing{did_you_mean(name, known)}; this card has {listed}"
-        )
+        raise CardError(f"{card.source}: {kind}/{name}: missing{did_you_mean(name, known)}; this card has {listed}")
     return known[name]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 import numpy as np
+
 from aimcard.models.errors import CardError
 
 NAME = re.compile(r"[A-Za-z0-9_+\-][A-Za-z0-9_.+\-]*")
@@ -55,16 +56,12 @@ class Parameter:
         where = f"parameters/{self.name}"
         _check_finite(where, self.value)
         if self.stderr is not None and not (math.isfinite(self.stderr) and self.stderr >= 0):
-            raise CardError(
-                f"{where}@stderr: expected a finite number of at least 0 or None, got {self.stderr}"
-            )
+            raise CardError(f"{where}@stderr: expected a finite number of at least 0 or None, got {self.stderr}")
         if math.isnan(self.min) or math.isnan(self.max) or not self.min <= self.max:
             raise CardError(f"{where}: expected min <= max, got {self.min} and {self.max}")
         slack = 1e-9 * abs(self.value)
         if not self.min - slack <= self.value <= self.max + slack:
-            raise CardError(
-                f"{where}: expected a value from {self.min:g} to {self.max:g}, got {self.value:g}"
-            )
+            raise CardError(f"{where}: expected a value from {self.min:g} to {self.max:g}, got {self.value:g}")
 
 
 @attrs.frozen
@@ -89,14 +86,10 @@ class Table:
             )
         for axis, values in (("x", self.x), ("y", self.y)):
             if not np.isfinite(values).all():
-                raise CardError(
-                    f"{where}/{axis}: expected finite numbers, got {values[~np.isfinite(values)][0]}"
-                )
+                raise CardError(f"{where}/{axis}: expected finite numbers, got {values[~np.isfinite(values)][0]}")
         if not (np.diff(self.x) > 0).all():
             index = int(np.argmin(np.diff(self.x) > 0)) + 1
-            raise CardError(
-                f"{where}/x: expected strictly increasing values, got {self.x[index]} at [{index}]"
-            )
+            raise CardError(f"{where}/x: expected strictly increasing values, got {self.x[index]} at [{index}]")
 
 
 @attrs.frozen
@@ -130,9 +123,7 @@ class Decision:
         check_name("decisions", self.name)
         where = f"decisions/{self.name}"
         if self.winner not in self.candidates:
-            raise CardError(
-                f"{where}@winner: expected one of {', '.join(self.candidates)}; got {self.winner!r}"
-            )
+            raise CardError(f"{where}@winner: expected one of {', '.join(self.candidates)}; got {self.winner!r}")
         for name, score in (*self.candidates.items(), ("margin", self.margin)):
             _check_finite(f"{where}: {name}", score)
 

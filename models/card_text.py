@@ -19,12 +19,8 @@ STRONG = 0.95
 def rows_of_text(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
     """Rows of cells as aligned lines; a row of one cell (a heading) does not widen its column."""
     columns = max((len(row) for row in rows), default=0)
-    widths = [
-        max((len(row[i]) for row in rows if len(row) > i and len(row) > 1), default=0) for i in range(columns)
-    ]
-    return [
-        (indent + "  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row))).rstrip() for row in rows
-    ]
+    widths = [max((len(row[i]) for row in rows if len(row) > i and len(row) > 1), default=0) for i in range(columns)]
+    return [(indent + "  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row))).rstrip() for row in rows]
 
 
 def card_table(card: "Card") -> str:
@@ -52,9 +48,7 @@ def card_table(card: "Card") -> str:
         lines.append("validation")
         lines += rows_of_text(list(_validation_rows(card.validation)))
     state = "converged" if fit.converged else "DID NOT CONVERGE"
-    lines.append(
-        f"fit: {fit.n_parameters} parameters from {fit.n_decks} decks, {fit.n_columns} columns; {state}"
-    )
+    lines.append(f"fit: {fit.n_parameters} parameters from {fit.n_decks} decks, {fit.n_columns} columns; {state}")
     lines += [f"  {message}" for message in fit.messages]
     lines.append(f"made by aimcard {made.software_version} from {made.simulator}")
     lines += rows_of_text([(name, digest[:12]) for name, digest in made.reference_hashes.items()])
@@ -121,14 +115,8 @@ def _validation_rows(figures: dict[str, Any], path: str = "") -> Iterator[tuple[
     """A row for each quantity with figures of model and ideal MAC; else path and value."""
     for key, value in figures.items():
         where = f"{path} {key}".strip()
-        if (
-            isinstance(value, dict)
-            and isinstance(value.get("model"), dict)
-            and "one_minus_r2" in value["model"]
-        ):
-            variants = [
-                name for name in ("model", "ideal_affine", "ideal") if isinstance(value.get(name), dict)
-            ]
+        if isinstance(value, dict) and isinstance(value.get("model"), dict) and "one_minus_r2" in value["model"]:
+            variants = [name for name in ("model", "ideal_affine", "ideal") if isinstance(value.get(name), dict)]
             scores = [f"{name} {_score(value[name].get('one_minus_r2'))}" for name in variants]
             yield where, "1-R2:", *scores
         elif isinstance(value, dict):

@@ -94,7 +94,9 @@ def expand(p: CellParameters, conductance_s: Tensor, w_select_um: Tensor | float
     return CellExpansion(g, slope * p.k_source_per_v, slope * p.k_drain_per_v * share)
 
 
-def cell_current(p: CellParameters, conductance_s: Tensor, v_bit: Tensor, v_return: Tensor, w_select_um: Tensor | float) -> Tensor:
+def cell_current(
+    p: CellParameters, conductance_s: Tensor, v_bit: Tensor, v_return: Tensor, w_select_um: Tensor | float
+) -> Tensor:
     """Current of a conducting cell [A], from the bit to the return line; arguments broadcast."""
     v = v_bit - v_return
     e = expand(p, conductance_s, w_select_um)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
 from aimcard.models.errors import InputError
 
 
@@ -29,9 +30,7 @@ def check_conductances(conductance_s: Any, name: str = "conductance_s") -> np.nd
     _check_two_dimensions(name, array, "(lines, rows)")
     array = array.astype(np.float64)
     _refuse(name, array, ~np.isfinite(array), "finite conductances in siemens")
-    _refuse(
-        name, array, array < 0, "conductances of at least 0 S", "map a signed weight to a pair G+, G- first"
-    )
+    _refuse(name, array, array < 0, "conductances of at least 0 S", "map a signed weight to a pair G+, G- first")
     return array
 
 
@@ -43,9 +42,7 @@ def check_codes(codes: Any, rows: int, code_max: int, name: str = "codes") -> np
     array = _numbers(name, codes)
     _check_two_dimensions(name, array, "(vectors, rows)")
     if array.shape[1] != rows:
-        raise InputError(
-            f"{name}: expected {rows} rows, as many as the conductances have; got {array.shape[1]}"
-        )
+        raise InputError(f"{name}: expected {rows} rows, as many as the conductances have; got {array.shape[1]}")
     _refuse(name, array, ~np.isfinite(array), "finite codes")
     _refuse(name, array, array != np.floor(array), "whole codes", "round them first")
     wrong = (array < 0) | (array > code_max)
@@ -58,9 +55,7 @@ def check_positive(name: str, value: Any, *, zero: bool = False) -> float:
     array = _numbers(name, value)
     if array.ndim == 0 and np.isfinite(array) and (array > 0 or (zero and array == 0)):
         return float(array)
-    raise InputError(
-        f"{name}: expected a finite number {'of at least' if zero else 'above'} 0; got {value!r}"
-    )
+    raise InputError(f"{name}: expected a finite number {'of at least' if zero else 'above'} 0; got {value!r}")
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:
@@ -86,6 +81,4 @@ def _refuse(name: str, array: np.ndarray, wrong: np.ndarray, expected: str, fix:
         count = int(wrong.sum())
         many = f" and {count - 1} more" if count > 1 else ""
         advice = f"; {fix}" if fix else ""
-        raise InputError(
-            f"{name}: expected {expected}; got {array[row, column]} at [{row}, {column}]{many}{advice}"
-        )
+        raise InputError(f"{name}: expected {expected}; got {array[row, column]} at [{row}, {column}]{many}{advice}")

@@ -4,6 +4,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from aimcard.models.checks import did_you_mean
 from aimcard.models.errors import InputError, OutsideDomainWarning
 

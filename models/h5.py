@@ -17,8 +17,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-from aimcard.models.tree import Field, Form, Tree, Value, canonical_array, check_tree, manifest_text
 from h5py import h5f, h5g, h5p  # pyright: ignore[reportAttributeAccessIssue]
+
+from aimcard.models.tree import Field, Form, Tree, Value, canonical_array, check_tree, manifest_text
 
 USER_BLOCK = 512
 LARGEST_DATASET_BYTES = 2**34
@@ -86,9 +87,7 @@ def read_tree(path: str | Path, form: Form, *, sealed: bool = True) -> Tree:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise form.fail(
-            path, "file", f"expected a {form.noun}, cannot read it: {error.strerror or error}"
-        ) from error
+        raise form.fail(path, "file", f"expected a {form.noun}, cannot read it: {error.strerror or error}") from error
     try:
         file = h5py.File(io.BytesIO(data), "r")
     except DAMAGE as error:
@@ -115,11 +114,7 @@ def _image(tree: Tree) -> bytes:
     file_id = h5f.create(b"image.h5", h5f.ACC_TRUNC, fcpl=_plain(h5p.FILE_CREATE), fapl=access)
     with h5py.File(file_id) as file:
         for path, values in tree.groups.items():
-            group = (
-                h5py.Group(h5g.create(file.id, path.encode(), gcpl=_plain(h5p.GROUP_CREATE)))
-                if path
-                else file
-            )
+            group = h5py.Group(h5g.create(file.id, path.encode(), gcpl=_plain(h5p.GROUP_CREATE))) if path else file
             _set_attributes(group, values)
         for path, field in tree.fields.items():
             _set_attributes(_create_dataset(file, path, field), field.attrs)
@@ -146,11 +141,7 @@ def _create_dataset(file: h5py.File, path: str, field: Field) -> h5py.Dataset:
         array = data.astype(np.float32) if field.single and data.dtype.kind == "f" else data
     else:
         array = _fixed_text(data)
-    packed = (
-        {"compression": "gzip", "compression_opts": 9, "shuffle": True}
-        if field.compress and array.ndim
-        else {}
-    )
+    packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True} if field.compress and array.ndim else {}
     return file.create_dataset(path, data=array, track_times=False, track_order=True, **packed)
 
 
@@ -191,14 +182,10 @@ def _check_form(file: h5py.File, form: Form, path: object) -> None:
         raise form.fail(path, "format", f"expected {form.name!r} (a {form.noun}), got {came}")
     version = values.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise form.fail(
-            path, "schema_version", f"expected an integer from 1 to {form.schema_version}, got {version!r}"
-        )
+        raise form.fail(path, "schema_version", f"expected an integer from 1 to {form.schema_version}, got {version!r}")
     if version > form.schema_version:
         known = form.schema_version
-        raise form.fail(
-            path, "schema_version", f"expected at most {known}, got the newer {version}; update aimcard"
-        )
+        raise form.fail(path, "schema_version", f"expected at most {known}, got the newer {version}; update aimcard")
 
 
 def _load(group: h5py.Group, path: str, tree: Tree, form: Form, source: object) -> None:
@@ -228,17 +215,13 @@ def _load(group: h5py.Group, path: str, tree: Tree, form: Form, source: object) 
             raise form.fail(source, where, "expected a group or a dataset, got a named type")
 
 
-def _load_data(
-    item: h5py.Dataset, form: Form, where: str, source: object
-) -> np.ndarray | str | tuple[str, ...]:
+def _load_data(item: h5py.Dataset, form: Form, where: str, source: object) -> np.ndarray | str | tuple[str, ...]:
     if item.shape is None:
         raise form.fail(source, where, "expected data, got an empty dataset")
     if item.is_virtual or item.external:
         raise form.fail(source, where, "expected the data in this file, got a link to another file")
     if item.size * item.dtype.itemsize > LARGEST_DATASET_BYTES:
-        raise form.fail(
-            source, where, f"expected at most {LARGEST_DATASET_BYTES >> 30} GiB, got shape {item.shape}"
-        )
+        raise form.fail(source, where, f"expected at most {LARGEST_DATASET_BYTES >> 30} GiB, got shape {item.shape}")
     if h5py.check_string_dtype(item.dtype) is None:
         if item.dtype.kind not in "fiub":
             raise form.fail(source, where, f"expected numbers or text, got {item.dtype}")
@@ -253,9 +236,7 @@ def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _load_attributes(
-    item: h5py.Group | h5py.Dataset, where: str, form: Form, source: object
-) -> dict[str, Value]:
+def _load_attributes(item: h5py.Group | h5py.Dataset, where: str, form: Form, source: object) -> dict[str, Value]:
     values: dict[str, Value] = {}
     name = "(attributes)"
     try:
@@ -273,9 +254,7 @@ def _load_attributes(
     return values
 
 
-def _check_manifest(
-    tree: Tree, form: Form, path: object, manifest: Field | None, content_hash: object
-) -> None:
+def _check_manifest(tree: Tree, form: Form, path: object, manifest: Field | None, content_hash: object) -> None:
     if manifest is None or not isinstance(manifest.data, str):
         raise form.fail(
             path, MANIFEST, "missing (the hashes of all fields); a file from another program is sealed first"
@@ -288,9 +267,7 @@ def _check_manifest(
             MANIFEST,
             f"its sha256 is not the file's {CONTENT_HASH}; a byte of one of the two was changed",
         )
-    listed = {
-        name: digest for digest, _, name in (line.partition(" ") for line in manifest.data.splitlines())
-    }
+    listed = {name: digest for digest, _, name in (line.partition(" ") for line in manifest.data.splitlines())}
     found = tree.manifest()
     changed = [name for name in listed | found if listed.get(name) != found.get(name)]
     # The field itself first, then what hangs on it.

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import AimcardError, InputError
 from aimcard.models.linear_ladder import Array, cell_blocks, solve_linear_ladder
-from numpy.typing import ArrayLike, NDArray
 
 ClampCurve = Callable[[Array], tuple[Array, Array]]
 
@@ -46,9 +47,7 @@ class CellLaw(Protocol):
 class DifferentiableCellLaw(CellLaw, Protocol):
     """A cell law that also knows its derivative to the conductance."""
 
-    def current_per_conductance(
-        self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray
-    ) -> Array:
+    def current_per_conductance(self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray) -> Array:
         """Derivative of the current to the conductance [V]."""
         ...
 
@@ -65,9 +64,7 @@ class OhmicCell:
         g = np.where(on, conductance_s, self.leakage_a / 0.2)
         return g * (v_bit_v - v_return_v), g, -g
 
-    def current_per_conductance(
-        self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray
-    ) -> Array:
+    def current_per_conductance(self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray) -> Array:
         return np.where(on, v_bit_v - v_return_v, 0.0) + 0.0 * conductance_s
 
 
@@ -132,9 +129,7 @@ def solve_ladder(
     Raises InputError for bad shapes, signs and names; AimcardError if Newton has not converged to 1e-12 of
     the line current in 20 steps.
     """
-    ladder = _Ladder(
-        cell, conductance_s, on, r_bit_ohm, r_return_ohm, v_clamp_v, return_ground, shared_return
-    )
+    ladder = _Ladder(cell, conductance_s, on, r_bit_ohm, r_return_ohm, v_clamp_v, return_ground, shared_return)
     return ladder.solve()
 
 
@@ -155,9 +150,7 @@ def line_current_gradient(
     adjoint of a ladder is the same ladder with transposed cell blocks and 1 V on the line in question (for
     ohmic cells: reciprocity, dI/dG_i = v_i²/V), so the gradient costs one more elimination per line.
     """
-    ladder = _Ladder(
-        cell, conductance_s, on, r_bit_ohm, r_return_ohm, v_clamp_v, return_ground, shared_return
-    )
+    ladder = _Ladder(cell, conductance_s, on, r_bit_ohm, r_return_ohm, v_clamp_v, return_ground, shared_return)
     solution = ladder.solve()
     return solution, ladder.gradient(cell, solution)
 
@@ -182,9 +175,7 @@ class _Ladder:
                 raise InputError(f"{name}: expected a finite resistance per cell of at least 0 ohm; got {r}")
         g = np.asarray(conductance_s, dtype=np.float64)
         if not np.all((g >= 0) & (g < np.inf)):
-            raise InputError(
-                "conductance_s: expected finite values of at least 0 S; got one below 0, inf or NaN"
-            )
+            raise InputError("conductance_s: expected finite values of at least 0 S; got one below 0, inf or NaN")
         self.shared = shared_return
         self.lines = 2 if shared_return else 1
         inner = (*((2,) if shared_return else ()), g.shape[-1] if g.ndim else 0)
@@ -218,9 +209,7 @@ class _Ladder:
             self.patterns = max(self.patterns, len(self.v_fixed))
         for name, count in (("conductance_s", len(g)), ("on", len(gates)), ("v_clamp_v", len(self.v_fixed))):
             if count not in (1, self.patterns):
-                raise InputError(
-                    f"{name}: expected 1 or {self.patterns} patterns, as the others; got {count}"
-                )
+                raise InputError(f"{name}: expected 1 or {self.patterns} patterns, as the others; got {count}")
         self.cell, self.g, self.gates = cell, g, gates
         self.r = np.array([r_bit_ohm] * self.lines + [r_return_ohm])
         # A return line without resistance is one node at ground, wherever it is grounded.
@@ -299,17 +288,13 @@ class _Ladder:
             # The sweep satisfies every wire equation, so what is left is how far the cells (and the clamp)
             # are from their linearisation.
             linear = offset + a * v_bit + e * v_return[:, None]
-            i, a, e = self._broadcast(
-                self.cell.current(*self._cell_arguments(g, gates, v_bit, v_return)), shape
-            )
+            i, a, e = self._broadcast(self.cell.current(*self._cell_arguments(g, gates, v_bit, v_return)), shape)
             expected = v_clamp + slope * (end[:-1].T - line_current)
             line_current = end[:-1].T
             v_clamp, slope = self._clamp(line_current, v_fixed)
             scale = np.abs(i).sum(axis=(1, 2))
             error = np.abs(i - linear).sum(axis=(1, 2)) / np.where(scale > 0, scale, 1.0)
-            clamp_error = np.abs(v_clamp - expected).max(axis=1) / np.maximum(
-                np.abs(v_clamp).max(axis=1), 1e-3
-            )
+            clamp_error = np.abs(v_clamp - expected).max(axis=1) / np.maximum(np.abs(v_clamp).max(axis=1), 1e-3)
             error = np.maximum(error, clamp_error)
             if np.all(error <= RELATIVE_RESIDUAL):
                 worst = float(error.max())

@@ -54,7 +54,9 @@ def line_parameters(
     return LineParameters(
         _pick(CellParameters, values, w_ref_um=w_ref_um, v_read_v=v_read_v, apparent_weight=apparent_weight),
         _pick(PulseParameters, values, w_ref_um=w_ref_um, v_read_v=v_read_v, vdd_v=vdd_v),
-        WireParameters(values["r_bit_ohm"] * wire_scale, values["r_return_ohm"] * wire_scale, values["c_bit_f"], segments),
+        WireParameters(
+            values["r_bit_ohm"] * wire_scale, values["r_return_ohm"] * wire_scale, values["c_bit_f"], segments
+        ),
     )
 
 
@@ -70,7 +72,9 @@ def _response(block: str, values: Values) -> StepResponse:
     if missing:
         raise InputError(f"parameters: the read-out's {block} needs {', '.join(missing)}, which are not given")
     found = {field: tuple(values[n] for n in group) for field, group in names.items()}
-    return StepResponse(**{field: v if field.startswith(("step", "on_s", "on_idle")) else v[0] for field, v in found.items()})
+    return StepResponse(
+        **{field: v if field.startswith(("step", "on_s", "on_idle")) else v[0] for field, v in found.items()}
+    )
 
 
 def adc_parameters(values: Values, tables: Mapping[str, tuple[Tensor, Tensor]]) -> AdcParameters:
@@ -183,7 +187,12 @@ class TileModel:
             out = mirror(readout, seen)
             count = phase(adc_parameters(self.values, self.tables), seen, self.t_lsb_s)
         return Response(
-            slot_edge_s, current.numpy(), charge.numpy(), out.numpy(), count.numpy(), np.floor(count.numpy()).astype(np.int64)
+            slot_edge_s,
+            current.numpy(),
+            charge.numpy(),
+            out.numpy(),
+            count.numpy(),
+            np.floor(count.numpy()).astype(np.int64),
         )
 
 
@@ -196,4 +205,3 @@ def ideal_current(conductance_s: np.ndarray, codes: np.ndarray, v_read_v: float,
     """V·Σ G over the rows that conduct in each slot [A], (vectors, lines, slots)."""
     on = np.asarray(codes)[:, None, :] > np.arange(slots)[None, :, None]
     return v_read_v * np.einsum("vsr,lr->vls", on, np.asarray(conductance_s, dtype=float), optimize=True)
-

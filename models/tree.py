@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import attrs
 import numpy as np
+
 from aimcard.models.errors import AimcardError
 
 Value = str | bool | int | float
@@ -132,18 +133,12 @@ def check_tree(tree: Tree, form: Form, path: object) -> None:
 
 def _check_value(form: Form, path: object, where: str, name: str, value: object) -> None:
     if not isinstance(value, str | bool | int | float):
-        raise form.fail(
-            path, where, f"expected a text, a number or a truth value, got {type(value).__name__}"
-        )
+        raise form.fail(path, where, f"expected a text, a number or a truth value, got {type(value).__name__}")
     if isinstance(value, str) and "\0" in value:
         raise form.fail(path, where, "expected text without NUL characters")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise form.fail(path, where, f"expected an integer of 64 bits, got {value}")
-    if (
-        isinstance(value, float)
-        and not math.isfinite(value)
-        and (math.isnan(value) or name not in form.unbounded)
-    ):
+    if isinstance(value, float) and not math.isfinite(value) and (math.isnan(value) or name not in form.unbounded):
         raise form.fail(path, where, f"expected a finite number, got {value}")
 
 

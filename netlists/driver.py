@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PySpice.Spice.Netlist import Circuit
+
 from aimcard.models.checks import check_positive
 from aimcard.models.errors import InputError
 from aimcard.netlists.cell import CellDesign, add_cell
@@ -18,7 +20,6 @@ from aimcard.netlists.column import Edge
 from aimcard.netlists.ngspice import ACCURATE, Deck, Waveforms, make_deck, run
 from aimcard.netlists.piecewise import reduce_edge
 from aimcard.netlists.technology import Technology
-from PySpice.Spice.Netlist import Circuit
 
 POSITIONS = ("near", "middle", "far")
 #: Time before the pulse [s], and after its end.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from aimcard.models.errors import InputError
 from scipy.optimize import linprog
+
+from aimcard.models.errors import InputError
 
 # Candidate breakpoints along the edge, and samples of it per candidate: more of them gain no breakpoint.
 _CANDIDATES = 160

@@ -1,69 +1,54 @@
 """A small tile's card and reference sets made from the card's own model, with errors of known size."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from aimcard.calibrate.parameters import SPECS
 from aimcard.data.reference import Record, ReferenceSet
-from aimcard.models.adc import AdcParameters
 from aimcard.models.card import DOMAIN_UNITS, Card, FitSummary, Interval, Parameter, Provenance, Table
-from aimcard.models.cell import CellParameters
-from aimcard.models.pulse import PulseParameters
-from aimcard.models.readout import ReadoutParameters
+from aimcard.models.pulse import EDGE_TABLES
 from aimcard.models.tile import TileModel
 
 ROWS, CODE_MAX, GUARD, T_LSB_S, V_READ_V = 24, 15, 2, 1e-9, 0.2
 SLOTS = CODE_MAX + GUARD
 WIRE = {"r_bit_ohm": 0.15, "r_return_ohm": 0.15}
-PARAMETERS = {
-    "r_on_ohm": 556.0, "dw_um": 0.02, "k_source_per_v": 1.4, "k_drain_per_v": 0.4, "i_leak_a": 0.8e-9,
-    "dw_leak_um": 0.02, "v_leak_source_v": 0.03, "v_leak_drain_v": 0.5,
-    "i_gate_a": 1e-10, "v_gate_source_v": 0.2,
-    "t_rise_s": 20e-12, "t_rise_position_s": 5e-12, "t_rise_bend_s": 0.0,
-    "t_fall_s": 40e-12, "t_fall_position_s": 6e-12, "t_fall_bend_s": 0.0,
-    "q_rise_c": 2e-17, "c_rise_return_f": 0.0,
-    "q_fall_c": 2.5e-16, "c_fall_bit_f": 3e-16, "c_fall_return_f": -3e-16,
-    "c_node_f": 8e-16, "i_recharge_a": 1e-9, "dw_node_um": 0.01, "dw_rise_um": 0.01,
-    "z_step_ohm": 30.0, "t_clamp_s": 0.6e-9, "q_on_c": 2e-15, "q_on_per_a_s": 1e-11,
-    "t_mirror_s": 0.3e-9, "i_mirror_lag_a": 20e-6, "phase_start": 3.0, "t_phase_s": 0.0,
-    **WIRE,
+# Every parameter where its fit starts, so that a new term of the equations needs no change here. The few that
+# start at 0 and would leave a term of the read-out untested get a value.
+VALUES = {name: spec.start for name, spec in SPECS.items()} | {
+    "clamp_step_0_s": -2e-11, "clamp_step_1_s": 1e-11, "clamp_on_0_s": -1e-10,
+    "mirror_step_0_s": -3e-11, "mirror_step_1_idle_s": 5e-12, "phase_start": 3.0, "t_phase_s": 1e-10, **WIRE,
 }  # fmt: skip
-# Terms that are not listed are switched off.
-_GIVEN = {
-    "w_ref_um",
-    "v_read_v",
-    "apparent_weight",
-    "i_clamp_a",
-    "v_clamp_v",
-    "i_mirror_a",
-    "mirror_a",
-    "i_adc_a",
-    "rate_hz",
-}
-for _kind in (CellParameters, PulseParameters, ReadoutParameters, AdcParameters):
-    for _field in dataclasses.fields(_kind):
-        if _field.name not in _GIVEN:
-            PARAMETERS.setdefault(_field.name, 0.0)
 RECORD_ATTRS = {"w_select_um": 0.5, "position": 0.5, **WIRE}
+
+
+def make_parameters(values: dict[str, float]) -> list[Parameter]:
+    """Card parameters of these values, with the units and bounds of the fits."""
+    specs = SPECS | {"r_return_ohm": SPECS["r_bit_ohm"]}
+    return [
+        Parameter(name, value, None, specs[name].lo, specs[name].hi, specs[name].unit, specs[name].group)
+        for name, value in values.items()
+    ]
 
 
 def _tables() -> list[Table]:
     line_a = np.array([0.0, 10e-6, 30e-6, 60e-6, 100e-6])
+    place = np.array([0.0, 0.5, 1.0])
+    edges = {
+        "edge_rise_delay": 40e-12 + 10e-12 * place,
+        "edge_fall_delay": 38e-12 + 12e-12 * place,
+        "edge_rise_time": 20e-12 + 15e-12 * place,
+        "edge_fall_time": 18e-12 + 17e-12 * place,
+    }
+    assert set(edges) == set(EDGE_TABLES)
+    rate_hz = 1.5e9 * (1 + line_a / 9e-6 / (1 + line_a / 300e-6))
     return [
         Table("clamp", line_a, V_READ_V - 18.0 * line_a, "A", "V", "line current", "clamp voltage"),
         Table("mirror", line_a, (line_a + 10e-6) / 8, "A", "A", "line current", "mirror current"),
-        Table(
-            "adc",
-            line_a,
-            1.5e9 * (1 + line_a / 9e-6 / (1 + line_a / 300e-6)),
-            "A",
-            "Hz",
-            "line current",
-            "rate",
-        ),
+        Table("adc", line_a, rate_hz, "A", "Hz", "line current", "rate"),
+        *(Table(name, place, y, "1", "s", "position", "time") for name, y in edges.items()),
     ]
 
 
@@ -82,9 +67,9 @@ def card_of() -> Callable[..., Card]:
         bounds = {name: Interval(0.0, 1e6, unit) for name, unit in DOMAIN_UNITS.items()}
         fields = {
             "meta": meta,
-            "parameters": [Parameter(name, value) for name, value in PARAMETERS.items()],
+            "parameters": make_parameters(VALUES),
             "domain": bounds,
-            "fit": FitSummary(len(PARAMETERS), 40, 12, True),
+            "fit": FitSummary(len(VALUES), 40, 12, True),
             "provenance": Provenance("made up", "0", {}),
             "tables": _tables(),
         }

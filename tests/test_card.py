@@ -9,12 +9,13 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import aimcard.models.domain as domain_module
 import attrs
 import h5py
 import numpy as np
 import pytest
 import torch
+
+import aimcard.models.domain as domain_module
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import (
     CARD_FORM,

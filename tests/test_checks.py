@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from aimcard.models.checks import check_choice, check_codes, check_conductances, check_positive
 from aimcard.models.errors import InputError
 

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PySpice.Spice.Netlist import Circuit
+
 from aimcard.models.errors import InputError
 from aimcard.netlists.cell import add_cell
 from aimcard.netlists.column import Pulses
@@ -11,7 +13,6 @@ from aimcard.netlists.driver import LEAD_S, POSITIONS, TAIL_S, DriverDesign, dri
 from aimcard.netlists.ngspice import make_deck, run, run_many
 from aimcard.netlists.piecewise import reduce_edge
 from aimcard.netlists.technology import get_technology
-from PySpice.Spice.Netlist import Circuit
 
 TECHNOLOGY = get_technology("freepdk45")
 DESIGN = DriverDesign()

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import root
+
 from aimcard.models.errors import AimcardError, InputError
 from aimcard.models.ladder import OhmicCell, line_current_gradient, solve_ladder
 from aimcard.netlists.ngspice import Deck, run
-from scipy.optimize import root
 
 OHMIC = OhmicCell()
 LEAKY = OhmicCell(leakage_a=0.8e-9)

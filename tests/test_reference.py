@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+
 from aimcard.data.kinds import KIND_ATTRIBUTES, KINDS, ROLES
 from aimcard.data.reference import REFERENCE_FORM, Record, ReferenceSet
 from aimcard.models.card import Card
