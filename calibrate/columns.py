@@ -13,6 +13,8 @@ CODE_MAX = 127
 G_MIN_S, G_MAX_S = 0.1e-6, 25e-6
 #: Positions along the word line whose edges the driver's simulation records.
 POSITIONS = (0.0, 0.5, 1.0)
+#: Wire scales of every fourth fitted line; held-out columns are at others.
+WIRE_SCALES = (1.5, 5.0, 8.0)
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Column:
 def fit_columns(clamp: str, count: int, seed: int, w_range_um: tuple[float, float]) -> list[Column]:
     """``count`` single lines spread over their situations by a Sobol sequence.
 
+    With an ideal clamp every fourth line has more resistive wire (WIRE_SCALES in turn), for the terms that need it.
     Dimensions: share of rows that conduct, mean conductance (log), its spread, select width, position, longest code.
     Each line uses 24 of the 128 codes: a deck's cost goes with its distinct edge times, and which rows carry
     which code is what a fit learns from.
@@ -56,7 +59,9 @@ def fit_columns(clamp: str, count: int, seed: int, w_range_um: tuple[float, floa
         allowed = np.sort(rng.choice(np.arange(1, top), 23, replace=False))
         codes = rng.choice(np.append(allowed, top), ROWS)
         codes[rng.random(ROWS) > 0.25 + 0.75 * share] = 0
-        w = w_range_um[0] + width * (w_range_um[1] - w_range_um[0])
+        lo, hi = w_range_um
+        # A tenth of the range beyond both ends: a fit is weakest at the edge of its points.
+        w = lo + (1.2 * width - 0.1) * (hi - lo)
         columns.append(
             Column(
                 f"fit-{clamp}-{k:02d}",
@@ -67,6 +72,7 @@ def fit_columns(clamp: str, count: int, seed: int, w_range_um: tuple[float, floa
                 codes[None],
                 round(float(w), 3),
                 POSITIONS[min(int(place * 3), 2)],
+                WIRE_SCALES[(k // 4) % len(WIRE_SCALES)] if clamp == "ideal" and k % 4 == 3 else 1.0,
                 column=f"fit{k:02d}",
             )
         )

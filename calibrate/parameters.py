@@ -80,6 +80,8 @@ SPECS = _table(
         ("g_rise_push_s", 0, -1, 1, 1e-5, "S", "line", "the same per second of 10-90 % rise time"),
         ("c_fall_push_f", 1e-15, -1e-12, 1e-12, 1e-15, "F", "line", "line charge of a falling edge per volt on the return line"),
         ("g_fall_push_s", 0, -1, 1, 1e-5, "S", "line", "the same per second of 10-90 % fall time"),
+        ("n_rise_push", 0, -2, 2, 0.1, "1", "line", "rising gate's push goes with (r_return/0.15 Ohm)^-n"),
+        ("n_fall_push", 0, -2, 2, 0.1, "1", "line", "falling gate's pull goes with (r_return/0.15 Ohm)^-n"),
         ("c_idle_f", 5e-16, 0, 1e-13, 1e-16, "F", "line", "capacitance by which an idle cell loads the bit line"),
         ("dw_push_um", 0.0, -1.0, 0.2, 0.1, "um", "line", "drawn minus effective width of the rising gate's push"),
         ("dw_pull_um", 0.0, -2.0, 0.2, 0.1, "um", "line", "the same of the falling gate's pull"),

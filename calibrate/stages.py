@@ -36,10 +36,12 @@ PULSE = (
     "c_fall_bit_f", "c_fall_return_f", "c_node_f", "i_recharge_a", "dw_node_um", "dw_cap_um",
 )  # fmt: skip
 LINE = (
-    "c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s", "c_idle_f", "dw_push_um", "dw_pull_um", "r_bit_ohm",
+    "c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s", "n_rise_push", "n_fall_push", "c_idle_f",
+    "dw_push_um", "dw_pull_um", "r_bit_ohm",
 )  # fmt: skip
 READOUT = (
-    *(n for block in ("clamp", "mirror") for field, group in response_names(block).items() for n in group if field != "on_half_a"),
+    *(n for block in ("clamp", "mirror") for field, group in response_names(block).items()
+      for n in group if field != "on_half_a"),
     "phase_start", "t_phase_s",
 )  # fmt: skip
 #: Widths that a reference set of one select width cannot tell.

@@ -57,7 +57,7 @@ class Setting:
             ratio, edge_tables(reference), apparent_weight,
         )  # fmt: skip
 
-    def line(self, values: Values, wire_scale: float = 1.0):
+    def line(self, values: Values, wire_scale: Tensor | float = 1.0):
         """Line parameters; the wires of both lines are drawn alike, so one fitted resistance stands for both."""
         full = dict(values) | {"r_return_ohm": values["r_bit_ohm"] * self.return_per_bit}
         return line_parameters(
@@ -160,8 +160,8 @@ def cell_pulse(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
         p = setting.line(dict(values) | none)
         i_on = torch.where(x > 1, steady, cell_current(p.cell, g, vb, vr, w))
         static = i_idle[:, None] + on * (i_on - i_idle)[:, None]
-        rise = rise_charge(p.pulse, e, i_on, vr, w) - rise_delay(p.pulse, e) * (i_on - i_idle)
-        fall = fall_charge(p.pulse, e, g, i_on, vr, w) + fall_delay(p.pulse, e) * (i_on - i_idle)
+        rise = rise_charge(p.pulse, e, i_on, vr, w, 0.15) - rise_delay(p.pulse, e) * (i_on - i_idle)
+        fall = fall_charge(p.pulse, e, g, i_on, vr, w, 0.15) + fall_delay(p.pulse, e) * (i_on - i_idle)
         share = recharge_share(p.pulse, e, g, x, edges, setting.t_lsb_s, w)
         amount = recharge_amount(p.pulse, e, g, vb, vr, w)
         model = static * setting.t_lsb_s + rise[:, None] * first + fall[:, None] * last + amount[:, None] * share
@@ -175,6 +175,7 @@ class Columns:
     """Single-vector ``column`` records stacked, one leading index per line: the equations then run once for all."""
 
     drive: LineDrive
+    wire_scale: Tensor
     owner: np.ndarray
     current_a: Tensor
     mirror_a: Tensor | None
@@ -187,15 +188,15 @@ class Columns:
         edges = Edges(*(getattr(d.edges, name)[k] for name in ("rise_delay_s", "fall_delay_s", "rise_s", "fall_s")))
         drive = LineDrive(d.conductance_s[k], d.codes[k], d.slots, d.t_lsb_s, d.w_select_um[k], edges)  # type: ignore[index]
         return Columns(
-            drive, self.owner[lines], self.current_a[k],
+            drive, self.wire_scale[k], self.owner[lines], self.current_a[k],
             None if self.mirror_a is None else self.mirror_a[k],
             None if self.phase_count is None else self.phase_count[k],
         )  # fmt: skip
 
 
 def stack_columns(records: list[Record], setting: Setting) -> Columns:
-    """All lines and vectors of ``column`` records of equal rows and slots, at wire scale 1, as one batch."""
-    g, x, w, u, owner = [], [], [], [], []
+    """All lines and vectors of ``column`` records of equal rows and slots as one batch."""
+    g, x, w, u, owner, scale = [], [], [], [], [], []
     for k, r in enumerate(records):
         for codes in r["codes"]:
             for line in r["conductance_s"]:
@@ -204,6 +205,7 @@ def stack_columns(records: list[Record], setting: Setting) -> Columns:
                 w.append([float(r.attrs["w_select_um"])])
                 u.append([float(r.attrs["position"])])
                 owner.append(k)
+                scale.append([float(r.attrs["wire_scale"])])
 
     def every(name: str) -> Tensor | None:
         if not all(name in r for r in records):
@@ -221,7 +223,7 @@ def stack_columns(records: list[Record], setting: Setting) -> Columns:
     )
     current = every("current_a")
     assert current is not None
-    return Columns(drive, np.array(owner), current, every("mirror_a"), every("phase_count"))
+    return Columns(drive, _t(np.array(scale)), np.array(owner), current, every("mirror_a"), every("phase_count"))
 
 
 def _weighed(error: Tensor, truth: Tensor) -> Tensor:
@@ -238,7 +240,7 @@ def column_current(columns: Columns, setting: Setting) -> Callable[[Values], Ten
     """Slot currents of lines with an ideal clamp."""
 
     def residual(values: Values) -> Tensor:
-        model = line_current(setting.line(values), columns.drive, None)
+        model = line_current(setting.line(values, columns.wire_scale), columns.drive, None)
         return _weighed(model - columns.current_a, columns.current_a).flatten()
 
     return residual
@@ -247,7 +249,7 @@ def column_current(columns: Columns, setting: Setting) -> Callable[[Values], Ten
 def base_current(columns: Columns, setting: Setting, tables: Tables, values: Values) -> Tensor:
     """Slot currents of lines with the read-out's static clamp, without its step responses: (lines, slots)."""
     drive = columns.drive
-    return slot_currents(setting.line(values), drive, regulated_clamp(readout_parameters(values, tables)))[0]
+    return slot_currents(setting.line(values, columns.wire_scale), drive, regulated_clamp(readout_parameters(values, tables)))[0]
 
 
 def column_readout(

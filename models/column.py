@@ -22,7 +22,8 @@ from aimcard.models.cell import CellExpansion, CellParameters, conducting, gate_
 
 @dataclass(frozen=True)
 class WireParameters:
-    """Wire of one cell pitch: resistances [Ω], bit-line capacitance [F]; ``segments``: clumps of the fast model."""
+    """Wire of one cell pitch: resistances [Ω], numbers or tensors (..., 1) with one value per line; bit-line
+    capacitance [F]; ``segments``: clumps of the fast model."""
 
     r_bit_ohm: Tensor | float
     r_return_ohm: Tensor | float
@@ -149,6 +150,10 @@ def gate_rise(seg: Segments, injected_a: Tensor, r_return_ohm: Tensor | float) -
     return edge + r_return_ohm * seg.lengths * (far / 2 + injected_a / 3)
 
 
+def _with_segments(quantity: Tensor | float) -> Tensor | float:
+    return quantity[..., None] if isinstance(quantity, Tensor) and quantity.ndim else quantity
+
+
 def solve_line(seg: Segments, cell: CellParameters, wire: WireParameters, w_select_um: Tensor | float, clamp,
                passes: int = 3) -> LineSolution:  # fmt: skip
     """Static solution of a line in every slot.
@@ -156,10 +161,10 @@ def solve_line(seg: Segments, cell: CellParameters, wire: WireParameters, w_sele
     ``clamp(Y, J) -> (V_clamp, I)`` closes the circuit at the read-out (readout.py). Each pass re-expands the cells
     about the segment voltages of the pass before; the first assumes the read voltage everywhere.
     """
-    r = wire.r_bit_ohm + wire.r_return_ohm
-    # A width per line is shaped (..., 1); voltages have slots and segments behind it.
-    w_select_um = w_select_um[..., None] if isinstance(w_select_um, Tensor) and w_select_um.ndim else w_select_um
-    share = wire.r_return_ohm / r if float(torch.as_tensor(r).detach()) > 0 else 0.0
+    r_total = wire.r_bit_ohm + wire.r_return_ohm
+    # A width or a wire per line is shaped (..., 1); voltages have slots and segments behind it.
+    r, r_return, w_select_um = (_with_segments(q) for q in (r_total, wire.r_return_ohm, w_select_um))
+    share = r_return / torch.clamp(torch.as_tensor(r), min=1e-30)
     v = torch.full_like(seg.g_s, cell.v_read_v)
     v_return = torch.zeros_like(v)
     v_clamp = current = conductance = injected = None
@@ -168,13 +173,13 @@ def solve_line(seg: Segments, cell: CellParameters, wire: WireParameters, w_sele
         self_r = -r * seg.lengths / 6 * (1 - 1 / torch.clamp(seg.n_eff, min=1.0))
         conductance = g / (1 + self_r * g)
         gates = seg.n_on * gate_current(cell, v_return, w_select_um)
-        rise = gate_rise(seg, gates, wire.r_return_ohm)
+        rise = gate_rise(seg, gates, r_return)
         idle = seg.idle_weight * leakage_current(cell, v + v_return, v_return, w_select_um)
         injected = idle - conductance * rise
-        y, j = reduce_line(seg, conductance, injected, r)
+        y, j = reduce_line(seg, conductance, injected, r_total)
         v_clamp, current = clamp(y, j)
         # The ladder's voltage counts from a return line without gate currents.
-        ladder = node_voltages(seg, conductance, injected, r, v_clamp, current)
+        ladder = node_voltages(seg, conductance, injected, r_total, v_clamp, current)
         v = ladder - rise
         v_return = share * (v_clamp[..., None] - ladder) + rise
     assert current is not None and v_clamp is not None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,6 +49,15 @@ class DifferentiableCellLaw(CellLaw, Protocol):
 
     def current_per_conductance(self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray) -> Array:
         """Derivative of the current to the conductance [V]."""
+        ...
+
+
+@runtime_checkable
+class InjectingCellLaw(Protocol):
+    """A cell law whose cells also let a current into the return line that no bit line delivers (a gate's)."""
+
+    def return_injection(self, v_return_v: Array, on: NDArray) -> tuple[Array, Array]:
+        """Current of one cell into its return node [A] and its derivative [S]; all arrays (patterns, rows)."""
         ...
 
 
@@ -117,6 +126,7 @@ def solve_ladder(
 ) -> LadderSolution:
     """Solve a column for every pattern.
 
+    cell : the cells' law; with a method ``return_injection`` (InjectingCellLaw) also their current into the return
     conductance_s : [S], shape (rows,) or (patterns, rows); with ``shared_return`` (2, rows) or
         (patterns, 2, rows)
     on : truth of the select gate (or whatever the cell law takes), shape (rows,) or (patterns, rows)
@@ -246,7 +256,8 @@ class _Ladder:
             _, a, e = self._broadcast(cell.current(*arguments), v_bit[part].shape)
             per_g = self._broadcast((cell.current_per_conductance(*arguments),), v_bit[part].shape)[0]
             _, slope = self._clamp(current[part], self.v_fixed[:1])
-            y = cell_blocks(a, e).swapaxes(1, 2)
+            _, injected_slope = self._injection(gates, v_return[part])
+            y = cell_blocks(a, e, injected_slope).swapaxes(1, 2)
             for line in range(self.lines):
                 unit = np.zeros((len(a), self.lines))
                 unit[:, line] = 1.0
@@ -270,6 +281,13 @@ class _Ladder:
         inner = shape if self.shared else (shape[0], shape[2])
         return tuple(np.broadcast_to(x, inner).reshape(shape) for x in values)
 
+    def _injection(self, gates: NDArray, v_return: Array) -> tuple[Array, Array]:
+        """Current of a row's cells into the return line that comes from elsewhere, and its slope, (patterns, rows)."""
+        if not isinstance(self.cell, InjectingCellLaw):
+            return np.zeros_like(v_return), np.zeros_like(v_return)
+        current, slope = self.cell.return_injection(v_return, gates)
+        return self.lines * current, self.lines * slope
+
     def _solve_block(self, start: int):
         part = slice(start, start + _BLOCK)
         g, gates, v_fixed = self._block(part)
@@ -280,20 +298,26 @@ class _Ladder:
         v_clamp, slope = self._clamp(line_current, v_fixed)
         v_bit = np.repeat(v_clamp[:, :, None], self.rows, axis=2)
         i, a, e = self._broadcast(self.cell.current(*self._cell_arguments(g, gates, v_bit, v_return)), shape)
+        j, j_slope = self._injection(gates, v_return)
         for iteration in range(1, MAX_ITERATIONS + 1):
             offset = i - a * v_bit - e * v_return[:, None]
-            source = np.concatenate([offset, -offset.sum(axis=1, keepdims=True)], axis=1).transpose(2, 1, 0)
-            v, end, far = self._linear(cell_blocks(a, e), source, v_clamp - slope * line_current, slope)
+            j_offset = j - j_slope * v_return
+            taken = -offset.sum(axis=1, keepdims=True) - j_offset[:, None]
+            source = np.concatenate([offset, taken], axis=1).transpose(2, 1, 0)
+            v, end, far = self._linear(cell_blocks(a, e, j_slope), source, v_clamp - slope * line_current, slope)
             v_bit, v_return = v[:, :-1].transpose(2, 1, 0), v[:, -1].T
             # The sweep satisfies every wire equation, so what is left is how far the cells (and the clamp)
             # are from their linearisation.
             linear = offset + a * v_bit + e * v_return[:, None]
             i, a, e = self._broadcast(self.cell.current(*self._cell_arguments(g, gates, v_bit, v_return)), shape)
+            j_linear = j_offset + j_slope * v_return
+            j, j_slope = self._injection(gates, v_return)
             expected = v_clamp + slope * (end[:-1].T - line_current)
             line_current = end[:-1].T
             v_clamp, slope = self._clamp(line_current, v_fixed)
             scale = np.abs(i).sum(axis=(1, 2))
-            error = np.abs(i - linear).sum(axis=(1, 2)) / np.where(scale > 0, scale, 1.0)
+            error = np.abs(i - linear).sum(axis=(1, 2)) + np.abs(j - j_linear).sum(axis=1)
+            error = error / np.where(scale > 0, scale, 1.0)
             clamp_error = np.abs(v_clamp - expected).max(axis=1) / np.maximum(np.abs(v_clamp).max(axis=1), 1e-3)
             error = np.maximum(error, clamp_error)
             if np.all(error <= RELATIVE_RESIDUAL):

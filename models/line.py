@@ -76,6 +76,7 @@ def edge_charges(p: LineParameters, drive: LineDrive, static: LineSolution) -> T
     i = static.current_a
     e, w = drive.edges, drive.w_select_um
     idle = i[..., -1:]
+    r_return = p.wire.r_return_ohm
     first = -rise_delay(p.pulse, e) * (i[..., :1] - idle)
     later = fall_delay(p.pulse, e) * (i[..., :-1] - i[..., 1:])
     charge = torch.cat([first, later], dim=-1)
@@ -95,9 +96,9 @@ def edge_charges(p: LineParameters, drive: LineDrive, static: LineSolution) -> T
     bit_before, back_before = torch.gather(bits, -1, before), torch.gather(backs, -1, before)
     bit_over, back_over = torch.gather(bits, -1, over), torch.gather(backs, -1, over)
 
-    start = rise_charge(p.pulse, e, g * (bit_first - back_first), back_first, w) * on
+    start = rise_charge(p.pulse, e, g * (bit_first - back_first), back_first, w, r_return) * on
     charge = torch.cat([charge[..., :1] + start.sum(-1, keepdim=True), charge[..., 1:]], dim=-1)
-    end = fall_charge(p.pulse, e, conductance, g * (bit_before - back_before), back_before, w) * on
+    end = fall_charge(p.pulse, e, conductance, g * (bit_before - back_before), back_before, w, r_return) * on
     charge = charge.scatter_add(-1, codes.clamp(max=drive.slots - 1), end)
     charge = charge + line_charge(p, static, w)
     amount = recharge_amount(p.pulse, e, conductance, bit_over, back_over, w)

@@ -56,8 +56,11 @@ def solve_linear_ladder(
     return v, end, (beyond[0, :, :k] * v[0]).sum(axis=1)
 
 
-def cell_blocks(a: Array, e: Array) -> Array:
-    """Derivatives to bit and return (patterns, lines, rows) as blocks (rows, K, K, patterns)."""
+def cell_blocks(a: Array, e: Array, injected_slope: Array) -> Array:
+    """Derivatives to bit and return (patterns, lines, rows) as blocks (rows, K, K, patterns).
+
+    injected_slope (patterns, rows): derivative of what else enters the return line to its voltage.
+    """
     patterns, lines, rows = a.shape
     y = np.zeros((rows, lines + 1, lines + 1, patterns))
     for line in range(lines):
@@ -65,6 +68,7 @@ def cell_blocks(a: Array, e: Array) -> Array:
         y[:, line, line], y[:, line, -1] = bit, ret
         y[:, -1, line] = -bit
         y[:, -1, -1] -= ret
+    y[:, -1, -1] -= injected_slope.T
     return y
 
 

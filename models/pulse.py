@@ -34,6 +34,8 @@ def edges_at(tables: dict[str, tuple[Tensor, Tensor]], position: float | Tensor)
     return Edges(*(lookup(*tables[name], u) for name in EDGE_TABLES))
 
 
+#: Wire at which the pushed charges are quoted, per cell [Ω] (aihwkit's time-dependent IR-drop tile).
+R_REF_OHM = 0.15
 EDGE_TABLES = ("edge_rise_delay", "edge_fall_delay", "edge_rise_time", "edge_fall_time")
 
 
@@ -53,6 +55,8 @@ class PulseParameters:
     c_rise_push_f, c_fall_push_f: a rising gate pushes charge into the return line (the channel's and the internal
     node's), a falling one pulls it back. The line sees q·R, so what it loses or gains goes with the cell's
     static return-line voltage: this much per volt. g_rise_push_s, g_fall_push_s: the same per second of 10–90 % time.
+    n_rise_push, n_fall_push: a more resistive return line holds on to the charge for longer than the edge lasts, and
+    loses it less efficiently: both go with (r_return/0.15 Ω)^−n, an empirical law between 0.15 and 1.5 Ω per cell.
     dw_node_um, dw_cap_um, dw_push_um, dw_pull_um: the recharge, the node's capacitances, the rising and the
     falling gate's push go with W − dw.
     """
@@ -77,6 +81,8 @@ class PulseParameters:
     g_rise_push_s: Tensor | float
     c_fall_push_f: Tensor | float
     g_fall_push_s: Tensor | float
+    n_rise_push: Tensor | float
+    n_fall_push: Tensor | float
     dw_push_um: Tensor | float
     dw_pull_um: Tensor | float
     w_ref_um: float
@@ -108,18 +114,40 @@ def idle_capacitance(p: PulseParameters, w_select_um: float | Tensor) -> Tensor 
     return p.c_idle_f * _width(p.dw_cap_um, p, w_select_um)
 
 
-def rise_charge(p: PulseParameters, e: Edges, cell_a: Tensor, v_return: Tensor, w_select_um: float | Tensor) -> Tensor:
+def wire_factor(n: Tensor | float, r_return_ohm: Tensor | float) -> Tensor:
+    """(r_return/0.15 Ω)^−n; a wire below 1 µΩ counts as 1 µΩ (it has no voltage to multiply)."""
+    r = torch.clamp(torch.as_tensor(r_return_ohm, dtype=torch.float64), min=1e-6)
+    return torch.exp(-n * torch.log(r / R_REF_OHM))
+
+
+def rise_charge(
+    p: PulseParameters,
+    e: Edges,
+    cell_a: Tensor,
+    v_return: Tensor,
+    w_select_um: float | Tensor,
+    r_return_ohm: float | Tensor,
+) -> Tensor:
     """Charge drawn from the bit line by one rising edge, beside the delay's [C]; cell_a: the cell's current [A]."""
     later = p.k_gate * e.rise_s / (0.8 * p.vdd_v) * v_return
     push = (p.c_rise_push_f + p.g_rise_push_s * e.rise_s) * v_return
+    push = push * wire_factor(p.n_rise_push, r_return_ohm)
     return p.q_rise_c - later * cell_a + _width(p.dw_push_um, p, w_select_um) * push
 
 
-def fall_charge(p: PulseParameters, e: Edges, conductance_s: Tensor, cell_a: Tensor, v_return: Tensor,
-                w_select_um: float | Tensor) -> Tensor:  # fmt: skip
+def fall_charge(
+    p: PulseParameters,
+    e: Edges,
+    conductance_s: Tensor,
+    cell_a: Tensor,
+    v_return: Tensor,
+    w_select_um: float | Tensor,
+    r_return_ohm: float | Tensor,
+) -> Tensor:
     """Charge that one falling edge makes the line draw at once, beside the delay's [C]."""
     later = p.t_fall_per_s * conductance_s - p.k_gate * e.fall_s / (0.8 * p.vdd_v) * v_return
     push = (p.c_fall_push_f + p.g_fall_push_s * e.fall_s) * v_return
+    push = push * wire_factor(p.n_fall_push, r_return_ohm)
     return later * cell_a + _width(p.dw_pull_um, p, w_select_um) * push
 
 

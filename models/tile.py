@@ -12,13 +12,13 @@ from torch import Tensor
 
 from aimcard.models.adc import AdcParameters, phase
 from aimcard.models.card import Card
-from aimcard.models.cell import CellParameters
+from aimcard.models.cell import APPARENT_WEIGHTS, CellParameters
 from aimcard.models.checks import check_choice, check_codes, check_conductances
 from aimcard.models.column import WireParameters
 from aimcard.models.domain import check_domain
-from aimcard.models.errors import InputError
+from aimcard.models.errors import CardError, InputError
 from aimcard.models.line import LineDrive, LineParameters, ideal_clamp, slot_currents
-from aimcard.models.pulse import PulseParameters, edges_at
+from aimcard.models.pulse import EDGE_TABLES, PulseParameters, edges_at
 from aimcard.models.readout import (
     ReadoutParameters,
     StepResponse,
@@ -30,6 +30,9 @@ from aimcard.models.readout import (
 )
 
 Values = Mapping[str, Tensor | float]
+READOUT_TABLES = ("clamp", "mirror", "adc")
+#: Meta keys of the tile model beyond those that every card has.
+TILE_META = ("guard_slots", "w_ref_um", "w_select_um", "apparent_weight")
 
 
 def _pick(cls: type, values: Values, **fixed):
@@ -47,10 +50,16 @@ def line_parameters(
     v_read_v: float,
     vdd_v: float,
     segments: int,
-    wire_scale: float = 1.0,
+    wire_scale: Tensor | float = 1.0,
     apparent_weight: str = "rational",
 ) -> LineParameters:
-    """Group flat parameter values as the equations want them. ``wire_scale`` multiplies the per-cell wire only."""
+    """Group flat parameter values as the equations want them. ``wire_scale`` multiplies the per-cell wire only.
+
+    Raises InputError if one is missing.
+    """
+    missing = [n for n in ("r_bit_ohm", "r_return_ohm", "c_bit_f") if n not in values]
+    if missing:
+        raise InputError(f"parameters: WireParameters needs {', '.join(missing)}, which are not given")
     return LineParameters(
         _pick(CellParameters, values, w_ref_um=w_ref_um, v_read_v=v_read_v, apparent_weight=apparent_weight),
         _pick(PulseParameters, values, w_ref_um=w_ref_um, v_read_v=v_read_v, vdd_v=vdd_v),
@@ -109,6 +118,43 @@ class Response:
     count: np.ndarray | None = None
 
 
+def needed_parameters(readout: bool) -> tuple[str, ...]:
+    """Names of the card parameters that the equations read, with or without the read-out's."""
+    given = {"w_ref_um", "v_read_v", "vdd_v", "apparent_weight"}
+    names = [f.name for cls in (CellParameters, PulseParameters) for f in fields(cls) if f.name not in given]
+    names += ["r_bit_ohm", "r_return_ohm", "c_bit_f"]
+    if readout:
+        names += [n for block in ("clamp", "mirror") for group in response_names(block).values() for n in group]
+        names += [f.name for f in fields(AdcParameters) if f.name not in ("i_adc_a", "rate_hz")]
+    return tuple(names)
+
+
+def _check_meta(card: Card) -> None:
+    for key in TILE_META:
+        if key not in card.meta:
+            raise CardError(f"{card.source}: meta@{key}: missing (the tile model needs it); calibrate again")
+    form = card.meta["apparent_weight"]
+    if form not in APPARENT_WEIGHTS:
+        raise CardError(
+            f"{card.source}: meta@apparent_weight: expected one of {', '.join(APPARENT_WEIGHTS)}; got {form!r}"
+        )
+
+
+def _check_complete(card: Card, readout: bool) -> None:
+    """Raises CardError for the first thing that the equations need and the card has not."""
+    values, tables = card.values(), {t.name for t in card.tables}
+    # One of the three without the others is a damaged card, not a card without a read-out.
+    wanted = (*EDGE_TABLES, *(READOUT_TABLES if tables & set(READOUT_TABLES) else ()))
+    for group, has, needs in (("parameters", values, needed_parameters(readout)), ("tables", tables, wanted)):
+        missing = [name for name in needs if name not in has]
+        if missing:
+            many = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise CardError(
+                f"{card.source}: {group}/{missing[0]}{many}: missing (the tile model needs it); "
+                "the card is of another version of the equations: calibrate again"
+            )
+
+
 class TileModel:
     """Simulates columns with the parameters of a card.
 
@@ -117,8 +163,10 @@ class TileModel:
     """
 
     def __init__(self, card: Card) -> None:
+        """Raises CardError, with the card's file and the field, if the equations need what the card has not."""
         self.card = card
         meta = card.meta
+        _check_meta(card)
         self.v_read_v = float(meta["v_read_v"])
         self.t_lsb_s = float(meta["t_lsb_s"])
         self.code_max = int(meta["code_max"])
@@ -126,11 +174,12 @@ class TileModel:
         self.w_ref_um = float(meta["w_ref_um"])
         self.values = card.values()
         self.tables = {t.name: (torch.tensor(t.x), torch.tensor(t.y)) for t in card.tables}
-        self.has_readout = {"clamp", "mirror", "adc"} <= set(self.tables)
+        self.has_readout = set(READOUT_TABLES) <= set(self.tables)
+        _check_complete(card, self.has_readout)
 
     @classmethod
     def read(cls, path: str | Path) -> TileModel:
-        """The model of the card file ``path``; raises CardError if the file is not a sound card."""
+        """The model of the card file ``path``; raises CardError if it is unsound or incomplete."""
         return cls(Card.read(path))
 
     def line(self, wire_scale: float = 1.0) -> LineParameters:

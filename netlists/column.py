@@ -131,7 +131,8 @@ def add_line(
                 lines.append(_resistor(f"r{prefix}{i}", back, f"{prefix}r{i + 1}", r_return))
             elif near:
                 lines.append(_resistor(f"r{prefix}{i}", back, near, r_return / 2))
-            if i == 0 and wire.ground in ("far", "both"):
+            # A return line without resistance is one node: a second short to ground would close a loop of sources.
+            if i == 0 and (wire.ground == "far" or (wire.ground == "both" and r_return > 0)):
                 lines.append(_resistor(f"rf{prefix}", back, "0", r_return / 2))
             lines.append(f"Cr{prefix}{i} {back} 0 {wire.c_return_f:.6g}")
     circuit.raw_spice += "\n".join(lines) + "\n"
@@ -148,7 +149,12 @@ def _resistor(name: str, a: str, b: str, ohm: float) -> str:
 
 
 def check_line(conductance_s: np.ndarray, codes: np.ndarray, code_max: int) -> tuple[np.ndarray, np.ndarray]:
-    """One line's conductances [S] and codes, both shape (rows,), checked."""
+    """One line's conductances [S] and codes, both shape (rows,), checked; InputError says what does not fit."""
+    for name, value in (("conductance_s", conductance_s), ("codes", codes)):
+        if np.ndim(value) != 1:
+            raise InputError(
+                f"{name}: expected shape (rows,), one line and one vector a deck; got shape {np.shape(value)}"
+            )
     g = check_conductances(np.atleast_2d(np.asarray(conductance_s, dtype=float)))
     x = check_codes(np.atleast_2d(np.asarray(codes)), rows=g.shape[1], code_max=code_max)
     return g[0], x[0]

@@ -35,14 +35,17 @@ class ColumnBench:
 
 def column_deck(
     bench: ColumnBench, name: str, *, conductance_s: np.ndarray, codes: np.ndarray, cell: CellDesign, wire: Wire,
-    pulses: Pulses, clamp: str, options: str = ACCURATE,
+    pulses: Pulses, clamp: str, options: str = ACCURATE, step_s: float | None = None,
 ) -> Deck:  # fmt: skip
     """One line, conductance_s and codes of shape (rows,).
 
     clamp: "ideal" (a voltage source), "ota" (regulator and mirror, the oscillator's input as load) or "full"
-    (the ring too, released at the first slot: a tenfold cost).
+    (the ring too, released at the first slot: a tenfold cost). ``step_s`` caps the time step; by default error control
+    alone sets it, and with the ring it is RING_STEP_S.
     """
     check_choice("clamp", clamp, READOUTS)
+    if clamp == "full" and step_s is None:
+        step_s = RING_STEP_S
     g, x = check_line(conductance_s, codes, pulses.code_max)
     circuit = Circuit("column")
     add_word_lines(circuit, x, pulses, bench.technology.vdd_v)
@@ -52,6 +55,8 @@ def column_deck(
     cpu = len(g) / 512 * (0.5 + 0.09 * distinct)
     stop = pulses.stop_s + AFTER_S
     analysis = f".tran {pulses.t_lsb_s:.9g} {stop:.9g}"
+    if step_s is not None:
+        analysis = f".tran {step_s:.9g} {stop:.9g} 0 {step_s:.9g}"
     if clamp == "ideal":
         circuit.V("clamp", "end", "0", bench.v_read_v)
         save: tuple[str, ...] = ("i(vclamp)",)
@@ -64,8 +69,8 @@ def column_deck(
         cpu *= 1.6
         if clamp == "full":
             save += tuple(f"v({n})" for n in stage_nodes())
-            analysis = f".tran {RING_STEP_S:.9g} {stop:.9g} 0 {RING_STEP_S:.9g}"
-            cpu *= 12
+    if step_s is not None:
+        cpu = max(cpu, len(g) * 5e-6 * stop / step_s)
     return make_deck(
         circuit, name, bench.technology, bench.corner, bench.temperature_c, analysis, save, options, expected_cpu_s=cpu
     )

@@ -54,9 +54,9 @@ def _tables() -> list[Table]:
 
 @pytest.fixture(scope="session")
 def card_of() -> Callable[..., Card]:
-    """A card of the small tile; keywords replace Card's fields."""
+    """A card of the small tile; keywords replace Card's fields, ``readout=False`` leaves the read-out's tables out."""
 
-    def make(**changes) -> Card:
+    def make(*, readout: bool = True, **changes) -> Card:
         meta = {
             "topology": "gated", "mode": "conventional", "technology": "freepdk45", "corner": "nom",
             "temperature_c": 27.0, "vdd_v": 1.0, "v_read_v": V_READ_V,
@@ -71,7 +71,7 @@ def card_of() -> Callable[..., Card]:
             "domain": bounds,
             "fit": FitSummary(len(VALUES), 40, 12, True),
             "provenance": Provenance("made up", "0", {}),
-            "tables": _tables(),
+            "tables": _tables() if readout else _tables()[3:],
         }
         return Card(**(fields | changes))
 
@@ -139,7 +139,7 @@ def set_of() -> Callable[..., ReferenceSet]:
 def readout_records() -> tuple[Record, ...]:
     """Static curves, oscillator and loop gain of a one-pole, two-stage regulator, in closed form."""
     line_a = np.linspace(0, 100e-6, 6)
-    _, mirror, adc = _tables()
+    _, mirror, adc, *_ = _tables()
     static = {
         "current_a": line_a,
         "v_clamp_v": V_READ_V - 18.0 * line_a,

@@ -389,7 +389,7 @@ def test_what_cannot_be_scored_is_refused_in_one_line(card_of, column_of, set_of
 
 def test_a_card_without_readout_scores_the_ideal_clamp_and_says_so(card_of, column_of, set_of):
     reference = set_of(column_of("i"), column_of("o", clamp="ota"))
-    result = validate(card_of(tables=[]), reference)
+    result = validate(card_of(readout=False), reference)
     assert list(result.data_sets) == ["ideal-gaussian-1x"]
     assert result.notes == ("columns with a read-out are left out (1): the card has none",)
     assert result.notes[0] in str(result)
