@@ -33,6 +33,9 @@ def _responses(block: str, what: str) -> list[tuple[str, float, float, float, fl
             rows.append(
                 (f"{block}_{kind}_{k}_idle_s", 0, -1e-8, 1e-8, 1e-11, "s", "read-out", "what small current adds to it")
             )
+    for k, slot in enumerate(after):
+        text = f"{what}, small step: what very small current adds {slot}"
+        rows.append((f"{block}_step_{k}_low_s", 0, -1e-8, 1e-8, 1e-11, "s", "read-out", text))
     rows.append(
         (
             f"{block}_half_a",
@@ -90,6 +93,6 @@ SPECS = _table(
         *_responses("clamp", "clamp"),
         *_responses("mirror", "mirror's lag"),
         ("phase_start", 0, -50, 50, 1, "1", "adc", "counts gained by the oscillator's start from reset"),
-        ("t_phase_s", 0, -1e-8, 1e-8, 1e-10, "s", "adc", "oscillator's lag, as time at the first slot's rate"),
+        ("t_wait_s", 2e-10, -5e-10, 9e-10, 1e-10, "s", "adc", "time before the first slot's current reaches the oscillator"),
     ]
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Whether the read-out may be cut at the mirror's input: the split flow against column, regulator, mirror and ring in one deck."""
+"""Whether the read-out may be cut at the mirror's input: the split flow against one deck of all of it."""
 
 from __future__ import annotations
 
@@ -29,20 +29,22 @@ def split_check(
 ) -> Record:  # fmt: skip
     """One line of normal weights under normal inputs (half its rows idle), read both ways at the window's end.
 
-    Split: the line with regulator and mirror (the oscillator's input as load), then mirror and ring under its recorded
-    i(vreg), at the reference set's settings. Full: all of it in one deck, at the ring's. The record (kind
+    Split: the line with regulator and mirror (the oscillator's input as load), then mirror and ring under its
+    recorded i(vreg), at the reference set's settings. Full: all of it in one deck, at the ring's. The record (kind
     ``split_check``) holds both phases [counts], (vectors,), and as ``extra_split_mirror_c`` and ``extra_full_mirror_c``
     the mirror's charge over the window [C], (vectors,). ``extra_same_step_phase_count`` and
-    ``extra_same_step_mirror_c`` are the split flow's at the full deck's time step: what they differ by is the cut alone.
+    ``extra_same_step_mirror_c`` are the split flow's at the full deck's time step: the cut alone is left.
     Raises InputError for less than one row or vector, and as ``run_many``.
     """
     for name, value in (("rows", rows), ("vectors", vectors)):
         if value < 1:
             raise InputError(f"{name}: expected 1 or more; got {value}")
-    cell, wire = cell or CellDesign(), wire or Wire()
+    cell = cell if cell is not None else CellDesign()
+    wire = wire if wire is not None else Wire()
     rng = np.random.default_rng([seed, 43])
     g = pair_conductances(rng, g_max_s, rows)[0]
-    codes = np.clip(np.round(rng.normal(0.0, pulses.code_max / 3, (vectors, rows))), 0, pulses.code_max).astype(np.int64)
+    inputs = rng.normal(0.0, pulses.code_max / 3, (vectors, rows))
+    codes = np.clip(np.round(inputs), 0, pulses.code_max).astype(np.int64)
     settings: dict[str, tuple[str, dict[str, Any]]] = {
         "split": ("ota", {}),
         "same_step": ("ota", {"options": RING_OPTIONS, "step_s": RING_STEP_S}),
@@ -50,7 +52,8 @@ def split_check(
     }
     decks = [
         column_deck(
-            bench, f"split check {key} v{v}", conductance_s=g, codes=x, cell=cell, wire=wire, pulses=pulses, clamp=clamp, **how
+            bench, f"split check {key} v{v}", conductance_s=g, codes=x, cell=cell, wire=wire, pulses=pulses,
+            clamp=clamp, **how,
         )
         for key, (clamp, how) in settings.items()
         for v, x in enumerate(codes)
@@ -59,8 +62,8 @@ def split_check(
     lines = {key: waves[k * vectors : (k + 1) * vectors] for k, key in enumerate(settings)}
     drives = [
         oscillator_drive_deck(
-            bench.technology, bench.readout, w.time_s, w["i(vreg)"], release_s=LEAD_S, name=f"split check ring {key} v{v}",
-            corner=bench.corner, temperature_c=bench.temperature_c,
+            bench.technology, bench.readout, w.time_s, w["i(vreg)"], release_s=LEAD_S,
+            name=f"split check ring {key} v{v}", corner=bench.corner, temperature_c=bench.temperature_c,
         )
         for key in ("split", "same_step")
         for v, w in enumerate(lines[key])

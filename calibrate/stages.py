@@ -42,7 +42,7 @@ LINE = (
 READOUT = (
     *(n for block in ("clamp", "mirror") for field, group in response_names(block).items()
       for n in group if field != "on_half_a"),
-    "phase_start", "t_phase_s",
+    "phase_start", "t_wait_s",
 )  # fmt: skip
 #: Widths that a reference set of one select width cannot tell.
 WIDTHS = ("dw_um", "dw_leak_um", "dw_node_um", "dw_cap_um", "dw_push_um", "dw_pull_um")
@@ -141,8 +141,8 @@ def run_line(s: Stages, columns: Columns) -> Fit:
 def run_readout(s: Stages, columns: Columns, tables: dict[str, tuple[Tensor, Tensor]]) -> Fit:
     """Dynamics of clamp, mirror and oscillator from whole lines with the read-out; the lines stay as fitted."""
     with torch.no_grad():
-        line_a = base_current(columns, s.setting, tables, tensors(s.values))
-    return s.fit("read-out", READOUT, column_readout(columns, s.setting, tables, line_a))
+        line = base_current(columns, s.setting, tables, tensors(s.values))
+    return s.fit("read-out", READOUT, column_readout(columns, s.setting, tables, line))
 
 
 def joint_residual(

@@ -240,33 +240,36 @@ def column_current(columns: Columns, setting: Setting) -> Callable[[Values], Ten
     """Slot currents of lines with an ideal clamp."""
 
     def residual(values: Values) -> Tensor:
-        model = line_current(setting.line(values, columns.wire_scale), columns.drive, None)
+        model = line_current(setting.line(values, columns.wire_scale), columns.drive, None)[0]
         return _weighed(model - columns.current_a, columns.current_a).flatten()
 
     return residual
 
 
-def base_current(columns: Columns, setting: Setting, tables: Tables, values: Values) -> Tensor:
-    """Slot currents of lines with the read-out's static clamp, without its step responses: (lines, slots)."""
-    drive = columns.drive
-    return slot_currents(setting.line(values, columns.wire_scale), drive, regulated_clamp(readout_parameters(values, tables)))[0]
+def base_current(columns: Columns, setting: Setting, tables: Tables, values: Values) -> tuple[Tensor, Tensor]:
+    """Slot currents of lines with the read-out's static clamp, without its step responses, and the static currents
+    behind them, both (lines, slots)."""
+    clamp = regulated_clamp(readout_parameters(values, tables))
+    current, static = slot_currents(setting.line(values, columns.wire_scale), columns.drive, clamp)
+    return current, static.current_a
 
 
 def column_readout(
-    columns: Columns, setting: Setting, tables: Tables, line_a: Tensor | None = None
+    columns: Columns, setting: Setting, tables: Tables, line: tuple[Tensor, Tensor] | None = None
 ) -> Callable[[Values], Tensor]:
     """Lines with their read-out: line current, mirror current, and the phase in units of 0.02 counts.
 
-    ``line_a``: ``base_current`` for line parameters that are not being fitted, which saves solving the lines.
+    ``line``: ``base_current`` for line parameters that are not being fitted, which saves solving the lines.
     """
-    assert columns.mirror_a is not None and columns.phase_count is not None
+    assert columns.mirror_a is not None
+    assert columns.phase_count is not None
     truth_mirror, truth_phase = columns.mirror_a, columns.phase_count
 
     def residual(values: Values) -> Tensor:
         readout = readout_parameters(values, tables)
-        base = base_current(columns, setting, tables, values) if line_a is None else line_a
-        current = base + step_charges(readout.clamp, base) / setting.t_lsb_s
-        seen = lagged(readout, current, setting.t_lsb_s)
+        base, static = base_current(columns, setting, tables, values) if line is None else line
+        current = base + step_charges(readout.clamp, static) / setting.t_lsb_s
+        seen = lagged(readout, current, static, setting.t_lsb_s)
         count = phase(adc_parameters(values, tables), seen, setting.t_lsb_s)
         return torch.cat(
             [

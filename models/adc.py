@@ -17,19 +17,24 @@ class AdcParameters:
     i_adc_a, rate_hz: count rate against the *instantaneous* line current, mirror included, tables (knots,),
     monotone. The bleed is in the rate, not in the current: at zero line current the ring still runs.
     phase_start: counts gained (or lost) by start-up from the reset state.
-    t_phase_s: how long the oscillator runs on at its last rate for a lag of its bias, less the same at the start.
+    t_wait_s: how long the first slot's current is still the idle one, before the pulses' edges reach the oscillator.
     """
 
     i_adc_a: Tensor
     rate_hz: Tensor
     phase_start: Tensor | float
-    t_phase_s: Tensor | float
+    t_wait_s: Tensor | float
 
 
 def phase(p: AdcParameters, current_a: Tensor, t_lsb_s: float) -> Tensor:
     """Count before truncation (...,), from the line's lagged slot currents (..., slots)."""
     rate = lookup(p.i_adc_a, p.rate_hz, current_a)
-    return rate.sum(-1) * t_lsb_s + p.phase_start + p.t_phase_s * rate[..., 0]
+    # The first slot's current jumps inside it, and the rate of the mean is not the mean of the rate.
+    wait = p.t_wait_s / t_lsb_s
+    idle = current_a[..., -1]
+    on = (current_a[..., 0] - wait * idle) / (1 - wait)
+    first = wait * rate[..., -1] + (1 - wait) * lookup(p.i_adc_a, p.rate_hz, on)
+    return (first + rate[..., 1:].sum(-1)) * t_lsb_s + p.phase_start
 
 
 def count(phase_count: Tensor) -> Tensor:

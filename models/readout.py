@@ -18,6 +18,8 @@ from torch import Tensor
 from aimcard.models.lut import lookup, lookup_slope
 
 Scalar = Tensor | float
+#: Weight of the current after a step, against before it, in how fast the block is.
+SPEED = 0.5
 #: Slots in which a step is still felt: the one in which it happens and the two after.
 TAPS = 3
 
@@ -26,12 +28,14 @@ TAPS = 3
 class StepResponse:
     """Charges that the current steps leave in the slots, for one block (clamp or mirror).
 
-    step_s, step_idle_s: per slot after a step, the charge per ampere is step + step_idle/(1 + I/half) at line current I.
-    on_s, on_idle_s: the same for turn-on, the step in the first slot, with I the turn-on current.
+    step_s, step_idle_s, step_low_s: per slot after a step, the charge per ampere is step + step_idle·w + step_low·w²,
+    w = 1/(1 + I/half), at the line current I between before and after the step.
+    on_s, on_idle_s: for turn-on, the step into the first slot, with I the turn-on current: on + on_idle/(1 + I/on_half).
     """
 
     step_s: tuple[Scalar, ...]
     step_idle_s: tuple[Scalar, ...]
+    step_low_s: tuple[Scalar, ...]
     half_a: Scalar
     on_s: tuple[Scalar, ...]
     on_idle_s: tuple[Scalar, ...]
@@ -44,6 +48,7 @@ def response_names(block: str) -> dict[str, tuple[str, ...]]:
     return {
         "step_s": tuple(f"{block}_step_{k}_s" for k in taps),
         "step_idle_s": tuple(f"{block}_step_{k}_idle_s" for k in taps),
+        "step_low_s": tuple(f"{block}_step_{k}_low_s" for k in taps),
         "half_a": (f"{block}_half_a",),
         "on_s": tuple(f"{block}_on_{k}_s" for k in taps),
         "on_idle_s": tuple(f"{block}_on_{k}_idle_s" for k in taps),
@@ -77,26 +82,30 @@ def regulated_clamp(p: ReadoutParameters, iterations: int = 4) -> Callable[[Tens
     return clamp
 
 
-def step_charges(p: StepResponse, current_a: Tensor) -> Tensor:
-    """Charges [C] that the steps of slot currents (..., slots) leave in the slots, same shape."""
-    at = torch.clamp(current_a, min=0.0)
-    weight = 1 / (1 + at / p.half_a)
-    steps = current_a[..., 1:] - current_a[..., :-1]
-    # The first slot's own step is turn-on. Between the first two slots lies the rest of it: the first is cut by the edges.
-    steps = torch.cat([torch.zeros_like(steps[..., :2]), steps[..., 1:]], dim=-1)
-    charge = torch.zeros_like(current_a)
+def step_charges(p: StepResponse, static_a: Tensor) -> Tensor:
+    """Charges [C] that the steps of the line leave in the slots, (..., slots).
+
+    static_a: the line's static currents (..., slots), which step at the slot boundaries; the slot means do not show
+    the steps as cleanly, for the pulses' edges lie a little inside the slots.
+    """
+    at = torch.clamp(static_a, min=0.0)
+    before = torch.cat([at[..., :1], at[..., :-1]], dim=-1)
+    weight = 1 / (1 + SPEED * at / p.half_a + (1 - SPEED) * before / p.half_a)
+    # The step into the first slot is turn-on, too large for the response to small steps.
+    steps = torch.cat([torch.zeros_like(at[..., :1]), static_a[..., 1:] - static_a[..., :-1]], dim=-1)
+    charge = torch.zeros_like(static_a)
     for k in range(TAPS):
-        delayed = steps if k == 0 else torch.cat([torch.zeros_like(steps[..., :k]), steps[..., :-k]], dim=-1)
-        charge = charge + (p.step_s[k] + p.step_idle_s[k] * weight) * delayed
-    start = at[..., 1:2]
+        left = (p.step_s[k] + p.step_idle_s[k] * weight + p.step_low_s[k] * weight * weight) * steps
+        charge = charge + (left if k == 0 else torch.cat([torch.zeros_like(left[..., :k]), left[..., :-k]], dim=-1))
+    start = at[..., :1]
     on_weight = 1 / (1 + start / p.on_half_a)
     on = torch.cat([(p.on_s[k] + p.on_idle_s[k] * on_weight) * start for k in range(TAPS)], dim=-1)
     return torch.cat([charge[..., :TAPS] + on, charge[..., TAPS:]], dim=-1)
 
 
-def lagged(p: ReadoutParameters, current_a: Tensor, t_lsb_s: float) -> Tensor:
+def lagged(p: ReadoutParameters, current_a: Tensor, static_a: Tensor, t_lsb_s: float) -> Tensor:
     """The line's slot currents (..., slots) as the mirror's gate follows them [A], means over the slots."""
-    return current_a + step_charges(p.mirror, current_a) / t_lsb_s
+    return current_a + step_charges(p.mirror, static_a) / t_lsb_s
 
 
 def mirror(p: ReadoutParameters, lagged_a: Tensor) -> Tensor:

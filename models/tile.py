@@ -92,12 +92,16 @@ def adc_parameters(values: Values, tables: Mapping[str, tuple[Tensor, Tensor]]) 
     return _pick(AdcParameters, values, i_adc_a=i, rate_hz=rate)
 
 
-def line_current(p: LineParameters, drive: LineDrive, readout: ReadoutParameters | None) -> Tensor:
-    """Slot currents of a line into its read-out [A], (..., slots): an ideal clamp if ``readout`` is None."""
+def line_current(p: LineParameters, drive: LineDrive, readout: ReadoutParameters | None) -> tuple[Tensor, Tensor]:
+    """Slot currents of a line into its read-out and the static currents behind them [A], both (..., slots).
+
+    ``readout`` None is an ideal clamp.
+    """
     if readout is None:
-        return slot_currents(p, drive, ideal_clamp(p.cell.v_read_v))[0]
-    current = slot_currents(p, drive, regulated_clamp(readout))[0]
-    return current + step_charges(readout.clamp, current) / drive.t_lsb_s
+        current, static = slot_currents(p, drive, ideal_clamp(p.cell.v_read_v))
+        return current, static.current_a
+    current, static = slot_currents(p, drive, regulated_clamp(readout))
+    return current + step_charges(readout.clamp, static.current_a) / drive.t_lsb_s, static.current_a
 
 
 @dataclass(frozen=True)
@@ -226,13 +230,14 @@ class TileModel:
             for row in torch.as_tensor(x):
                 drive = LineDrive(g_t, row[None, :].expand(len(g_t), -1), self.slots, self.t_lsb_s, w, edges)
                 parts.append(line_current(line, drive, readout))
-            current = torch.stack(parts)
+            current = torch.stack([current for current, _ in parts])
+            static = torch.stack([static for _, static in parts])
             slot_edge_s = np.arange(self.slots + 1) * self.t_lsb_s
             charge = current.sum(-1) * self.t_lsb_s
             if readout is None:
                 return Response(slot_edge_s, current.numpy(), charge.numpy())
             check_domain(self.card, line_current_a=current.numpy())
-            seen = lagged(readout, current, self.t_lsb_s)
+            seen = lagged(readout, current, static, self.t_lsb_s)
             out = mirror(readout, seen)
             count = phase(adc_parameters(self.values, self.tables), seen, self.t_lsb_s)
         return Response(

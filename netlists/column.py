@@ -1,7 +1,8 @@
-"""A column: 512 cells on a bit line and a return line with wire resistance and capacitance, word lines with recorded edges."""
+"""A column: cells on a bit line and a return line with wire resistance and capacitance, word lines, pulses."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +85,7 @@ class Pulses:
         t1 = t0 + code * self.t_lsb_s
         points = [(t0 + t, v) for t, v in zip(self.edge.rise_s, self.edge.rise, strict=True)]
         points += [(t1 + t, v) for t, v in zip(self.edge.fall_s, self.edge.fall, strict=True)]
-        if any(b[0] <= a[0] for a, b in zip(points, points[1:], strict=False)):
+        if any(b[0] <= a[0] for a, b in itertools.pairwise(points)):
             raise InputError(
                 f"pulse: a code of {code} at {self.t_lsb_s:g} s per LSB is shorter than the word line's edges; "
                 f"make t_lsb_s longer or the driver stronger"
@@ -123,7 +124,8 @@ def add_line(
     for i in range(rows):
         bit, back = f"{prefix}b{i}", f"{back_prefix}r{i}"
         last = i == rows - 1
-        lines.append(_resistor(f"b{prefix}{i}", bit, end if last else f"{prefix}b{i + 1}", r_bit * (0.5 if last else 1)))
+        to = end if last else f"{prefix}b{i + 1}"
+        lines.append(_resistor(f"b{prefix}{i}", bit, to, r_bit * (0.5 if last else 1)))
         lines.append(f"Cb{prefix}{i} {bit} 0 {wire.c_bit_f:.6g}")
         if own_return:
             near = "0" if wire.ground in ("near", "both") else None

@@ -92,7 +92,7 @@ def slot_currents(waves: Waveforms, pulses: Pulses) -> dict[str, np.ndarray]:
 
 
 def overlay(waves: Waveforms, pulses: Pulses, step_s: float = 10e-12) -> dict[str, np.ndarray]:
-    """The line's current on a fine grid, for the eye: ``waveform_time_s`` (t,), ``waveform_a`` (t,), ``mirror_waveform_a``."""
+    """Currents on a fine grid, for the eye: ``waveform_time_s``, ``waveform_a``, ``mirror_waveform_a``, each (t,)."""
     time = np.arange(0.0, pulses.slots * pulses.t_lsb_s + step_s / 2, step_s)
     signal, sign = line_current(waves)
     out = {"waveform_time_s": time, "waveform_a": sign * np.interp(time + LEAD_S, waves.time_s, waves[signal])}

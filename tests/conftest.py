@@ -15,12 +15,10 @@ from aimcard.models.tile import TileModel
 ROWS, CODE_MAX, GUARD, T_LSB_S, V_READ_V = 24, 15, 2, 1e-9, 0.2
 SLOTS = CODE_MAX + GUARD
 WIRE = {"r_bit_ohm": 0.15, "r_return_ohm": 0.15}
-# Every parameter where its fit starts, so that a new term of the equations needs no change here. The few that
-# start at 0 and would leave a term of the read-out untested get a value.
-VALUES = {name: spec.start for name, spec in SPECS.items()} | {
-    "clamp_step_0_s": -2e-11, "clamp_step_1_s": 1e-11, "clamp_on_0_s": -1e-10,
-    "mirror_step_0_s": -3e-11, "mirror_step_1_idle_s": 5e-12, "phase_start": 3.0, "t_phase_s": 1e-10, **WIRE,
-}  # fmt: skip
+# Every parameter where its fit starts, so that a new term of the equations needs no change here; the read-out's
+# start at 0, which would leave them untested, so they get one natural unit (steps that arrive late are negative).
+_UNITS = {"read-out": -1.0, "adc": 1.0}
+VALUES = {n: s.start or _UNITS.get(s.group, 0.0) * s.scale for n, s in SPECS.items()} | WIRE
 RECORD_ATTRS = {"w_select_um": 0.5, "position": 0.5, **WIRE}
 
 

@@ -1,4 +1,4 @@
-"""The unit cell and the technology registry: static laws of single cells in ngspice, and errors that name the choices."""
+"""The unit cell and the technology registry: laws of single cells in ngspice, errors that name the choices."""
 
 import dataclasses
 from pathlib import Path

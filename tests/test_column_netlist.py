@@ -41,7 +41,8 @@ def line(cache):
 
     def simulate(g=G_S[0], codes=CODES, wire=LONG, pulses=PULSES, cell=CELL, options=ACCURATE, clamp="ideal"):
         deck = column_deck(
-            BENCH, "line", conductance_s=g, codes=codes, cell=cell, wire=wire, pulses=pulses, clamp=clamp, options=options
+            BENCH, "line", conductance_s=g, codes=codes, cell=cell, wire=wire, pulses=pulses, clamp=clamp,
+            options=options,
         )  # fmt: skip
         return slot_currents(run(deck, cache=cache), pulses)["current_a"]
 
@@ -108,8 +109,9 @@ def test_a_line_is_the_node_by_node_ladder(line, apparent_s, ground):
     wire = dataclasses.replace(LONG, ground=ground)
     settled = line(codes=codes, wire=wire)[SLOT]
     ladder = solve_ladder(
-        OhmicCell(0.8e-9), apparent_s[0], codes > 0, r_bit_ohm=R_LONG_OHM, r_return_ohm=R_LONG_OHM, v_clamp_v=0.2, return_ground=ground
-    )
+        OhmicCell(0.8e-9), apparent_s[0], codes > 0, r_bit_ohm=R_LONG_OHM, r_return_ohm=R_LONG_OHM, v_clamp_v=0.2,
+        return_ground=ground,
+    )  # fmt: skip
     no_wire = 0.2 * apparent_s[0][codes > 0].sum()
     assert settled < 0.93 * no_wire
     # A cell's source voltage shifts R_on by some per cent, that is some 1e-4 of a current at 1e-2 of G·R_on.
@@ -118,14 +120,13 @@ def test_a_line_is_the_node_by_node_ladder(line, apparent_s, ground):
 
 def test_grounding_both_ends_drops_least_and_the_far_end_balances_the_rows(line):
     codes = np.full(ROWS, 6)
-    near, far, both = (line(codes=codes, wire=dataclasses.replace(LONG, ground=g))[SLOT] for g in ("near", "far", "both"))
+    wires = [dataclasses.replace(LONG, ground=g) for g in ("near", "far", "both")]
+    near, far, both = (line(codes=codes, wire=wire)[SLOT] for wire in wires)
     assert both > 1.01 * max(near, far)
     # One cell at the far end: its way is the whole bit line, and with it the whole return or next to nothing of it.
     alone = np.zeros(ROWS)
     alone[0] = 25e-6
-    near, far, both = (
-        line(g=alone, codes=codes, wire=dataclasses.replace(LONG, ground=g))[SLOT] for g in ("near", "far", "both")
-    )
+    near, far, both = (line(g=alone, codes=codes, wire=wire)[SLOT] for wire in wires)
     assert near < far
     assert both == pytest.approx(far, rel=1e-3)
 
@@ -137,8 +138,8 @@ def test_a_shared_return_is_the_ladder_with_a_shared_return(pair, apparent_s, gr
     window = [LEAD_S + SLOT * 1e-9, LEAD_S + (SLOT + 1) * 1e-9]
     settled = [-waves.slot_means(f"i(v{p}clamp)", window)[0] for p in "pn"]
     ladder = solve_ladder(
-        OhmicCell(0.8e-9), apparent_s, codes > 0, r_bit_ohm=R_LONG_OHM, r_return_ohm=R_LONG_OHM, v_clamp_v=0.2, return_ground=ground,
-        shared_return=True,
+        OhmicCell(0.8e-9), apparent_s, codes > 0, r_bit_ohm=R_LONG_OHM, r_return_ohm=R_LONG_OHM, v_clamp_v=0.2,
+        return_ground=ground, shared_return=True,
     )  # fmt: skip
     np.testing.assert_allclose(settled, ladder.line_current_a[0], rtol=1e-3)
 
@@ -163,7 +164,8 @@ def test_a_shared_return_couples_the_lines(pair, line):
 @pytest.mark.parametrize("ground", ["near", "far", "both"])
 def test_a_wire_without_resistance_adds_its_cells(line, apparent_s, ground):
     codes = np.full(ROWS, 6)
-    for wire in (Wire(r_bit_ohm=0.0, r_return_ohm=0.0, ground=ground), dataclasses.replace(LONG, scale=0.0, ground=ground)):
+    ideal = Wire(r_bit_ohm=0.0, r_return_ohm=0.0, ground=ground)
+    for wire in (ideal, dataclasses.replace(LONG, scale=0.0, ground=ground)):
         assert line(codes=codes, wire=wire)[SLOT] == pytest.approx(0.2 * apparent_s[0].sum(), rel=3e-4)
 
 
@@ -219,12 +221,14 @@ def test_word_lines_carry_the_recorded_edges(cache):
     for p, name in enumerate(driver.position):
         pulses = dataclasses.replace(PULSES, edge=driver.at(name))
         deck = column_deck(
-            BENCH, name, conductance_s=G_S[0], codes=np.full(ROWS, 4), cell=CELL, wire=LONG, pulses=pulses, clamp="ideal"
-        )
+            BENCH, name, conductance_s=G_S[0], codes=np.full(ROWS, 4), cell=CELL, wire=LONG, pulses=pulses,
+            clamp="ideal",
+        )  # fmt: skip
         deck = dataclasses.replace(deck, text=deck.text.replace(".save i(vclamp)", ".save i(vclamp) v(w4)"))
         waves = run(deck, cache=cache)
         start = LEAD_S + pulses.delay_s
-        for wave, ideal, way, k in ((driver.rise_v[p], start, "rise", 0), (driver.fall_v[p], start + 4e-9, "fall", 1)):
+        rise, fall = (driver.rise_v[p], start, "rise", 0), (driver.fall_v[p], start + 4e-9, "fall", 1)
+        for wave, ideal, way, k in (rise, fall):
             at = waves.crossings("v(w4)", TECHNOLOGY.vdd_v / 2, way)
             assert at - ideal == pytest.approx([driver.delay_s[p, k]], abs=1e-12)
             # Points of the simulation inside the record lie on it.
@@ -281,9 +285,9 @@ def test_what_does_not_fit_is_refused_in_one_line(change, message):
 
 
 def test_impossible_wires_and_pulses_are_refused():
-    with pytest.raises(InputError, match="^ground: expected one of near, far, both; got 'end'"):
+    with pytest.raises(InputError, match=r"^ground: expected one of near, far, both; got 'end'"):
         Wire(ground="end")
-    with pytest.raises(InputError, match="^r_bit_ohm: expected zero or more; got -1"):
+    with pytest.raises(InputError, match=r"^r_bit_ohm: expected zero or more; got -1"):
         Wire(r_bit_ohm=-1)
     with pytest.raises(InputError, match="shorter than the word line's edges"):
         Pulses(t_lsb_s=50e-12).waveform(1, 1.0)

