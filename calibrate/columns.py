@@ -43,9 +43,7 @@ def fit_columns(clamp: str, count: int, seed: int, w_range_um: tuple[float, floa
 
     With an ideal clamp every fourth line has more resistive wire (WIRE_SCALES in turn), for the terms that need it.
     Dimensions: share of rows that conduct, mean conductance (log), its spread, select width, position, longest code.
-    An ideal-clamp line uses 24 of the 128 codes: a deck's cost goes with its distinct edge times, and which rows carry
-    which code is what a fit learns from. A line with the read-out uses them all: steps of a few cells at a time are
-    what its clamp and mirror see in use, and they answer larger ones differently.
+    All codes up to the longest occur, as in use: a step of a few cells at a time is answered differently from a large one.
     """
     # Sobol's balance holds for powers of two; any prefix of a power of two is still well spread.
     points = qmc.Sobol(6, seed=np.random.default_rng(seed)).random_base2(int(np.ceil(np.log2(max(count, 2)))))
@@ -57,8 +55,7 @@ def fit_columns(clamp: str, count: int, seed: int, w_range_um: tuple[float, floa
         shape = 0.6 * 5.0**spread
         g = np.clip(rng.gamma(shape, mean / shape, ROWS), G_MIN_S, G_MAX_S)
         top = round(40 + reach * (CODE_MAX - 40))
-        allowed = np.sort(rng.choice(np.arange(1, top), 23, replace=False))
-        codes = rng.choice(np.append(allowed, top), ROWS) if clamp == "ideal" else rng.integers(1, top + 1, ROWS)
+        codes = rng.integers(1, top + 1, ROWS)
         codes[rng.random(ROWS) > 0.25 + 0.75 * share] = 0
         lo, hi = w_range_um
         # A tenth of the range beyond both ends: a fit is weakest at the edge of its points.

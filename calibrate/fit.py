@@ -41,6 +41,11 @@ def tensors(values: Mapping[str, float]) -> dict[str, Tensor]:
     return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
 
+def _at_bound(p: lmfit.Parameter) -> bool:
+    below, above = p.value - p.min, p.max - p.value
+    return below < 1e-6 * max(1.0, abs(p.min)) or above < 1e-6 * max(1.0, abs(p.max))
+
+
 def jacobian(names: Sequence[str], values: Mapping[str, float], residual: Residual) -> np.ndarray:
     """Derivatives of the residuals to the scaled parameters ``names`` at ``values``, (points, names)."""
     scale = [SPECS[n].scale for n in names]
@@ -99,10 +104,7 @@ def minimise(stage: str, free: Sequence[str], values: Mapping[str, float], resid
         _, sv, vt = np.linalg.svd(j / norm, full_matrices=False)
         for k in np.flatnonzero(sv < 1e-7 * sv[0]):
             weak += [names[int(i)] for i in np.flatnonzero(np.abs(vt[k]) > 0.3)]
-    bound = [
-        n for n in names
-        if params[n].value - params[n].min < 1e-6 * max(1.0, abs(params[n].min)) or params[n].max - params[n].value < 1e-6 * max(1.0, abs(params[n].max))
-    ]  # fmt: skip
+    bound = [n for n in names if _at_bound(params[n])]
     messages = []
     # MINPACK's 6 to 8: the sum of squares cannot be reduced any further in double precision, which is an optimum too.
     converged = bool(out.success) or out.ier in (6, 7, 8)

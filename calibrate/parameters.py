@@ -54,7 +54,7 @@ def _responses(block: str, what: str) -> list[tuple[str, float, float, float, fl
 
 SPECS = _table(
     [
-        ("r_on_ohm", 600.0, 10, 1e5, 100, "Ohm", "cell", "triode resistance of the select transistor, source grounded, reference width"),
+        ("r_on_ohm", 600.0, 10, 1e5, 100, "Ohm", "cell", "triode resistance of the select transistor, reference width"),
         ("dw_um", 0.004, -0.2, 0.08, 0.01, "um", "cell", "drawn minus effective width in R_on"),
         ("k_source_per_v", 0.8, -2, 10, 1, "1/V", "cell", "R_on goes with 1/(1 - k V_return)"),
         ("k_drain_per_v", 1.0, -5, 20, 1, "1/V", "cell", "relative rise of R_on per volt across the transistor"),
@@ -62,7 +62,7 @@ SPECS = _table(
         ("dw_leak_um", 0.01, -0.2, 0.08, 0.01, "um", "leakage", "drawn minus effective width in the leakage"),
         ("v_leak_source_v", 0.027, 0.005, 0.5, 0.01, "V", "leakage", "return-line voltage that divides the leakage by e"),
         ("v_leak_drain_v", 0.4, 0.02, 50, 0.1, "V", "leakage", "bit-line voltage that multiplies the leakage by e"),
-        ("i_gate_a", 1e-9, 0, 1e-6, 1e-9, "A", "leakage", "gate current of a conducting cell into the return line, reference width"),
+        ("i_gate_a", 1e-9, 0, 1e-6, 1e-9, "A", "leakage", "gate current of a conducting cell into the return line"),
         ("v_gate_source_v", 0.16, 0.01, 50, 0.1, "V", "leakage", "return-line voltage that divides the gate current by e"),
         ("t_rise_s", 0, -1e-9, 1e-9, 1e-11, "s", "pulse", "start of conduction after the word line's V_DD/2"),
         ("k_rise", 0, -3, 3, 0.1, "1", "pulse", "the same per second of 10-90 % rise time"),

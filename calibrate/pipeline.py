@@ -135,7 +135,7 @@ def _card(
                 text,
                 name in s.at_bound,
                 name not in s.unidentified,
-            )  # fmt: skip
+            )
         )
     fit_columns = ref.select(kind="column", role="fit")
     ota_columns = [r for r in fit_columns if r.attrs["clamp"] == "ota"]

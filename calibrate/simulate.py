@@ -14,7 +14,7 @@ from aimcard.data.reference import Record, ReferenceSet
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.cell_decks import cell_dc_arrays, cell_dc_deck, cell_pulse_arrays, cell_pulse_deck
 from aimcard.netlists.column import LEAD_S, Edge, Pulses, Wire
-from aimcard.netlists.column_decks import ColumnBench, column_deck, overlay, slot_currents
+from aimcard.netlists.column_decks import AFTER_S, ColumnBench, column_deck, overlay, slot_currents
 from aimcard.netlists.driver import DriverEdges, edges
 from aimcard.netlists.ngspice import ACCURATE, TIGHT, Deck, Waveforms, run, run_many, simulator_version
 from aimcard.netlists.oscillator import COUNTS_PER_PERIOD, phase_at
@@ -63,7 +63,8 @@ def simulate(options: Options, cache_dir: str | Path | None = None, progress: bo
     records = [_driver_record(driver)]
     records += _cells(options, by_position, cache_dir)
     records += _readout(bench, options.jobs, cache_dir, progress)
-    records += simulate_columns(plan(options), bench, pulses, options.jobs, cache_dir, progress)
+    idle_rate_hz = float(next(r for r in records if r.kind == "oscillator")["count_rate_hz"][0])
+    records += simulate_columns(plan(options), bench, pulses, options.jobs, cache_dir, progress, idle_rate_hz)
     any_pulses = pulses[POSITIONS[1]]
     meta: dict[str, str | int | float] = {
         "technology": technology.name, "corner": options.corner, "temperature_c": options.temperature_c,
@@ -103,7 +104,7 @@ def _cells(options: Options, by_position: dict[float, Edge], cache_dir: str | Pa
     points = [
         {"conductance_s": float(gk), "code": float(code), "position": place, "w_select_um": float(w),
          "v_bit_v": vb, "v_return_v": vr}
-        for w in (lo, hi) if w == hi or lo < hi
+        for w in sorted({lo, hi})
         for place in POSITIONS
         for vb, vr in ((0.2, 0.0), (0.18, 0.0), (0.2, 0.015))
         for code in (1, 3)
@@ -166,13 +167,17 @@ def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None,
 
 def simulate_columns(
     columns: list[Column], bench: ColumnBench, pulses: dict[float, Pulses], jobs: int | None,
-    cache_dir: str | Path | None, progress: bool,
+    cache_dir: str | Path | None, progress: bool, idle_rate_hz: float = 1e9,
 ) -> list[Record]:  # fmt: skip
-    """Column records. Lines with a read-out run twice: the line, then its mirror and ring on the recorded current."""
+    """Column records. Lines with a read-out run twice: the line, then its mirror and ring on the recorded current.
+
+    idle_rate_hz: count rate at the end of a window; a phase is read between two edges, so the ring runs on until one more.
+    """
+    hold_s = max(0.0, 1.25 / idle_rate_hz - AFTER_S)
     runs = [_Run(c, v, k) for c in columns for v in range(len(c.codes)) for k in range(len(c.conductance_s))]
     waves = run_many([_line_deck(bench, r, pulses) for r in runs], jobs, cache_dir, "columns", progress)
     read = [(r, w) for r, w in zip(runs, waves, strict=True) if r.column.clamp == "ota" and r.column.role != "check"]
-    rings = run_many([_ring_deck(bench, r, w) for r, w in read], jobs, cache_dir, "oscillators", progress)
+    rings = run_many([_ring_deck(bench, r, w, hold_s) for r, w in read], jobs, cache_dir, "oscillators", progress)
     phases = {
         (id(r.column), r.vector, r.line): phase_at(
             ring, [pulses[r.column.position].stop_s],
@@ -193,9 +198,12 @@ def _line_deck(bench: ColumnBench, r: _Run, pulses: dict[float, Pulses]) -> Deck
     )  # fmt: skip
 
 
-def _ring_deck(bench: ColumnBench, r: _Run, w: Waveforms) -> Deck:
+def _ring_deck(bench: ColumnBench, r: _Run, w: Waveforms, hold_s: float) -> Deck:
+    time_s, current_a = w.time_s, w["i(vreg)"]
+    if hold_s > 0:
+        time_s, current_a = np.append(time_s, time_s[-1] + hold_s), np.append(current_a, current_a[-1])
     return oscillator_drive_deck(
-        bench.technology, bench.readout, w.time_s, w["i(vreg)"], release_s=LEAD_S,
+        bench.technology, bench.readout, time_s, current_a, release_s=LEAD_S,
         name=f"ring {r.column.name} v{r.vector} l{r.line}", corner=bench.corner, temperature_c=bench.temperature_c,
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ Y/(1 + R·Y), J/(1 + R·Y): R_th = 1/Y and V_th = −J/Y of the recursion in IBM
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +50,7 @@ def segment_bounds(rows: int, segments: int) -> list[tuple[int, int]]:
     """Row ranges of at most ``segments`` segments of nearly equal length; the far end is row 0."""
     count = min(segments, rows)
     edges = [round(k * rows / count) for k in range(count + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(itertools.pairwise(edges))
 
 
 def conducting_sums(weights: Tensor, codes: Tensor, slots: int, bounds: list[tuple[int, int]]) -> Tensor:
@@ -182,5 +183,6 @@ def solve_line(seg: Segments, cell: CellParameters, wire: WireParameters, w_sele
         ladder = node_voltages(seg, conductance, injected, r_total, v_clamp, current)
         v = ladder - rise
         v_return = share * (v_clamp[..., None] - ladder) + rise
-    assert current is not None and v_clamp is not None
+    assert current is not None
+    assert v_clamp is not None
     return LineSolution(current, v_clamp, v + v_return, v_return, seg.lengths - seg.n_on, seg.lengths)

@@ -36,7 +36,9 @@ def cell_dc_deck(
                 tag = f"{k}s{state}"
                 circuit.V(f"b{tag}", "bl", f"b{tag}", 0)
                 circuit.V(f"w{tag}", f"w{tag}", "0", technology.vdd_v * state)
-                add_cell(circuit, technology, cell, tag, conductance_s=float(g), bit=f"b{tag}", word=f"w{tag}", back="ret")
+                add_cell(
+                    circuit, technology, cell, tag, conductance_s=float(g), bit=f"b{tag}", word=f"w{tag}", back="ret"
+                )
                 save += [f"i(vb{tag})", f"i(vw{tag})"]
             k += 1
 
@@ -93,7 +95,9 @@ def cell_pulse_deck(
         cell = CellDesign(p["w_select_um"], design.flavour, design.pcm_v0_v)
         circuit.V(f"b{k}", f"b{k}", "0", p["v_bit_v"])
         circuit.V(f"r{k}", f"r{k}", "0", p["v_return_v"])
-        add_cell(circuit, technology, cell, str(k), conductance_s=p["conductance_s"], bit=f"b{k}", word=word, back=f"r{k}")
+        add_cell(
+            circuit, technology, cell, str(k), conductance_s=p["conductance_s"], bit=f"b{k}", word=word, back=f"r{k}"
+        )
         save.append(f"i(vb{k})")
     return make_deck(
         circuit, "cell pulse", technology, corner, temperature_c,

@@ -119,9 +119,7 @@ _TECHNOLOGIES: dict[str, Technology] = {}
 def register(technology: Technology) -> Technology:
     """Add a technology; a name that is taken is an error."""
     if technology.name in _TECHNOLOGIES:
-        raise TechnologyError(
-            f"technology: the name {technology.name!r} is already registered; choose another name"
-        )
+        raise TechnologyError(f"technology: the name {technology.name!r} is already registered; choose another name")
     _TECHNOLOGIES[technology.name] = technology
     return technology
 

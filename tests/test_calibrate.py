@@ -354,10 +354,10 @@ def column_record(setting, values, tables, k: int, clamp: str, role: str = "fit"
     drive = LineDrive(f64(g)[None], torch.tensor(x)[None], slots, T, w, edges_at(setting.edge_tables, u))
     arrays = {"conductance_s": g[None], "codes": x[None], "slot_edge_s": T * np.arange(slots + 1)}
     readout = readout_parameters(values, tables) if clamp == "ota" else None
-    current = line_current(setting.line(values, scale), drive, readout)
+    current, static_a = line_current(setting.line(values, scale), drive, readout)
     arrays["current_a"] = current[None].numpy()
     if readout is not None:
-        seen = lagged(readout, current, T)
+        seen = lagged(readout, current, static_a, T)
         arrays |= {
             "mirror_a": mirror(readout, seen)[None].numpy(),
             "phase_count": phase(adc_parameters(values, tables), seen, T)[None].numpy(),

@@ -38,6 +38,7 @@ from aimcard.models.pulse import (
     rise_delay,
 )
 from aimcard.models.readout import (
+    SPEED,
     StepResponse,
     lagged,
     mirror,
@@ -443,7 +444,8 @@ PULSE_OFF = {n: v for n, v in ideal_values().items() if SPECS.get(n, SPECS["r_bi
 class TestReadout:
     def response(self, **changes: Any) -> StepResponse:
         own = {
-            "step_s": (3e-11, -1e-11, 2e-12), "step_idle_s": (1e-11, 5e-12, 0.0), "half_a": 2e-5,
+            "step_s": (3e-11, -1e-11, 2e-12), "step_idle_s": (1e-11, 5e-12, 0.0), "step_low_s": (0.0, 0.0, 4e-12),
+            "half_a": 2e-5,
             "on_s": (-1e-10, 2e-11, 1e-12), "on_idle_s": (-3e-11, 0.0, 0.0), "on_half_a": 5e-5,
         }  # fmt: skip
         return StepResponse(**own | changes)
@@ -461,14 +463,16 @@ class TestReadout:
         off = {"on_s": (0.0,) * 3, "on_idle_s": (0.0,) * 3}
         i = t([1e-4] * 8 + [6e-5] * 8)
         charge = step_charges(self.response(**off), i)
-        weight = 1 / (1 + 6e-5 / 2e-5)
-        expected = [(s + k * weight) * -4e-5 for s, k in zip((3e-11, -1e-11, 2e-12), (1e-11, 5e-12, 0.0), strict=True)]
+        # The block's speed at the step lies between that before and after it.
+        w = 1 / (1 + (SPEED * 6e-5 + (1 - SPEED) * 1e-4) / 2e-5)
+        times = ((3e-11, 1e-11, 0.0), (-1e-11, 5e-12, 0.0), (2e-12, 0.0, 4e-12))
+        expected = [(step + idle * w + low * w * w) * -4e-5 for step, idle, low in times]
         torch.testing.assert_close(charge[8:11], t(expected), rtol=1e-12, atol=0)
         assert (charge[11:] == 0).all()
         assert (charge[:8] == 0).all()
 
     def test_steps_add_up(self):
-        linear = self.response(step_idle_s=(0.0,) * 3, on_idle_s=(0.0,) * 3)
+        linear = self.response(step_idle_s=(0.0,) * 3, step_low_s=(0.0,) * 3, on_idle_s=(0.0,) * 3)
         rng = np.random.default_rng(9)
         a, b = t(rng.uniform(0, 1e-4, (2, 5, 12)))
         both = step_charges(linear, a) + step_charges(linear, b)
@@ -493,7 +497,7 @@ class TestReadout:
         p = readout_parameters(model.values, model.tables)
         i = torch.full((10,), 30e-6, dtype=torch.float64)
         i[5:] = 20e-6
-        out = mirror(p, lagged(p, i, T))
+        out = mirror(p, lagged(p, i, i, T))
         settled = t([5e-6] * 2 + [3.75e-6] * 2)
         torch.testing.assert_close(out[[3, 4, 8, 9]], settled, rtol=1e-12, atol=0)
         # The gate is late: the first slot after a step still sees some of the current before it.
