@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import torch
@@ -54,7 +55,9 @@ def _calibrate(reference: ReferenceSet, progress: bool) -> Card:
         s = Stages(reference, Setting.of(reference, SEGMENTS))
         step("single cells")
         run_cells(s)
-        ideal, ota, tables = s.columns("ideal"), s.columns("ota"), readout_tables(reference)
+        tables = readout_tables(reference)
+        full_scale_a = math.inf if tables is None else float(tables["adc"][0][-1])
+        ideal, ota = s.columns("ideal"), s.columns("ota", full_scale_a)
         if ideal is None:
             raise FitError(
                 f"{reference.source}: expected columns with clamp 'ideal' and role 'fit'; there are none; "
@@ -143,6 +146,8 @@ def _card(
     judged = [r for r in every if r.role == "held_out"] or fit_columns
     g = np.concatenate([r["conductance_s"].ravel() for r in fit_columns + judged])
     line_a = max(float(r["current_a"].max()) for r in (ota_columns or fit_columns))
+    if tables is not None:
+        line_a = min(line_a, float(tables["adc"][0][-1]))
     widths = [float(r.attrs["w_select_um"]) for r in fit_columns]
     places = [float(r.attrs["position"]) for r in fit_columns]
     scales = [float(r.attrs["wire_scale"]) for r in [*judged, *fit_columns]]

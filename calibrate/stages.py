@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -91,10 +92,16 @@ class Stages:
             )
         return found[0]
 
-    def columns(self, clamp: str) -> Columns | None:
-        """The fit's columns with this clamp, None if there are none."""
+    def columns(self, clamp: str, limit_a: float = math.inf) -> Columns | None:
+        """The fit's columns with this clamp, None if there are none; lines of more current than ``limit_a`` are left out."""
         found = self.reference.select(kind="column", role="fit", clamp=clamp)
-        return stack_columns(found, self.setting) if found else None
+        within = [r for r in found if float(r["current_a"].max()) <= limit_a]
+        if len(within) < len(found):
+            self.messages.append(
+                f"{len(found) - len(within)} of {len(found)} lines with clamp {clamp} left out: their current is beyond "
+                f"the converter's table, {limit_a * 1e6:.0f} uA"
+            )
+        return stack_columns(within, self.setting) if within else None
 
 
 def readout_tables(reference: ReferenceSet) -> dict[str, tuple[Tensor, Tensor]] | None:
