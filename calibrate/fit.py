@@ -98,8 +98,8 @@ def minimise(stage: str, free: Sequence[str], values: Mapping[str, float], resid
     params = out.params
     j = jac(params)
     norm = np.linalg.norm(j, axis=0)
-    # Directions that move no residual: singular values of the column-normalised Jacobian below 1e-7 of the largest.
-    weak: list[str] = [n for n, x in zip(names, norm, strict=True) if x == 0]
+    # Parameters, or directions, that move no residual: below 1e-9 of the largest, and below 1e-7 once all are scaled alike.
+    weak: list[str] = [n for n, x in zip(names, norm, strict=True) if x <= 1e-9 * norm.max()]
     if not weak:
         _, sv, vt = np.linalg.svd(j / norm, full_matrices=False)
         for k in np.flatnonzero(sv < 1e-7 * sv[0]):

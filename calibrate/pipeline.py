@@ -39,6 +39,13 @@ def calibrate(reference: ReferenceSet, progress: bool = True) -> Card:
     Reads records of role ``fit`` only: cell_dc, cell_pulse, edge and columns with an ideal clamp; for the
     read-out also readout_dc, oscillator and columns with clamp "ota". Raises FitError if a needed record is missing.
     """
+    needed = ("w_ref_um", "w_min_um", "r_bit_ohm", "r_return_ohm", "edge_delay_s", "rows", "guard_slots")
+    missing = [key for key in needed if key not in reference.meta]
+    if missing:
+        raise FitError(
+            f"{reference.source}: a calibration needs {', '.join(missing)} in the set's meta data, which are missing; "
+            "see docs/reference-set.md"
+        )
     threads = torch.get_num_threads()
     # Sums in another order are other numbers: one thread makes the card repeat on any machine.
     torch.set_num_threads(1)
@@ -104,11 +111,12 @@ def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns)
         run_line(trial, ideal.take(np.flatnonzero(half)))
         with torch.no_grad():
             left = column_current(ideal.take(np.flatnonzero(~half)), trial.setting)(tensors(trial.values))
-        scores[form] = float(left.square().mean().sqrt())
+        # Six digits: the optimiser's last bits may differ from run to run with the memory's layout, and decide nothing.
+        scores[form] = float(f"{float(left.square().mean().sqrt()):.6g}")
     ranked = sorted(scores, key=lambda form: scores[form])
     return Decision(
         "apparent_weight", ranked[0], scores, "rms residual on columns held out of the comparison's fit",
-        scores[ranked[1]] - scores[ranked[0]],
+        float(f"{scores[ranked[1]] - scores[ranked[0]]:.3g}"),
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from aimcard.models.cell import cell_current, gate_current, idle_weight, leakage
 from aimcard.models.line import LineDrive, slot_currents
 from aimcard.models.pulse import (
     EDGE_TABLES,
+    R_REF_OHM,
     Edges,
     edges_at,
     fall_charge,
@@ -160,8 +161,8 @@ def cell_pulse(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
         p = setting.line(dict(values) | none)
         i_on = torch.where(x > 1, steady, cell_current(p.cell, g, vb, vr, w))
         static = i_idle[:, None] + on * (i_on - i_idle)[:, None]
-        rise = rise_charge(p.pulse, e, i_on, vr, w, 0.15) - rise_delay(p.pulse, e) * (i_on - i_idle)
-        fall = fall_charge(p.pulse, e, g, i_on, vr, w, 0.15) + fall_delay(p.pulse, e) * (i_on - i_idle)
+        rise = rise_charge(p.pulse, e, i_on, vr, w, R_REF_OHM) - rise_delay(p.pulse, e) * (i_on - i_idle)
+        fall = fall_charge(p.pulse, e, g, i_on, vr, w, R_REF_OHM) + fall_delay(p.pulse, e) * (i_on - i_idle)
         share = recharge_share(p.pulse, e, g, x, edges, setting.t_lsb_s, w)
         amount = recharge_amount(p.pulse, e, g, vb, vr, w)
         model = static * setting.t_lsb_s + rise[:, None] * first + fall[:, None] * last + amount[:, None] * share

@@ -382,16 +382,18 @@ def test_the_summary_counts(path):
 def test_the_documentation_is_true(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = DOCS.read_text()
-    for kind, specs in KINDS.items():
-        assert f"`{kind}`" in text
-        for name, spec in specs.items():
-            row = next(
-                line
-                for line in text.splitlines()
-                if f"`{name}` | {', '.join(spec.dims)} | {spec.unit} |" in line
-            )
-            assert ("optional" in row) == (not spec.required)
-            assert ("32 bits" in row) == spec.single
+    table = text.split("<!-- kinds -->")[1].split("<!-- end of kinds -->")[0]
+    rows, kind = {}, ""
+    for line in table.strip().splitlines()[2:]:
+        cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+        kind = cells[0] or kind
+        rows[kind, cells[1]] = cells[2:]
+    assert set(rows) == {(kind, name) for kind, specs in KINDS.items() for name in specs}
+    for (kind, name), (dims, unit, note) in rows.items():
+        spec = KINDS[kind][name]
+        assert (dims, unit) == (", ".join(spec.dims), spec.unit)
+        assert ("optional" in note) == (not spec.required)
+        assert ("32 bits" in note) == spec.single
     scope: dict = {}
     for block in text.split("```python\n")[1:]:
         exec(compile(block.split("```")[0], "docs/reference-set.md", "exec"), scope)
