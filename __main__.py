@@ -80,7 +80,11 @@ def calibrate(
     from aimcard.calibrate.main_job import beside, calibrate_to, simulate_to
     from aimcard.data.reference import ReferenceSet
 
-    reference = ReferenceSet.read(from_) if options is None else simulate_to(beside(out, ".reference.h5"), options, _say)
+    if options is None:
+        assert from_ is not None
+        reference = ReferenceSet.read(from_)
+    else:
+        reference = simulate_to(beside(out, ".reference.h5"), options, _say)
     print(calibrate_to(out, reference, _say)[1])
 
 

@@ -46,7 +46,8 @@ def fit_columns(clamp: str, count: int, seed: int, w_range_um: tuple[float, floa
     All codes up to the longest occur, as in use: a step of a few cells at a time is answered differently from a large one.
     """
     # Sobol's balance holds for powers of two; any prefix of a power of two is still well spread.
-    points = qmc.Sobol(6, seed=np.random.default_rng(seed)).random_base2(int(np.ceil(np.log2(max(count, 2)))))
+    sampler = qmc.Sobol(6, seed=np.random.default_rng(seed))  # pyright: ignore[reportCallIssue]
+    points = sampler.random_base2(int(np.ceil(np.log2(max(count, 2)))))
     columns = []
     for k in range(count):
         share, level, spread, width, place, reach = points[k]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import lmfit
 import numpy as np
@@ -42,8 +43,8 @@ def tensors(values: Mapping[str, float]) -> dict[str, Tensor]:
 
 
 def _at_bound(p: lmfit.Parameter) -> bool:
-    below, above = p.value - p.min, p.max - p.value
-    return below < 1e-6 * max(1.0, abs(p.min)) or above < 1e-6 * max(1.0, abs(p.max))
+    value, lo, hi = float(p.value or 0.0), float(p.min), float(p.max)
+    return value - lo < 1e-6 * max(1.0, abs(lo)) or hi - value < 1e-6 * max(1.0, abs(hi))
 
 
 def jacobian(names: Sequence[str], values: Mapping[str, float], residual: Residual) -> np.ndarray:
@@ -92,8 +93,9 @@ def minimise(stage: str, free: Sequence[str], values: Mapping[str, float], resid
             f"fit of {stage}: expected at least {len(names)} data points for {len(names)} parameters; got {start.size}; "
             "give more records"
         )
-    out = lmfit.Minimizer(fun, inner, scale_covar=False).minimize(
-        method="leastsq", Dfun=jac, col_deriv=False, ftol=1e-8, xtol=1e-7, max_nfev=200
+    # lmfit's result has its attributes set at run time.
+    out: Any = lmfit.Minimizer(fun, inner, scale_covar=False).minimize(
+        method="leastsq", Dfun=jac, col_deriv=False, ftol=1e-6, xtol=1e-5, max_nfev=100
     )
     params = out.params
     j = jac(params)

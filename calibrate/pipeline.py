@@ -80,14 +80,13 @@ def _calibrate(reference: ReferenceSet, progress: bool) -> Card:
         step("variants of the apparent weight")
         decision = compare_apparent_weights(s, reference, ideal)
         s.setting = dataclasses.replace(s.setting, apparent_weight=decision.winner)
+        step("single cells and lines together")
+        # Without the read-out's lines: the line's parameters would take over what the read-out's equations leave.
+        s.fit("joint refinement", JOINT, joint_residual(s, ideal, None, None)[0])
         if ota is not None and tables is not None:
             step("lines with the read-out")
             run_readout(s, ota, tables)
-        step("all columns together")
         residual, owner = joint_residual(s, ideal, ota, tables)
-        s.fit("joint refinement", JOINT, residual)
-        if ota is not None and tables is not None:
-            run_readout(s, ota, tables)
         step("errors")
         names = tuple(n for n in s.fitted if n in {*JOINT, *PULSE, *(READOUT if ota is not None else ())})
         with torch.no_grad():

@@ -33,7 +33,7 @@ class Effort:
     floor_vectors: int
 
 
-_ALL = {"ideal": DISTRIBUTIONS, "ota": DISTRIBUTIONS}
+_ALL: dict[str, tuple[str, ...]] = {"ideal": DISTRIBUTIONS, "ota": DISTRIBUTIONS}
 EFFORTS = {
     "quick": Effort(6, 4, 1, 2, {"ideal": ("gaussian",), "ota": ("gaussian",)}, (), 0),
     "default": Effort(16, 10, 1, 4, _ALL, (2.0, 3.0, 10.0), 1),
@@ -115,7 +115,7 @@ def expected_cpu_s(column: Column) -> float:
 
 
 #: Seconds that fits, validation and figures take after the simulation.
-FIT_S = {"quick": 45.0, "default": 120.0, "full": 240.0}
+FIT_S = {"quick": 45.0, "default": 200.0, "full": 300.0}
 
 
 def estimate(options: Options) -> str:

@@ -80,10 +80,11 @@ def _response(block: str, values: Values) -> StepResponse:
     missing = [n for group in names.values() for n in group if n not in values]
     if missing:
         raise InputError(f"parameters: the read-out's {block} needs {', '.join(missing)}, which are not given")
-    found = {field: tuple(values[n] for n in group) for field, group in names.items()}
+    taps = {field: tuple(values[n] for n in group) for field, group in names.items()}
     return StepResponse(
-        **{field: v if field.startswith(("step", "on_s", "on_idle")) else v[0] for field, v in found.items()}
-    )
+        taps["step_s"], taps["step_idle_s"], taps["step_low_s"], taps["half_a"][0],
+        taps["on_s"], taps["on_idle_s"], taps["on_half_a"][0],
+    )  # fmt: skip
 
 
 def adc_parameters(values: Values, tables: Mapping[str, tuple[Tensor, Tensor]]) -> AdcParameters:
