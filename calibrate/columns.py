@@ -9,7 +9,7 @@ from scipy.stats import qmc
 
 ROWS = 512
 CODE_MAX = 127
-#: PCM range of the default tile (PHYSICS: 0.1 to 25 µS).
+#: PCM range of the default tile (phase-change memory, 0.1 to 25 µS).
 G_MIN_S, G_MAX_S = 0.1e-6, 25e-6
 #: Positions along the word line whose edges the driver's simulation records.
 POSITIONS = (0.0, 0.5, 1.0)

@@ -31,7 +31,7 @@ def phase(p: AdcParameters, current_a: Tensor, t_lsb_s: float) -> Tensor:
     rate = lookup(p.i_adc_a, p.rate_hz, current_a)
     # The first slot's current jumps inside it, and the rate of the mean is not the mean of the rate.
     # At most half a slot: a shorter LSB than twice the wait is not what was calibrated.
-    wait = torch.clamp(torch.as_tensor(p.t_wait_s / t_lsb_s), max=0.5)
+    wait = torch.clamp(torch.as_tensor(p.t_wait_s / t_lsb_s, dtype=current_a.dtype), max=0.5)
     idle = current_a[..., -1]
     on = (current_a[..., 0] - wait * idle) / (1 - wait)
     first = wait * rate[..., -1] + (1 - wait) * lookup(p.i_adc_a, p.rate_hz, on)

@@ -165,7 +165,7 @@ def solve_line(seg: Segments, cell: CellParameters, wire: WireParameters, w_sele
     r_total = wire.r_bit_ohm + wire.r_return_ohm
     # A width or a wire per line is shaped (..., 1); voltages have slots and segments behind it.
     r, r_return, w_select_um = (_with_segments(q) for q in (r_total, wire.r_return_ohm, w_select_um))
-    share = r_return / torch.clamp(torch.as_tensor(r), min=1e-30)
+    share = r_return / torch.clamp(torch.as_tensor(r, dtype=seg.g_s.dtype), min=1e-30)
     v = torch.full_like(seg.g_s, cell.v_read_v)
     v_return = torch.zeros_like(v)
     v_clamp = current = conductance = injected = None
