@@ -105,7 +105,8 @@ def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns)
         raise FitError(f"{reference.source}: expected two or more ideal-clamp columns to fit; got {len(ideal.owner)}")
     scores = {}
     for form in APPARENT_WEIGHTS:
-        trial = Stages(reference, dataclasses.replace(s.setting, apparent_weight=form))
+        # From where the fit stands already: the forms differ little, and so do their optima.
+        trial = Stages(reference, dataclasses.replace(s.setting, apparent_weight=form), dict(s.values))
         run_cells(trial)
         run_line(trial, ideal.take(np.flatnonzero(half)))
         with torch.no_grad():
