@@ -113,10 +113,14 @@ def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns)
             left = column_current(ideal.take(np.flatnonzero(~half)), trial.setting)(tensors(trial.values))
         # Six digits: the optimiser's last bits may differ from run to run with the memory's layout, and decide nothing.
         scores[form] = float(f"{float(left.square().mean().sqrt()):.6g}")
-    ranked = sorted(scores, key=lambda form: scores[form])
+    best = min(scores, key=lambda form: scores[form])
+    # The rational form is the exact series law: another must be clearly better, or chance would choose.
+    winner = best if scores[best] < 0.95 * scores["rational"] else "rational"
+    others = min(score for form, score in scores.items() if form != winner)
     return Decision(
-        "apparent_weight", ranked[0], scores, "rms residual on columns held out of the comparison's fit",
-        float(f"{scores[ranked[1]] - scores[ranked[0]]:.3g}"),
+        "apparent_weight", winner, scores,
+        "rms residual on columns held out of the comparison's fit; rational unless another is 5 % better",
+        float(f"{others - scores[winner]:.3g}"),
     )  # fmt: skip
 
 
