@@ -35,7 +35,7 @@ class Effort:
 
 _ALL: dict[str, tuple[str, ...]] = {"ideal": DISTRIBUTIONS, "ota": DISTRIBUTIONS}
 EFFORTS = {
-    "quick": Effort(6, 4, 1, 2, {"ideal": ("gaussian",), "ota": ("gaussian",)}, (), 0),
+    "quick": Effort(5, 3, 1, 2, {"ideal": ("gaussian",), "ota": ("gaussian",)}, (), 0),
     "default": Effort(16, 10, 1, 4, _ALL, (2.0, 3.0, 10.0), 1),
     "full": Effort(32, 20, 2, 6, _ALL, (2.0, 3.0, 10.0), 3),
 }
