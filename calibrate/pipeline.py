@@ -10,6 +10,7 @@ import torch
 
 import aimcard
 from aimcard.calibrate.bootstrap import Errors, bootstrap
+from aimcard.calibrate.energy import has_supplies, oscillator_table, run_energy
 from aimcard.calibrate.fit import jacobian, tensors
 from aimcard.calibrate.parameters import SPECS
 from aimcard.calibrate.stages import (

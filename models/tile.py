@@ -16,7 +16,9 @@ from aimcard.models.cell import APPARENT_WEIGHTS, CellParameters
 from aimcard.models.checks import check_choice, check_codes, check_conductances
 from aimcard.models.column import WireParameters
 from aimcard.models.domain import check_domain
+from aimcard.models.energy import OSCILLATOR_TABLE
 from aimcard.models.errors import CardError, InputError
+from aimcard.models.lut import lookup
 from aimcard.models.line import LineDrive, LineParameters, ideal_clamp, slot_currents
 from aimcard.models.pulse import EDGE_TABLES, PulseParameters, edges_at
 from aimcard.models.readout import (
@@ -112,7 +114,8 @@ class Response:
     current_a: mean current of each slot into the read-out [A], (vectors, lines, slots).
     charge_c: its integral over the window [C], (vectors, lines).
     mirror_a: mean mirror current of each slot [A], same shape; phase_count: the oscillator's phase in counts,
-    (vectors, lines); count: the phase truncated. None for an ideal clamp.
+    (vectors, lines); count: the phase truncated. oscillator_charge_c: what the oscillator takes from its supply,
+    (vectors, lines), if the card has it. None for an ideal clamp.
     """
 
     slot_edge_s: np.ndarray
@@ -121,6 +124,7 @@ class Response:
     mirror_a: np.ndarray | None = None
     phase_count: np.ndarray | None = None
     count: np.ndarray | None = None
+    oscillator_charge_c: np.ndarray | None = None
 
 
 def needed_parameters(readout: bool) -> tuple[str, ...]:
@@ -241,6 +245,9 @@ class TileModel:
             seen = lagged(readout, current, static, self.t_lsb_s)
             out = mirror(readout, seen)
             count = phase(adc_parameters(self.values, self.tables), seen, self.t_lsb_s)
+            taken = None
+            if OSCILLATOR_TABLE in self.tables:
+                taken = (lookup(*self.tables[OSCILLATOR_TABLE], seen).sum(-1) * self.t_lsb_s).numpy()
         return Response(
             slot_edge_s,
             current.numpy(),
@@ -248,6 +255,7 @@ class TileModel:
             out.numpy(),
             count.numpy(),
             np.floor(count.numpy()).astype(np.int64),
+            taken,
         )
 
 
