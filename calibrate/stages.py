@@ -43,8 +43,8 @@ PULSE = (
     "dw_recharge_um", "dw_late_um", "dw_cap_um",
 )  # fmt: skip
 LINE = (
-    "c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s", "n_rise_push", "n_fall_push", "c_idle_f",
-    "dw_push_um", "dw_pull_um", "r_bit_ohm",
+    "c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s", "c_small_push_f", "g_small_s", "n_rise_push",
+    "n_fall_push", "c_idle_f", "dw_push_um", "dw_pull_um", "dw_small_um", "r_bit_ohm",
 )  # fmt: skip
 READOUT = (
     *(n for block in ("clamp", "mirror") for field, group in response_names(block).items()
@@ -54,7 +54,7 @@ READOUT = (
 #: Widths that a reference set of one select width cannot tell.
 WIDTHS = (
     "dw_um", "dw_leak_um", "dw_node_um", "dw_fall_um", "dw_recharge_um", "dw_late_um", "dw_cap_um", "dw_push_um",
-    "dw_pull_um",
+    "dw_pull_um", "dw_small_um",
 )  # fmt: skip
 
 Residual = Callable[[Mapping[str, Tensor]], Tensor]

@@ -178,7 +178,7 @@ def cell_pulse(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
     # A single cell's return node is a source: nothing is pushed into a wire.
     none = {
         n: torch.zeros((), dtype=torch.float64)
-        for n in ("c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s")
+        for n in ("c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s", "c_small_push_f")
     }
 
     def residual(values: Values) -> Tensor:

@@ -57,10 +57,12 @@ class PulseParameters:
     c_rise_push_f, c_fall_push_f: a rising gate pushes charge into the return line (the channel's and the internal
     node's), a falling one pulls it back. The line sees q·R, so what it loses or gains goes with the cell's
     static return-line voltage: this much per volt. g_rise_push_s, g_fall_push_s: the same per second of 10–90 % time.
+    c_small_push_f, g_small_s: a cell of conductance below g_small pulls more: c/(1 + G/g_small), at any wire.
     n_rise_push, n_fall_push: a more resistive return line holds on to the charge for longer than the edge lasts, and
     loses it less efficiently: both go with (r_return/0.15 Ω)^−n, an empirical law between 0.15 and 1.5 Ω per cell.
-    dw_node_um, dw_fall_um, dw_recharge_um, dw_cap_um, dw_push_um, dw_pull_um: the recharge, its part per second of
-    fall time, i_recharge_a, the node's capacitances, the rising and the falling gate's push go with W − dw.
+    dw_node_um, dw_fall_um, dw_recharge_um, dw_cap_um, dw_push_um, dw_pull_um, dw_small_um: the recharge, its part per
+    second of fall time, i_recharge_a, the node's capacitances, the rising and the falling gate's push, and the part of
+    it that small cells add, go with W − dw.
     """
 
     t_rise_s: Tensor | float
@@ -87,10 +89,13 @@ class PulseParameters:
     g_rise_push_s: Tensor | float
     c_fall_push_f: Tensor | float
     g_fall_push_s: Tensor | float
+    c_small_push_f: Tensor | float
+    g_small_s: Tensor | float
     n_rise_push: Tensor | float
     n_fall_push: Tensor | float
     dw_push_um: Tensor | float
     dw_pull_um: Tensor | float
+    dw_small_um: Tensor | float
     w_ref_um: float
     v_read_v: float
     vdd_v: float
@@ -155,7 +160,9 @@ def fall_charge(
     later = later - p.k_gate * e.fall_s / (0.8 * p.vdd_v) * v_return
     push = (p.c_fall_push_f + p.g_fall_push_s * e.fall_s) * v_return
     push = push * wire_factor(p.n_fall_push, r_return_ohm)
-    return later * cell_a + _width(p.dw_pull_um, p, w_select_um) * push
+    small = p.c_small_push_f / (1 + conductance_s / p.g_small_s) * v_return
+    wide = _width(p.dw_pull_um, p, w_select_um) * push + _width(p.dw_small_um, p, w_select_um) * small
+    return later * cell_a + wide
 
 
 def recharge_amount(p: PulseParameters, e: Edges, conductance_s: Tensor, v_bit: Tensor, v_return: Tensor,
