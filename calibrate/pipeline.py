@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.linalg import block_diag
 
 import aimcard
 from aimcard.calibrate.bootstrap import Errors, bootstrap
@@ -18,6 +19,7 @@ from aimcard.calibrate.stages import (
     PULSE,
     READOUT,
     Stages,
+    cell_errors,
     joint_residual,
     readout_tables,
     run_cells,
@@ -92,8 +94,12 @@ def _calibrate(reference: ReferenceSet, progress: bool) -> Card:
         names = tuple(n for n in s.fitted if n in {*JOINT, *PULSE, *(READOUT if ota is not None else ())})
         with torch.no_grad():
             left = residual(tensors(s.values)).numpy()
-        errors = bootstrap(jacobian(names, s.values, residual), left, owner, seed=int(reference.meta.get("seed", 0)))
-        return _card(s, names, errors, decision, tables if ota is not None else None, ideal, ota)
+        seed = int(reference.meta.get("seed", 0))
+        errors = [(names, bootstrap(jacobian(names, s.values, residual), left, owner, seed))]
+        # What columns tell of a parameter, too, is told better by them.
+        errors += [(tuple(n for n in cells if n not in names), e.take([n not in names for n in cells]))
+                   for cells, e in cell_errors(s, seed)]  # fmt: skip
+        return _card(s, errors, decision, tables if ota is not None else None, ideal, ota)
 
 
 def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns) -> Decision:
@@ -126,12 +132,13 @@ def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns)
 
 
 def _card(
-    s: Stages, joint: tuple[str, ...], errors: Errors, decision: Decision,
+    s: Stages, errors: list[tuple[tuple[str, ...], Errors]], decision: Decision,
     tables: dict[str, tuple[torch.Tensor, torch.Tensor]] | None, ideal: Columns, ota: Columns | None,
 ) -> Card:  # fmt: skip
     ref, meta = s.reference, s.reference.meta
     values = s.values | {"r_return_ohm": s.values["r_bit_ohm"] * s.setting.return_per_bit}
-    stderr = dict(zip(joint, errors.stderr, strict=True))
+    names = tuple(n for group, _ in errors for n in group)
+    stderr = dict(zip(names, np.concatenate([e.stderr for _, e in errors]), strict=True))
     parameters = []
     for name, value in values.items():
         spec = SPECS.get(name, SPECS["r_bit_ohm"])
@@ -196,8 +203,9 @@ def _card(
         ),
         tables=_tables(s, tables),
         decisions=(decision,),
-        correlation_names=joint,
-        correlation=errors.correlation,
+        correlation_names=names,
+        # Cells and columns are resampled apart, so nothing is known across the groups.
+        correlation=block_diag(*(e.correlation for _, e in errors if len(e.stderr))),
     )  # fmt: skip
 
 

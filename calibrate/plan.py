@@ -34,9 +34,11 @@ class Effort:
 
 
 _ALL: dict[str, tuple[str, ...]] = {"ideal": DISTRIBUTIONS, "ota": DISTRIBUTIONS}
+#: All cells on saturates nothing at an ideal clamp, and the saturated column shows the read-out's end.
+_USUAL = _ALL | {"ota": ("gaussian", "uniform", "sparse")}
 EFFORTS = {
     "quick": Effort(5, 3, 1, 2, {"ideal": ("gaussian",), "ota": ("gaussian",)}, (), 0),
-    "default": Effort(16, 10, 1, 4, _ALL, (2.0, 3.0, 10.0), 1),
+    "default": Effort(16, 8, 1, 4, _USUAL, (3.0, 10.0), 1),
     "full": Effort(32, 20, 2, 6, _ALL, (2.0, 3.0, 10.0), 3),
 }
 

@@ -88,7 +88,7 @@ def _text(value: object) -> str:
 
 def _parameter_row(p: Any) -> tuple[str, ...]:
     unit = "" if p.unit == "1" else p.unit
-    error = "fixed or error unknown" if p.stderr is None else f"± {p.stderr:.2g}"
+    error = "fixed" if p.stderr is None else f"± {p.stderr:.2g}"
     bounds = f"[{p.min:.4g}, {p.max:.4g}]" if math.isfinite(p.min) or math.isfinite(p.max) else ""
     flags = [text for text, on in (("AT BOUND", p.at_bound), ("NOT IDENTIFIED", not p.identified)) if on]
     return (
