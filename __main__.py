@@ -139,6 +139,38 @@ def show(card: CardName) -> None:
 
 
 @app.command
+def energy(
+    card: CardName,
+    *,
+    columns: Annotated[int, _help("Columns of the tile (pairs of lines).")] = 512,
+    against: Annotated[Path | None, _help("Reference set whose recorded supplies the card is compared with.")] = None,
+    json: Annotated[Path | None, _help("Write the figures to this file too.")] = None,
+) -> None:
+    """Energy of one matrix-vector product by part, and TOPS/W with what it counts."""
+    from json import dumps
+
+    from aimcard.data.reference import ReferenceSet
+    from aimcard.data.shipped import find_card
+    from aimcard.models.card_text import rows_of_text
+    from aimcard.models.checks import check_positive
+    from aimcard.validation.energy import energy_study, energy_table, supply_errors
+
+    target = None if json is None else _output("--json", json)
+    check_positive("--columns", columns)
+    model = find_card(card)
+    study = energy_study(model, columns=columns)
+    print(energy_table([study]))
+    errors = [] if against is None else supply_errors(model, ReferenceSet.read(against))
+    if errors:
+        cells = [(name, part, f"{median:.2%}", f"{worst:.2%}") for name, part, median, worst in errors]
+        print("\n".join(rows_of_text([("record", "part", "median error", "worst"), *cells])))
+    if target is not None:
+        keys = ("record", "part", "median_error", "worst_error")
+        rows = [dict(zip(keys, row, strict=True)) for row in errors]
+        _write_text(target, dumps({"study": study.to_json(), "supplies": rows}, indent=2) + "\n")
+
+
+@app.command
 def export(
     card: CardName,
     *,

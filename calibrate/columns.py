@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,7 @@ class Column:
     wire_scale: float = 1.0
     column: str = ""
     of: str = ""
+    supply: bool = False
 
     @property
     def runs(self) -> int:
@@ -180,6 +182,14 @@ def floor_columns(held_out: list[Column], vectors: int) -> list[Column]:
             )
         )
     return out
+
+
+def supply_column(held_out: list[Column]) -> Column:
+    """The first vector of the first Gaussian column with the read-out again, with V_DD's current recorded."""
+    first = next(c for c in held_out if c.clamp == "ota" and c.distribution == "gaussian")
+    return dataclasses.replace(
+        first, name=f"supply-{first.name}", role="check", codes=first.codes[:1], of=first.name, supply=True
+    )
 
 
 def saturated_column(w_select_um: float) -> Column:

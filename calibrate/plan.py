@@ -13,6 +13,7 @@ from aimcard.calibrate.columns import (
     floor_columns,
     held_out_columns,
     saturated_column,
+    supply_column,
 )
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
@@ -106,7 +107,7 @@ def plan(options: Options) -> list[Column]:
         options.w_select_um,
     )
     out = fitted + held + (floor_columns(held, size.floor_vectors) if size.floor_vectors else [])
-    return out if options.effort == "quick" else [*out, saturated_column(options.w_ref_um)]
+    return out if options.effort == "quick" else [*out, saturated_column(options.w_ref_um), supply_column(held)]
 
 
 def expected_cpu_s(column: Column) -> float:

@@ -228,7 +228,7 @@ def _line_deck(bench: ColumnBench, r: _Run, pulses: dict[float, Pulses]) -> Deck
     return column_deck(
         bench, f"{c.name} v{r.vector} l{r.line}", conductance_s=c.conductance_s[r.line], codes=c.codes[r.vector],
         cell=CellDesign(c.w_select_um), wire=Wire(scale=c.wire_scale), pulses=pulses[c.position], clamp=c.clamp,
-        options=TIGHT if c.role == "floor" else ACCURATE,
+        options=TIGHT if c.role == "floor" else ACCURATE, save_supply=c.supply,
     )  # fmt: skip
 
 

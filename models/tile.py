@@ -18,8 +18,8 @@ from aimcard.models.column import WireParameters
 from aimcard.models.domain import check_domain
 from aimcard.models.energy import OSCILLATOR_TABLE
 from aimcard.models.errors import CardError, InputError
-from aimcard.models.lut import lookup
 from aimcard.models.line import LineDrive, LineParameters, ideal_clamp, slot_currents
+from aimcard.models.lut import lookup
 from aimcard.models.pulse import EDGE_TABLES, PulseParameters, edges_at
 from aimcard.models.readout import (
     ReadoutParameters,

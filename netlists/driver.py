@@ -74,7 +74,7 @@ class DriverDesign:
 
 @dataclass(frozen=True)
 class DriverSupply:
-    """What one word line's driver takes from V_DD over one simulated pulse: ``charge_c`` in ``window_s``, ``rest_a`` before it."""
+    """What a word line's driver takes from V_DD over one pulse: ``charge_c`` in ``window_s``, ``rest_a`` before it."""
 
     code: int
     window_s: float
