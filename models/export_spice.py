@@ -16,10 +16,10 @@ from aimcard.models.card import Card
 from aimcard.models.checks import check_choice, check_codes, check_conductances, check_positive
 from aimcard.models.errors import InputError
 from aimcard.models.export_form import Exported
-from aimcard.models.pulse import Edges, PulseParameters, edges_at, fall_delay, rise_delay
+from aimcard.models.pulse import PulseParameters, edges_at, fall_delay, rise_delay
 from aimcard.models.spice_column import RAMP_S, column_instance, column_library, column_subcircuit, pulses
 from aimcard.models.spice_readout import TABLE_ERROR, clamp_library, readout_library
-from aimcard.models.tile import READOUT_TABLES, TileModel, needed_parameters
+from aimcard.models.tile import TileModel, needed_parameters
 
 #: The step control must see charges of 1e-16 C: ngspice's default ignores a transistor's.
 OPTIONS = "reltol=1e-4 chgtol=1e-16"
@@ -104,9 +104,9 @@ def _deck(model: TileModel, g: np.ndarray, x: np.ndarray, *, clamp: str, wire_sc
             f"Vrun run 0 PWL(0 0 {LEAD_S:.9g} 0 {LEAD_S + 1e-12:.12g} 1)"
         )
         saved = "i(Vline) i(Vmir) v(phase)"
-    ends = " ".join(f"{name}=at" for name in ())
-    last = f"meas tran charge integ i(vline) from={LEAD_S:g} to={stop:.9g}"
-    counted = "" if clamp == "ideal" else f"\n.meas tran count find v(phase) at={stop:.9g}"
+    measures = [f".meas tran charge integ i(vline) from={LEAD_S:g} to={stop:.9g}"]
+    if clamp == "ota":
+        measures.append(f".meas tran counts find v(phase) at={stop:.9g}")
     return "\n".join([
         f"* {len(x)} rows of an aimcard column",
         f".include {include}" if include else spice_library(model.card, position=position),
@@ -117,7 +117,7 @@ def _deck(model: TileModel, g: np.ndarray, x: np.ndarray, *, clamp: str, wire_sc
         f".options {OPTIONS}",
         f".save {saved}",
         f".tran {model.t_lsb_s / 20:.9g} {stop:.9g}",
-        f".{last}{counted}{ends}",
+        *measures,
         ".end",
         "",
     ])  # fmt: skip
@@ -163,7 +163,6 @@ def _parameters(model: TileModel, position: float) -> str:
 
 
 def _left_out(model: TileModel) -> list[str]:
-    names = ["w_select_um (its drawn width is a parameter of aim_row)"] if False else []
     left = [
         "standard errors and units other than as comments; bounds, correlations, decisions, validation figures",
         "the validity domain: ngspice does not warn outside it",
@@ -175,7 +174,4 @@ def _left_out(model: TileModel) -> list[str]:
         left.append("the lag's shape within a slot, and steps upward after the first pulse, which count as turn-on")
     else:
         left.append("a read-out: the card has none, so aim_clamp only")
-    return left + names
-
-
-__all__ = ["Edges", "READOUT_TABLES", "spice_deck", "spice_library", "to_spice"]
+    return left

@@ -41,7 +41,7 @@ Vedge edge 0 PWL(0 0 {{up + h}} 0 {{up + h + span/2}} {{yes*2/span}} {{up + h + 
 """
 
 ROW = """\
-* One row of a line: half the pitch's job is a wire on the bit and on the return line, the other half the cell.
+* One row of a line: its cell, and the wire of bit and return line to the next row.
 *   bit back            this row's nodes;  bit_next back_next  those of the next row towards the read-out
 *   on edge             the row's pulse;   q  charges of the edges, to the read-out's pin of that name
 * g: conductance of the PCM [S]; w: drawn width of the select transistor [um]; wire: share of a pitch to the next row,
@@ -59,8 +59,10 @@ ROW = """\
 .param q0={{node_w*(aim_q_fall_c + aim_i_fall_a*aim_fall_s - aim_i_recharge_a*tau)}}
 .param qbit={{node_w*aim_c_fall_bit_f}} qback={{node_w*aim_c_fall_return_f}}
 .param rback={{max(aim_r_return_ohm*scale, 1e-6)/0.15}}
-.param push={{(w - aim_dw_push_um)/({w_ref} - aim_dw_push_um)*(aim_c_rise_push_f + aim_g_rise_push_s*aim_rise_s)*rback**(-aim_n_rise_push)}}
-.param pull={{(w - aim_dw_pull_um)/({w_ref} - aim_dw_pull_um)*(aim_c_fall_push_f + aim_g_fall_push_s*aim_fall_s)*rback**(-aim_n_fall_push)}}
+.param push_w={{(w - aim_dw_push_um)/({w_ref} - aim_dw_push_um)*rback**(-aim_n_rise_push)}}
+.param push={{push_w*(aim_c_rise_push_f + aim_g_rise_push_s*aim_rise_s)}}
+.param pull_w={{(w - aim_dw_pull_um)/({w_ref} - aim_dw_pull_um)*rback**(-aim_n_fall_push)}}
+.param pull={{pull_w*(aim_c_fall_push_f + aim_g_fall_push_s*aim_fall_s)}}
 .param tr={{aim_k_gate*aim_rise_s/(0.8*aim_vdd_v)}} tf={{aim_k_gate*aim_fall_s/(0.8*aim_vdd_v)}}
 Rbit bit bit_next {{max(aim_r_bit_ohm*scale*wire, 1e-9)}}
 Rback back back_next {{max(aim_r_return_ohm*scale*wire, 1e-9)}}
@@ -104,11 +106,9 @@ def column_subcircuit(conductance_s: np.ndarray, codes: np.ndarray, *, w_select_
     rows = len(codes)
     for i, (g, code) in enumerate(zip(conductance_s, codes, strict=True)):
         last = i == rows - 1
-        to = "bl 0" if last else f"b{i + 1} r{i + 1}"
-        ends = to.split()
-        share = 0.5 if last else 1
+        bit_next, back_next, share = ("bl", "0", 0.5) if last else (f"b{i + 1}", f"r{i + 1}", 1)
         lines.append(
-            f"Xrow{i} b{i} {ends[0]} r{i} {ends[1]} on{code} edge{code} q aim_row "
+            f"Xrow{i} b{i} {bit_next} r{i} {back_next} on{code} edge{code} q aim_row "
             f"g={g * 1e6:.9g}u w={w_select_um:.9g} wire={share:g} scale={wire_scale:.9g}"
         )
     return "\n".join([*_continued(lines[:1]), *lines[1:], ".ends aim_column", ""])

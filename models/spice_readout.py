@@ -87,7 +87,9 @@ def _lag(block: str) -> str:
         w, on_w = f"(1 + max(v(smooth), 0)*1u/{half})", f"(1 + max(v(smooth), 0)*1u/{on_half})"
         on = f"1e9*({n['on_s'][k]} + {n['on_idle_s'][k]}/{on_w}**2)"
         step = f"1e9*({n['step_s'][k]} + {n['step_idle_s'][k]}/{w} + {n['step_low_s'][k]}/{w}**2)"
-        lines += [f"C{q} {q} 0 1p", f"R{q} {q} 0 1e15", f"B{q} 0 {q} I=v(static,smooth)/20*(v(static,smooth) > 0 ? {on}", f"+ : {step})"]
+        slope = "v(static,smooth)"
+        lines += [f"C{q} {q} 0 1p", f"R{q} {q} 0 1e15"]
+        lines += [f"B{q} 0 {q} I={slope}/20*({slope} > 0 ? {on}", f"+ : {step})"]
     lsb, first = "(aim_t_lsb_s*1e9)", "((aim_t_lsb_s - aim_fall_delay_s)*1e9)"
     spans = [first] + [lsb] * (TAPS - 1)
     # d_k enters k spans after the step: tap k begins and tap k - 1 ends there.
