@@ -156,9 +156,9 @@ def _parameters(model: TileModel, position: float) -> str:
         given.append((name, p.value, f"{p.description or name}{unit}{error}"))
     lines = ["* Parameters of the card: value, and behind the semicolon what it is, its unit and its standard error."]
     for name, value, text in given:
-        number = float(torch.as_tensor(value))
+        number = float(torch.as_tensor(value, dtype=torch.float64))
         assert math.isfinite(number)
-        lines.append(f".param aim_{name}={number:.12g} ; {text}")
+        lines.append(f".param aim_{name}={number:.13g} ; {text}")
     return "\n".join(lines) + "\n"
 
 

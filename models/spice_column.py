@@ -64,8 +64,9 @@ ROW = """\
 .param pull_w={{(w - aim_dw_pull_um)/({w_ref} - aim_dw_pull_um)*rback**(-aim_n_fall_push)}}
 .param pull={{pull_w*(aim_c_fall_push_f + aim_g_fall_push_s*aim_fall_s)}}
 .param tr={{aim_k_gate*aim_rise_s/(0.8*aim_vdd_v)}} tf={{aim_k_gate*aim_fall_s/(0.8*aim_vdd_v)}}
-Rbit bit bit_next {{max(aim_r_bit_ohm*scale*wire, 1e-9)}}
-Rback back back_next {{max(aim_r_return_ohm*scale*wire, 1e-9)}}
+* A wire of nearly 0 Ohm would drown the currents in rounding: 1 uOhm at least.
+Rbit bit bit_next {{max(aim_r_bit_ohm*scale*wire, 1u)}}
+Rback back back_next {{max(aim_r_return_ohm*scale*wire, 1u)}}
 * The conducting cell, and the leakage of the idle one.
 Bcell bit back I=v(on)*v(bit,back)*(ga - source*v(back)/(1 - aim_k_source_per_v*v(back)) - drain*(v(bit,back) - aim_v_read_v))
 + + (1 - v(on))*leak*exp((v(bit) - aim_v_read_v)/aim_v_leak_drain_v - v(back)/aim_v_leak_source_v)

@@ -116,12 +116,23 @@ def _pwl(x: Tensor, y: Tensor, x_scale: float, y_scale: float) -> str:
 def fine_points(x: Tensor, y: Tensor, error: float = TABLE_ERROR) -> tuple[np.ndarray, np.ndarray]:
     """Points whose chords follow the smooth table within ``error`` of its largest value; the knots are among them."""
     allowed = error * float(y.abs().max())
-    part = torch.linspace(0.0, 1.0, 9, dtype=x.dtype)
-    inside = x[:-1, None] + (x[1:] - x[:-1])[:, None] * part
-    chord = y[:-1, None] + (y[1:] - y[:-1])[:, None] * part
-    off = (lookup(x, y, inside) - chord).abs().amax(-1)
-    # A chord's error goes with the square of its length; 1.5 for cubics, whose curvature changes along the way.
-    pieces = torch.ceil(torch.sqrt(1.5 * off / allowed)).clamp(min=1).to(torch.int64)
-    at = torch.cat([*(torch.linspace(float(a), float(b), int(n) + 1, dtype=x.dtype)[:-1]
-                      for a, b, n in zip(x[:-1], x[1:], pieces, strict=True)), x[-1:]])  # fmt: skip
-    return at.numpy(), lookup(x, y, at).numpy()
+    pieces = torch.ones(len(x) - 1, dtype=torch.int64)
+    while True:
+        at = torch.cat([_parts(float(a), float(b), int(n)) for a, b, n in zip(x[:-1], x[1:], pieces, strict=True)])
+        at = torch.cat([at, x[-1:]])
+        value = lookup(x, y, at)
+        # Where a cubic leaves its chord furthest is not the middle.
+        share = torch.linspace(0.0, 1.0, 17, dtype=x.dtype)
+        inside = at[:-1, None] + (at[1:] - at[:-1])[:, None] * share
+        off = (lookup(x, y, inside) - value[:-1, None] - (value[1:] - value[:-1])[:, None] * share).abs().amax(-1)
+        if bool((off < 0.99 * allowed).all()):
+            return at.numpy(), value.numpy()
+        owner = torch.repeat_interleave(torch.arange(len(pieces)), pieces)
+        too_long = torch.zeros(len(pieces), dtype=torch.bool)
+        too_long[owner[off >= 0.99 * allowed]] = True
+        pieces = pieces + too_long
+
+
+def _parts(a: float, b: float, count: int) -> Tensor:
+    """``count`` equal parts from a to b, b itself left out; a is kept exactly."""
+    return a + (b - a) * torch.arange(count, dtype=torch.float64) / count
