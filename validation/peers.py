@@ -1,6 +1,6 @@
 """Other simulators of analog tiles beside ours: the same matrix and the same inputs, outputs and seconds.
 
-``peers(weight)`` gives one `Peer` for each simulator and setting that is installed here. They come from PyPI and ask for
+``peers(weight)`` gives a `Peer` for each simulator and setting that runs here. They come from PyPI and ask for
 other torch versions than ours, so: ``pip install --no-deps aihwkit aihwkit-lightning`` (docs/exports.md).
 ``python -m aimcard.validation.peers`` prints their ratios to torch's own matmul, timed in the same process.
 """
@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,8 @@ class Peer:
 
     def run(self, inputs: Tensor, repeats: int = 1) -> Timed:
         """Product of ``inputs`` (batch, rows) with the peer's matrix, the fastest of ``repeats``."""
-        return timed(lambda: self._whole(inputs), repeats)
+        with _quiet():
+            return timed(lambda: self._whole(inputs), repeats)
 
     def _whole(self, inputs: Tensor) -> Tensor:
         return torch.cat([self.product(part) for part in inputs.split(self.chunk or len(inputs))])
@@ -75,51 +77,64 @@ def matmul(weight: Tensor, inputs: Tensor, repeats: int = 20) -> Timed:
     return timed(lambda: inputs @ weight.T, repeats)
 
 
-def peers(weight: Tensor) -> list[Peer]:
-    """The peers that are installed, for a float32 ``weight`` (columns, rows), as `nn.Linear` has it.
+def peers(weight: Tensor) -> tuple[list[Peer], dict[str, str]]:
+    """The peers that run here, for a float32 ``weight`` (columns, rows), as `nn.Linear` has it; and why others do not.
 
-    aihwkit's time-dependent IR-drop takes an even number of columns and at most 512 rows only.
+    aihwkit's time-dependent IR-drop takes an even number of columns and at most 512 rows only. Raises InputError for
+    another shape or type.
     """
     if weight.ndim != 2 or weight.dtype != torch.float32:
         raise InputError(f"weight: expected float32 (columns, rows); got {weight.dtype} {tuple(weight.shape)}")
     found: list[Peer] = []
-    if installed("aihwkit"):
-        found += _aihwkit(weight)
-    if installed("aihwkit_lightning"):
-        found += _lightning(weight)
-    return found
-
-
-def missing() -> list[str]:
-    """Names of the peers' packages that are not installed, as pip wants them."""
-    return [name.replace("_", "-") for name in ("aihwkit", "aihwkit_lightning") if not installed(name)]
+    absent: dict[str, str] = {}
+    for package, builders in (("aihwkit", _aihwkit), ("aihwkit-lightning", _lightning)):
+        if not installed(package):
+            absent[package] = f"not installed: pip install --no-deps {package}"
+            continue
+        version = importlib.metadata.version(package)
+        for name, circuit, chunk, build in builders(weight):
+            label = f"{package}, {name}"
+            try:
+                with _quiet():
+                    product = build()
+                    product(torch.zeros(1, weight.shape[1]) + 1.0)
+            except (RuntimeError, TypeError) as error:
+                # A wheel's compiled tile takes tensors of the torch that it was built with.
+                why = str(error).splitlines()[0]
+                absent[label] = f"does not run with torch {torch.__version__} ({why}): build it from source against this torch"
+            else:
+                found.append(Peer(label, version, circuit, product, chunk))
+    return found, absent
 
 
 def installed(package: str) -> bool:
     """Whether a package can be imported; looked up, not imported."""
-    return importlib.util.find_spec(package) is not None
+    return importlib.util.find_spec(package.replace("-", "_")) is not None
 
 
-def _aihwkit(weight: Tensor) -> Iterator[Peer]:
+#: Name, what of the circuit it has, vectors at a time, and what makes its product.
+Builder = tuple[str, str, int | None, Callable[[], Callable[[Tensor], Tensor]]]
+
+
+def _aihwkit(weight: Tensor) -> Iterator[Builder]:
     with _quiet():
         configs = importlib.import_module("aihwkit.simulator.configs")
         enums = importlib.import_module("aihwkit.simulator.parameters.enums")
         layers = importlib.import_module("aihwkit.nn")
         inference = importlib.import_module("aihwkit.inference")
-    version = importlib.metadata.version("aihwkit")
 
-    def peer(name: str, circuit: str, config, chunk: int | None = None) -> Peer:
-        config.mapping.max_input_size = config.mapping.max_output_size = max(512, *weight.shape)
-        layer = layers.AnalogLinear.from_digital(_linear(weight), config).eval()
-        return Peer(f"aihwkit, {name}", version, circuit, _without_gradient(layer), chunk)
+    def layer(config: Any) -> Callable[[], Callable[[Tensor], Tensor]]:
+        config.mapping.max_input_size = config.mapping.max_output_size = 512
+        return lambda: _without_gradient(layers.AnalogLinear.from_digital(_linear(weight), config).eval())
 
-    yield peer("inference tile", "DAC, ADC, output noise", configs.InferenceRPUConfig())
+    periphery = "none: DAC, ADC, output noise"
+    yield "inference tile in torch", periphery, None, layer(configs.TorchInferenceRPUConfig())
+    yield "inference tile in C++", periphery, None, layer(configs.InferenceRPUConfig())
     static = configs.InferenceRPUConfig()
     static.forward.ir_drop = 1.0
     static.forward.ir_drop_g_ratio = 1 / (WIRE_OHM * G_MAX_US * 1e-6)
-    yield peer("static IR-drop", "one formula a column", static)
-    modes = (("conventional", "ONE_PASS", 2), ("split", "SPLIT_MODE", 8))
-    for name, mode, chunk in modes:
+    yield "static IR-drop in C++", "one formula a column", None, layer(static)
+    for name, mode, chunk in (("split", "SPLIT_MODE", 8), ("conventional", "ONE_PASS", 2)):
         config = configs.TorchInferenceRPUConfigIRDropT()
         config.forward.mv_type = getattr(enums.AnalogMVType, mode)
         config.forward.ir_drop_rs = WIRE_OHM
@@ -127,27 +142,29 @@ def _aihwkit(weight: Tensor) -> Iterator[Peer]:
         config.forward.bound_management = enums.BoundManagementType.NONE
         converter = inference.SinglePairConductanceConverter(g_max=G_MAX_US)
         config.noise_model = inference.PCMLikeNoiseModel(g_converter=converter)
-        yield peer(f"IR-drop in time, {name}", "tied ladder of 8 segments, charge counted", config, chunk)
+        yield f"IR-drop in time, {name}", "tied ladder of 8 segments, charge counted", chunk, layer(config)
 
 
-def _lightning(weight: Tensor) -> Iterator[Peer]:
+def _lightning(weight: Tensor) -> Iterator[Builder]:
     with _quiet():
         configs = importlib.import_module("aihwkit_lightning.simulator.configs")
         enums = importlib.import_module("aihwkit_lightning.simulator.parameters")
         layers = importlib.import_module("aihwkit_lightning.nn")
-    version = importlib.metadata.version("aihwkit-lightning")
-    for name, training in (("evaluation", False), ("training with noise", True)):
-        config = configs.TorchInferenceRPUConfig()
-        config.mapping.max_input_size = 512
-        config.forward.inp_res = config.forward.out_res = 254
-        config.forward.out_bound = 12.0
-        config.forward.out_noise = 0.04
-        config.pre_post.input_range.enable = True
-        config.modifier.noise_type = enums.WeightNoiseInjectionType.ADD_NORMAL
-        config.modifier.std_dev = 0.05
-        layer = layers.AnalogLinear.from_digital(_linear(weight), config).train(training)
-        product = layer if training else _without_gradient(layer)
-        yield Peer(f"aihwkit-lightning, {name}", version, "none: DAC, ADC, noise", product)
+    config = configs.TorchInferenceRPUConfig()
+    config.mapping.max_input_size = 512
+    config.forward.inp_res = config.forward.out_res = 254
+    config.forward.out_bound = 12.0
+    config.forward.out_noise = 0.04
+    config.pre_post.input_range.enable = True
+    config.modifier.noise_type = enums.WeightNoiseInjectionType.ADD_NORMAL
+    config.modifier.std_dev = 0.05
+
+    def layer(training: bool) -> nn.Module:
+        return layers.AnalogLinear.from_digital(_linear(weight), config).train(training)
+
+    periphery = "none: DAC, ADC, noise"
+    yield "evaluation", periphery, None, lambda: _without_gradient(layer(False))
+    yield "training with noise", periphery, None, lambda: layer(True)
 
 
 def _linear(weight: Tensor) -> nn.Linear:
@@ -185,7 +202,8 @@ def main() -> None:
     plain = matmul(weight, inputs, repeats=200)
     threads = torch.get_num_threads()
     print(f"torch {torch.__version__}, {threads} threads, batch {given.batch}: matmul {plain.seconds * 1e6:.0f} us")
-    for peer in peers(weight):
+    found, absent = peers(weight)
+    for peer in found:
         costly = peer.chunk is not None
         if not costly:
             peer.run(inputs)
@@ -193,8 +211,8 @@ def main() -> None:
         error = float((result.output - plain.output).std() / plain.output.std())
         ratio = result.seconds / plain.seconds
         print(f"{peer.name} {peer.version}: {ratio:.3g} x matmul, {result.seconds:.3g} s; rms error {error:.3f}")
-    for name in missing():
-        print(f"{name}: not installed; pip install --no-deps {name}")
+    for name, why in absent.items():
+        print(f"{name}: {why}")
 
 
 if __name__ == "__main__":
