@@ -49,9 +49,20 @@ Blagged lagged 0 V=1e6*(i(Vcol) + i(Vq)) + v(clamp_lag) + v(mirror_lag)
 * Mirror current [uA] against the lagged line current [uA], bleed included.
 Bmirror 0 imir I=1u*pwl(v(lagged),
 {mirror})
-* The oscillator feels the first current t_wait after the window's start.
-Rseen lagged seen 1
-Cseen seen 0 {{max(aim_t_wait_s - aim_rise_delay_s, 1p)}}
+* Until t_wait after `run` the oscillator still feels the idle current; what it misses until then [fC] flows in the rest
+* of the first slot. v(clock): time since `run` [ns], to two slots; v(idle) [uA].
+Cclock clock 0 1p
+Rclock clock 0 1e15
+Bclock 0 clock I=v(run) > 0.5 ? (v(clock) < 2e9*aim_t_lsb_s ? 1m : 0) : -v(clock)
+Cidle idle 0 1p
+Ridle idle 0 1e15
+Bidle 0 idle I=v(run) > 0.5 ? 0 : v(lagged) - v(idle)
+Bwait wait 0 V=v(run) > 0.5 ? 1 - min(max((v(clock) - 1e9*aim_t_wait_s)/0.01 + 0.5, 0), 1) : 0
+Cmissed missed 0 1p
+Rmissed missed 0 1e15
+Bmissed 0 missed I=v(run) > 0.5 ? 1m*v(wait)*(v(lagged) - v(idle)) : -v(missed)
+Bfirst first 0 V=(1 - v(wait))*min(max((1e9*aim_t_lsb_s - v(clock))/0.01 + 0.5, 0), 1)
+Bseen seen 0 V=v(lagged) + v(wait)*(v(idle) - v(lagged)) + v(first)*v(missed)/(1e9*(aim_t_lsb_s - aim_t_wait_s))
 * Count rate [1/ns] against the line current that it sees [uA]; 1 pF and 1 mA make 1 count a ns.
 Cphase phase 0 1p
 Bphase 0 phase I=v(run) > 0.5 ? 1m*pwl(v(seen),

@@ -1,6 +1,8 @@
 """Exports: the csv read back, the netlist run in ngspice against the card, and whole files or none."""
 
+import contextlib
 import csv
+import errno
 import io
 import math
 import re
@@ -200,11 +202,26 @@ def test_an_unknown_form_lists_the_choices():
         check_choice("--to", "cvs", exporters())
 
 
+def test_the_command_line_shows_the_choices(capsys):
+    with contextlib.suppress(SystemExit):
+        main(["export", "--help"])
+    assert f"{', '.join(exporters()[:-1])} or {exporters()[-1]}" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "old.csv").write_text("old")
-    assert main(["export", "freepdk45_gated", "--to", "nothing", "--out", "old.csv"]) == 2
-    assert (tmp_path / "old.csv").read_text() == "old"
-    assert main(["export", "freepdk45_gated", "--to", "csv", "--out", "old.csv"]) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["old.csv"]
+    old = tmp_path / "card.csv"
+    old.write_text("old")
+    assert main(["export", "freepdk45_gated", "--to", "nothing", "--out", "card.csv"]) == 2
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        assert main(["export", "freepdk45_gated", "--to", "csv", "--out", "card.csv"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert (list(tmp_path.iterdir()), old.read_text()) == ([old], "old")
+    assert main(["export", "freepdk45_gated", "--to", "csv", "--out", "card.csv"]) == 0
+    assert old.read_text() == export(Card.read(shipped_card()), "csv").text
     assert "not in the csv: validation figures" in capsys.readouterr().err
