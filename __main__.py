@@ -174,7 +174,7 @@ def energy(
 def export(
     card: CardName,
     *,
-    to: Annotated[str, _help("Form: json.")],
+    to: Annotated[str, _help("Form: json, csv, spice or aihwkit.")],
     out: Annotated[Path | None, _help("File to write (default: standard output).")] = None,
 ) -> None:
     """Turn a card into the form of another program, and say what that form cannot carry."""
