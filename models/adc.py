@@ -19,7 +19,7 @@ class AdcParameters:
     monotone. The bleed is in the rate, not in the current: at zero line current the ring still runs.
     phase_start: counts gained (or lost) by start-up from the reset state.
     t_wait_s: how long the first slot's current is still the idle one, before the pulses' edges reach the oscillator.
-    rate_departure: what mismatch adds to each line's rate, relative; None for nominal lines.
+    rate_departure: what mismatch adds to the logarithm of each line's rate; None for nominal lines.
     """
 
     i_adc_a: Tensor
@@ -32,7 +32,7 @@ class AdcParameters:
 def count_rate(p: AdcParameters, current_a: Tensor) -> Tensor:
     """Count rate [Hz] at an instantaneous line current (..., lines, slots), same shape."""
     nominal = lookup(p.i_adc_a, p.rate_hz, current_a)
-    return nominal if p.rate_departure is None else nominal * (1 + departure(p.rate_departure, current_a))
+    return nominal if p.rate_departure is None else nominal * torch.exp(departure(p.rate_departure, current_a))
 
 
 def phase(p: AdcParameters, current_a: Tensor, t_lsb_s: float) -> Tensor:

@@ -27,13 +27,12 @@ from aimcard.models.readout import ReadoutParameters
 if TYPE_CHECKING:
     from aimcard.models.card import Card
 
-#: The read-out's random numbers and their units, in the order of the spread: offset, tilt and bend of each table's departure.
-READOUT_NAMES = {
-    "clamp_offset_v": "V", "clamp_tilt_v": "V", "clamp_bend_v": "V",
-    "mirror_gain": "1", "mirror_tilt": "1", "mirror_bend": "1",
-    "rate_gain": "1", "rate_tilt": "1", "rate_bend": "1",
-    "count_offset": "1",
-}  # fmt: skip
+#: Terms of each table's departure (models/departure.py).
+TERMS = {"clamp": 3, "mirror": 4, "rate": 5}
+#: The read-out's random numbers and their units: coefficient k of each table's departure, and counts gained at the start.
+READOUT_NAMES = {"clamp_0_v": "V", "clamp_1_v": "V", "clamp_2_v": "V"}
+READOUT_NAMES |= {f"{table}_{k}": "1" for table in ("mirror", "rate") for k in range(TERMS[table])}
+READOUT_NAMES["count_offset"] = "1"
 READOUT_CONSTANTS = ("i_idle_a", "i_ref_a")
 CELL_NAMES = {"threshold_v": "V"}
 #: ln R_on rises by on·δ + on2·δ², ln leakage by leak·δ + leak2·δ², with the threshold's shift δ [V]; w_ref_um: the drawn width
@@ -129,7 +128,7 @@ class Chip:
     def departure(self, table: str) -> Departure:
         """Departure of the table clamp, mirror or rate, for currents (..., lines, slots)."""
         names = [n for n in READOUT_NAMES if n.split("_")[0] == table]
-        return Departure(*(self.readout[n][:, None] for n in names), self.i_idle_a, self.i_ref_a)
+        return Departure(tuple(self.readout[n][:, None] for n in names), self.i_idle_a, self.i_ref_a)
 
     def cell(self, p: CellParameters) -> CellParameters:
         """The cells of this chip, for conductances (..., lines, rows)."""

@@ -62,7 +62,7 @@ class ReadoutParameters:
     """Tables (knots,) of clamp voltage and mirror current against line current, bleed left out of the line current
     and included in the mirror's; step responses of both blocks.
 
-    clamp_departure [V], mirror_departure (relative): what mismatch adds to each line's tables; None for nominal lines.
+    clamp_departure [V], mirror_departure (logarithm): what mismatch adds to each line's tables; None for nominal lines.
     """
 
     i_clamp_a: Tensor
@@ -125,4 +125,4 @@ def lagged(p: ReadoutParameters, current_a: Tensor, static_a: Tensor, t_lsb_s: f
 def mirror(p: ReadoutParameters, lagged_a: Tensor) -> Tensor:
     """Mirror output [A] for lagged line currents, any shape."""
     nominal = lookup(p.i_mirror_a, p.mirror_a, lagged_a)
-    return nominal if p.mirror_departure is None else nominal * (1 + departure(p.mirror_departure, lagged_a))
+    return nominal if p.mirror_departure is None else nominal * torch.exp(departure(p.mirror_departure, lagged_a))
