@@ -114,7 +114,7 @@ class TestCells:
 
     def test_a_line_of_drawn_cells_is_the_models_line_with_the_same_thresholds(self, tmp_path):
         """Cells alone, an ideal clamp: single cells' sensitivities give the charge of whole lines, chip by chip."""
-        line, seeds, w = population_line(rows=12), (11, 12, 13), 0.5
+        line, seeds, w = population_line(rows=12), (11, 12, 13, 14), 0.5
         # Four times the usual mismatch, to stand out from the simulator's own error.
         a_vt = 8e-3
         spice = simulate_lines(
@@ -130,6 +130,7 @@ class TestCells:
         g = line.conductance_s[None]
         plain = nominal.respond(g, line.codes, clamp="ideal", w_select_um=w).charge_c
         edge = edges_at(nominal.tables, line.position)
+        found, expected = [], []
         for k, seed in enumerate(seeds):
             t = mismatched(TECH, seed, a_vt_v_um=a_vt, part="cells")
             shift = np.array([[t.threshold_shift_v(f"s{i}", w, TECH.l_min_um) for i in range(12)]])
@@ -139,11 +140,14 @@ class TestCells:
             # What the model leaves out: a higher threshold lies later on the rising edge and earlier on the falling one.
             narrower = (shift * g)[0] * float(edge.rise_s + edge.fall_s) / (0.8 * TECH.vdd_v)
             left_out = -0.2 * (narrower * (line.codes > 0)).sum(axis=1)
-            found = spice.charge_c[k + 1] - spice.charge_c[0]
-            # 15 ppm of the charge is what ngspice's step control leaves at these settings (docs/how-it-simulates.md). A tenth of
-            # the cells' share are the pulses' own charges (feed-through, recharge), which follow the threshold too: not modelled.
-            assert found == pytest.approx(moved + left_out, rel=0.12, abs=15e-6 * spice.charge_c[0].max())
-            assert np.abs(moved[:2]).min() > 100e-18
+            found.append(spice.charge_c[k + 1] - spice.charge_c[0])
+            expected.append(moved + left_out)
+        # A tenth of the cells' share are the pulses' own charges (feed-through, recharge), which follow the threshold too and are
+        # not modelled; and ngspice's step control leaves some 10 ppm of a line's charge.
+        left = np.array(found) - np.array(expected)
+        assert np.sqrt(np.mean(left**2)) < 0.12 * np.sqrt(np.mean(np.array(found) ** 2))
+        # The last vector has no pulse at all: leakage alone.
+        assert np.array(found)[:, 2] == pytest.approx(np.array(expected)[:, 2], rel=2e-3)
 
 
 @dataclass(frozen=True)
