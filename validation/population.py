@@ -112,7 +112,7 @@ def score_population(name: str, simulated: np.ndarray, drawn: np.ndarray) -> Pop
     n = len(simulated)
     if n < 8:
         raise InputError(f"chips: expected 8 or more to compare populations; got {n}")
-    test = ks_2samp(simulated, drawn)
+    test: Any = ks_2samp(simulated, drawn)
     sigma = float(np.std(simulated, ddof=1))
     return PopulationScore(
         name, n, float(np.mean(simulated)), sigma / np.sqrt(n), sigma, sigma / np.sqrt(2 * (n - 1)),
