@@ -43,6 +43,7 @@ class Simulation:
     technology: Annotated[str | None, _help("Transistor technology (default: freepdk45).")] = None
     corner: Annotated[str | None, _help("Process corner: nom, ff or ss in freepdk45 (default: nom).")] = None
     temperature: Annotated[float | None, _help("Temperature in degrees Celsius (default: 27).")] = None
+    vdd: Annotated[float | None, _help("Supply voltage in V (default: the technology's own).")] = None
     w_select: Annotated[
         float | None, _help("Drawn width of the select transistors in µm (default: the range 0.3 to 0.5).")
     ] = None
@@ -171,7 +172,7 @@ def _options(simulation: Simulation) -> "Options":
         raise InputError("--quick, --full: expected one of them; got both")
     technology = get_technology(given.get("technology", Options.technology))
     check_choice("corner", given.get("corner", Options.corner), technology.corners)
-    names = {"temperature": "temperature_c", "w_select": "w_select_um"}
+    names = {"temperature": "temperature_c", "vdd": "vdd_v", "w_select": "w_select_um"}
     effort = "quick" if quick else "full" if full else Options.effort
     return Options(effort=effort, **{names.get(key, key): value for key, value in given.items()})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import qmc
@@ -76,6 +76,14 @@ def fit_columns(clamp: str, count: int, seed: int, w_range_um: tuple[float, floa
             )
         )
     return columns
+
+
+def thinned(column: Column, rows: int, lines: int, code_step: int) -> Column:
+    """The column's first rows and lines, its codes rounded up to multiples of ``code_step``: fewer cells and edges to
+    simulate. Codes stay within CODE_MAX."""
+    codes = -(-column.codes[:, :rows] // code_step) * code_step
+    codes = np.minimum(codes, CODE_MAX // code_step * code_step)
+    return replace(column, conductance_s=column.conductance_s[:lines, :rows], codes=codes)
 
 
 def pair_conductances(rng: np.random.Generator, g_max_s: float, rows: int = ROWS) -> np.ndarray:

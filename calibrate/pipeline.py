@@ -33,8 +33,11 @@ from aimcard.models.pulse import EDGE_TABLES
 SEGMENTS = 64
 
 
-def calibrate(reference: ReferenceSet, progress: bool = True) -> Card:
+def calibrate(reference: ReferenceSet, progress: bool = True, apparent_weight: str | None = None) -> Card:
     """A card from a reference set; the same set gives the same card, number for number.
+
+    ``apparent_weight`` names the form of the cell's equation; None compares all forms on columns held out of the
+    comparison's fits. Cards that are to be interpolated need the same form.
 
     Reads records of role ``fit`` only: cell_dc, cell_pulse, edge and columns with an ideal clamp; for the
     read-out also readout_dc, oscillator and columns with clamp "ota". Raises FitError if a needed record is missing.
@@ -50,16 +53,16 @@ def calibrate(reference: ReferenceSet, progress: bool = True) -> Card:
     # Sums in another order are other numbers: one thread makes the card repeat on any machine.
     torch.set_num_threads(1)
     try:
-        return _calibrate(reference, progress)
+        return _calibrate(reference, progress, apparent_weight)
     finally:
         torch.set_num_threads(threads)
 
 
-def _calibrate(reference: ReferenceSet, progress: bool) -> Card:
+def _calibrate(reference: ReferenceSet, progress: bool, apparent_weight: str | None) -> Card:
     from aimcard.calibrate.steps import steps
 
     with steps(progress, 6) as step:
-        s = Stages(reference, Setting.of(reference, SEGMENTS))
+        s = Stages(reference, Setting.of(reference, SEGMENTS, apparent_weight or "rational"))
         step("single cells")
         run_cells(s)
         tables = readout_tables(reference)
@@ -77,9 +80,11 @@ def _calibrate(reference: ReferenceSet, progress: bool) -> Card:
             )
         step("lines with an ideal clamp")
         run_line(s, ideal)
-        step("variants of the apparent weight")
-        decision = compare_apparent_weights(s, reference, ideal)
-        s.setting = dataclasses.replace(s.setting, apparent_weight=decision.winner)
+        decisions: tuple[Decision, ...] = ()
+        if apparent_weight is None:
+            step("variants of the apparent weight")
+            decisions = (compare_apparent_weights(s, reference, ideal),)
+            s.setting = dataclasses.replace(s.setting, apparent_weight=decisions[0].winner)
         step("single cells and lines together")
         # Without the read-out's lines: the line's parameters would take over what the read-out's equations leave.
         s.fit("joint refinement", JOINT, joint_residual(s, ideal, None, None)[0])
@@ -92,7 +97,7 @@ def _calibrate(reference: ReferenceSet, progress: bool) -> Card:
         with torch.no_grad():
             left = residual(tensors(s.values)).numpy()
         errors = bootstrap(jacobian(names, s.values, residual), left, owner, seed=int(reference.meta.get("seed", 0)))
-        return _card(s, names, errors, decision, tables if ota is not None else None, ideal, ota)
+        return _card(s, names, errors, decisions, tables if ota is not None else None, ideal, ota)
 
 
 def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns) -> Decision:
@@ -125,7 +130,7 @@ def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns)
 
 
 def _card(
-    s: Stages, joint: tuple[str, ...], errors: Errors, decision: Decision,
+    s: Stages, joint: tuple[str, ...], errors: Errors, decisions: tuple[Decision, ...],
     tables: dict[str, tuple[torch.Tensor, torch.Tensor]] | None, ideal: Columns, ota: Columns | None,
 ) -> Card:  # fmt: skip
     ref, meta = s.reference, s.reference.meta
@@ -176,7 +181,7 @@ def _card(
     keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "t_lsb_s", "code_max",
             "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bleed_a", "r_bit_ohm", "r_return_ohm")  # fmt: skip
     card_meta = {key: meta[key] for key in keys if key in meta} | {
-        "segments": SEGMENTS, "w_select_um": float(meta["w_ref_um"]), "apparent_weight": decision.winner,
+        "segments": SEGMENTS, "w_select_um": float(meta["w_ref_um"]), "apparent_weight": s.setting.apparent_weight,
         "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]), "n_phases": int(meta.get("counts_per_period", 1)),
         "mirror_ratio": float(meta.get("mirror_ratio", 1.0)),
     }  # fmt: skip
@@ -194,7 +199,7 @@ def _card(
             reference_hashes={"calibration": ref.content_hash},
         ),
         tables=_tables(s, tables),
-        decisions=(decision,),
+        decisions=decisions,
         correlation_names=joint,
         correlation=errors.correlation,
     )  # fmt: skip
