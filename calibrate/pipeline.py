@@ -165,13 +165,15 @@ def _card(
     line_a = max(float(r["current_a"].max()) for r in (ota_columns or fit_columns))
     if tables is not None:
         line_a = min(line_a, float(tables["adc"][0][-1]))
+    # A line whose pulses end recharges its cells: for a slot it may take a little current back.
+    line_lo_a = min(0.0, *(float(r["current_a"].min()) for r in fit_columns + judged))
     widths = [float(r.attrs["w_select_um"]) for r in fit_columns]
     places = [float(r.attrs["position"]) for r in fit_columns]
     scales = [float(r.attrs["wire_scale"]) for r in [*judged, *fit_columns]]
     celsius = float(meta["temperature_c"])
     domain = {
         "conductance_s": Interval(float(g.min()), float(g.max()), "S"),
-        "line_current_a": Interval(0.0, line_a, "A"),
+        "line_current_a": Interval(line_lo_a, line_a, "A"),
         "code": Interval(0, int(meta["code_max"]), "1"),
         "wire_scale": Interval(min(scales), max(scales), "1"),
         "temperature_c": Interval(celsius, celsius, "degC"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import attrs
 
 import aimcard
 from aimcard.calibrate.plan import Options, plan
-from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card
 from aimcard.models.card_set import CardSet
 from aimcard.models.errors import CardError, InputError
@@ -65,6 +64,22 @@ class Cell:
             return None
 
 
+def texts(option: str, value: str) -> list[str]:
+    """The parts of "nom,ff,ss"; InputError if there is none."""
+    found = [part.strip() for part in value.split(",") if part.strip()]
+    if not found:
+        raise InputError(f"{option}: expected one or more values with commas between; got {value!r}")
+    return found
+
+
+def numbers(option: str, value: str) -> list[float]:
+    """The numbers of "0,27,85"; InputError for what is none."""
+    try:
+        return [float(part) for part in texts(option, value)]
+    except ValueError:
+        raise InputError(f"{option}: expected numbers with commas between; got {value!r}") from None
+
+
 def cells(
     base: Options, corners: Sequence[str], temperatures_c: Sequence[float], vdds_v: Sequence[float], folder: str | Path
 ) -> list[Cell]:
@@ -81,8 +96,6 @@ def cells(
     for name, values in (("corners", corners), ("temperatures", temperatures_c), ("vdds", vdds_v)):
         if len(set(values)) != len(values):
             raise InputError(f"--{name}: expected each value once; got {', '.join(map(str, values))}")
-        if not values and name != "vdds":
-            raise InputError(f"--{name}: expected one or more values, with commas between; got none")
     supplies: Sequence[float | None] = vdds_v or (None,)
     return [
         Cell(replace(base, corner=c, temperature_c=float(t), vdd_v=v), path)
@@ -120,11 +133,3 @@ def _run(cell: Cell) -> Card:
     card.write(cell.file("card.h5"))
     write_bytes(cell.file("inputs.json"), (json.dumps(cell.inputs(), indent=2) + "\n").encode())
     return card
-
-
-def references(folder: str | Path) -> Iterator[tuple[Card, ReferenceSet]]:
-    """Every card of a sweep's folder with the set that it was made from, by file name."""
-    for path in sorted(Path(folder).glob("*.card.h5")):
-        beside = path.with_name(path.name.replace(".card.h5", ".reference.h5"))
-        if beside.exists():
-            yield Card.read(path), ReferenceSet.read(beside)

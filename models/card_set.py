@@ -135,11 +135,16 @@ def _the_one(name: str, value: object, known: Sequence[object], source: str) -> 
 
 def _between(cards: Sequence[Card], celsius: float, laws: Mapping[str, str], default_law: str) -> Card:
     first, nodes = cards[0], [_celsius(c) for c in cards]
-    for kind, names in (("parameters", [list(c.values()) for c in cards]), ("tables", [[t.name for t in c.tables] for c in cards])):
+    for kind, names in (
+        ("parameters", [list(c.values()) for c in cards]),
+        ("tables", [[t.name for t in c.tables] for c in cards]),
+    ):
         for card, found in zip(cards, names, strict=True):
             if odd := set(found) ^ set(names[0]):
                 raise InputError(f"{card.source}: {kind}: expected those of {first.source}; differing: {', '.join(sorted(odd))}")
-    parameters = [_parameter([c.parameter(p.name) for c in cards], nodes, celsius, laws.get(p.name, default_law)) for p in first.parameters]
+    parameters = [
+        _parameter([c.parameter(p.name) for c in cards], nodes, celsius, laws.get(p.name, default_law)) for p in first.parameters
+    ]
     tables = [_table([c.table(t.name) for c in cards], nodes, celsius, laws.get(t.name, default_law)) for t in first.tables]
     weights = np.abs(node_weights(default_law, nodes, celsius))
     one_fit = all(c.correlation_names == first.correlation_names for c in cards)

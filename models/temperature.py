@@ -72,7 +72,9 @@ def interpolate(law: str, nodes_c: Sequence[float], values: np.ndarray, temperat
     return np.tensordot(w, y, axes=1)
 
 
-def interpolated_error(law: str, nodes_c: Sequence[float], values: Sequence[float], errors: Sequence[float], temperature_c: float) -> float:
+def interpolated_error(
+    law: str, nodes_c: Sequence[float], values: Sequence[float], errors: Sequence[float], temperature_c: float
+) -> float:
     """Standard error of the interpolated value, from those of the nodes, taken as wholly correlated: an upper bound.
 
     Cards of a sweep are fitted to the same columns, so their errors are much alike. What the law itself is wrong by is
