@@ -43,6 +43,7 @@ class Simulation:
     technology: Annotated[str | None, _help("Transistor technology (default: freepdk45).")] = None
     corner: Annotated[str | None, _help("Process corner: nom, ff or ss in freepdk45 (default: nom).")] = None
     temperature: Annotated[float | None, _help("Temperature in degrees Celsius (default: 27).")] = None
+    vdd: Annotated[float | None, _help("Supply voltage in V (default: the technology's own).")] = None
     w_select: Annotated[
         float | None, _help("Drawn width of the select transistors in µm (default: the range 0.3 to 0.5).")
     ] = None
@@ -186,6 +187,109 @@ def noise(
     print(noise_table(find_card(card), rows=rows, jitter_s=jitter * 1e-12, lowest_hz=lowest))
 
 
+def sweep(
+    *,
+    corners: Annotated[str, _help("Corners with commas between: nom,ff,ss.")],
+    temperatures: Annotated[str, _help("Temperatures in degrees Celsius: 0,27,85 (below zero: --temperatures=-40,27).")],
+    vdds: Annotated[str | None, _help("Supply voltages in V (default: the technology's own).")] = None,
+    simulation: Simulation = Simulation(),
+    out: Annotated[Path, _help("Folder of the cards; finished ones with the same inputs are kept.")],
+) -> None:
+    """Calibrate a card for every corner, temperature and supply, and draw parameters and trimmed ADC over them.
+
+    Without --quick or --full each card gets the sweep's own effort, smaller than --quick. Interrupt it whenever you like.
+    """
+    from aimcard.models.errors import InputError
+
+    for name in ("corner", "temperature", "vdd"):
+        if name in simulation.given():
+            raise InputError(f"--{name}: a sweep takes several; expected --{name}s")
+    base = _options(simulation, effort="sweep")
+    from aimcard.calibrate.sweep import cells, numbers, texts
+    from aimcard.calibrate.sweep import sweep as run_sweep
+
+    supplies = [] if vdds is None else numbers("--vdds", vdds)
+    todo = cells(base, texts("--corners", corners), numbers("--temperatures", temperatures), supplies, out)
+    cards = run_sweep(todo, _say)
+    from aimcard.validation.sweep_report import write_report
+
+    print(write_report(cards, out, _say))
+
+
+@app.command
+def interpolate(
+    cards: Annotated[Path, _help("Folder of a sweep's cards.")],
+    *,
+    temperature: Annotated[float, _help("Temperature in degrees Celsius, within those of the cards.")],
+    corner: Annotated[str | None, _help("Corner (needed if the cards have several).")] = None,
+    vdd: Annotated[float | None, _help("Supply voltage in V (needed if the cards have several).")] = None,
+    out: Annotated[Path | None, _help("File of the card between the cards.")] = None,
+    held_out: Annotated[bool, _help("Leave the card at this temperature out, and judge the one in between beside it.")] = False,
+    laws: Annotated[bool, _help("With --held-out: compare the laws of interpolation too.")] = False,
+    json: Annotated[Path | None, _help("With --held-out: write the comparison to this file too.")] = None,
+) -> None:
+    """Make a card between the temperatures of a sweep's cards, of one corner; or judge such a card."""
+    from aimcard.models.card_set import CardSet
+    from aimcard.models.errors import InputError
+
+    target = None if out is None else _output("--out", out)
+    document = None if json is None else _output("--json", json)
+    if not held_out and (laws or json is not None):
+        raise InputError(f"{'--laws' if laws else '--json'}: expected --held-out with it; add that")
+    found = CardSet.read(cards)
+    if held_out:
+        from aimcard.validation.interpolation import hold_out
+        from aimcard.validation.sweep_report import reference_at
+
+        reference = reference_at(found, temperature, corner, vdd)
+        result = hold_out(found, temperature, reference, corner, vdd, compare_laws=laws)
+        card = result.interpolated
+        print(result)
+        if document is not None:
+            import json as text
+
+            _write_text(document, text.dumps(result.to_json(), indent=2) + "\n")
+    else:
+        card = found.at(temperature, corner, vdd)
+        print(card)
+    if target is not None:
+        card.write(target)
+        _say(f"card: {target}")
+
+
+@app.command
+def trim(
+    card: CardName,
+    *,
+    nominal: Annotated[str, _help("Card that the digital side knows.")] = "freepdk45_gated",
+    against: Annotated[Path | None, _help("Reference set of CARD: its simulated columns are trimmed too.")] = None,
+    full_scale: Annotated[float | None, _help("Line current in uA to which the ADCs are compared.")] = None,
+    json: Annotated[Path | None, _help("Write the figures to this file too.")] = None,
+    figure: Annotated[Path | None, _help("Draw the error over the current into this PNG file.")] = None,
+) -> None:
+    """What a card's ADC is off by if read as a nominal one, before and after a two-point digital trim."""
+    from aimcard.data.reference import ReferenceSet
+    from aimcard.data.shipped import find_card
+    from aimcard.validation.adc_trim import trim_figure, trim_report
+
+    document = None if json is None else _output("--json", json)
+    picture = None if figure is None else _output("--figure", figure)
+    model = find_card(card)
+    references = [None if against is None else ReferenceSet.read(against)]
+    limit = None if full_scale is None else full_scale * 1e-6
+    report = trim_report(find_card(nominal), [model], references, limit)
+    print(report)
+    if document is not None:
+        import json as text
+
+        _write_text(document, text.dumps(report.to_json(), indent=2) + "\n")
+    if picture is not None:
+        from aimcard.validation.style import save
+
+        save(trim_figure(report), picture)
+        _say(f"figure: {picture}")
+
+
 @app.command
 def show(card: CardName) -> None:
     """Print a card: parameters with errors, tables, validity domain, decisions, validation."""
@@ -247,7 +351,8 @@ def export(
         _say(f"not in the {to}: {part}")
 
 
-def _options(simulation: Simulation) -> "Options":
+def _options(simulation: Simulation, effort: str | None = None) -> "Options":
+    """``effort`` is taken where neither --quick nor --full is given."""
     from aimcard.calibrate.plan import Options
     from aimcard.models.checks import check_choice
     from aimcard.models.errors import InputError
@@ -259,8 +364,8 @@ def _options(simulation: Simulation) -> "Options":
         raise InputError("--quick, --full: expected one of them; got both")
     technology = get_technology(given.get("technology", Options.technology))
     check_choice("corner", given.get("corner", Options.corner), technology.corners)
-    names = {"temperature": "temperature_c", "w_select": "w_select_um"}
-    effort = "quick" if quick else "full" if full else Options.effort
+    names = {"temperature": "temperature_c", "vdd": "vdd_v", "w_select": "w_select_um"}
+    effort = "quick" if quick else "full" if full else effort or Options.effort
     return Options(effort=effort, **{names.get(key, key): value for key, value in given.items()})
 
 

@@ -37,8 +37,11 @@ from aimcard.models.pulse import EDGE_TABLES
 SEGMENTS = 64
 
 
-def calibrate(reference: ReferenceSet, progress: bool = True) -> Card:
+def calibrate(reference: ReferenceSet, progress: bool = True, apparent_weight: str | None = None) -> Card:
     """A card from a reference set; the same set gives the same card, number for number.
+
+    ``apparent_weight`` names the form of the cell's equation; None compares all forms on columns held out of the
+    comparison's fits. Cards that are to be interpolated need the same form.
 
     Reads records of role ``fit`` only: cell_dc, cell_pulse, edge and columns with an ideal clamp; for the
     read-out also readout_dc, oscillator and columns with clamp "ota". Raises FitError if a needed record is missing.
@@ -54,16 +57,16 @@ def calibrate(reference: ReferenceSet, progress: bool = True) -> Card:
     # Sums in another order are other numbers: one thread makes the card repeat on any machine.
     torch.set_num_threads(1)
     try:
-        return _calibrate(reference, progress)
+        return _calibrate(reference, progress, apparent_weight)
     finally:
         torch.set_num_threads(threads)
 
 
-def _calibrate(reference: ReferenceSet, progress: bool) -> Card:
+def _calibrate(reference: ReferenceSet, progress: bool, apparent_weight: str | None) -> Card:
     from aimcard.calibrate.steps import steps
 
     with steps(progress, 6) as step:
-        s = Stages(reference, Setting.of(reference, SEGMENTS))
+        s = Stages(reference, Setting.of(reference, SEGMENTS, apparent_weight or "rational"))
         step("single cells")
         run_cells(s)
         tables = readout_tables(reference)
@@ -81,9 +84,11 @@ def _calibrate(reference: ReferenceSet, progress: bool) -> Card:
             )
         step("lines with an ideal clamp")
         run_line(s, ideal)
-        step("variants of the apparent weight")
-        decision = compare_apparent_weights(s, reference, ideal)
-        s.setting = dataclasses.replace(s.setting, apparent_weight=decision.winner)
+        decisions: tuple[Decision, ...] = ()
+        if apparent_weight is None:
+            step("variants of the apparent weight")
+            decisions = (compare_apparent_weights(s, reference, ideal),)
+            s.setting = dataclasses.replace(s.setting, apparent_weight=decisions[0].winner)
         step("single cells and lines together")
         # Without the read-out's lines: the line's parameters would take over what the read-out's equations leave.
         s.fit("joint refinement", JOINT, joint_residual(s, ideal, None, None)[0])
@@ -102,7 +107,7 @@ def _calibrate(reference: ReferenceSet, progress: bool) -> Card:
                    for cells, e in cell_errors(s, seed)]  # fmt: skip
         if has_supplies(reference):
             errors.append(run_energy(s, seed))
-        return _card(s, errors, decision, tables if ota is not None else None, ideal, ota)
+        return _card(s, errors, decisions, tables if ota is not None else None, ideal, ota)
 
 
 def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns) -> Decision:
@@ -135,7 +140,7 @@ def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns)
 
 
 def _card(
-    s: Stages, errors: list[tuple[tuple[str, ...], Errors]], decision: Decision,
+    s: Stages, errors: list[tuple[tuple[str, ...], Errors]], decisions: tuple[Decision, ...],
     tables: dict[str, tuple[torch.Tensor, torch.Tensor]] | None, ideal: Columns, ota: Columns | None,
 ) -> Card:  # fmt: skip
     ref, meta = s.reference, s.reference.meta
@@ -171,13 +176,15 @@ def _card(
     line_a = max(float(r["current_a"].max()) for r in (ota_columns or fit_columns))
     if tables is not None:
         line_a = min(line_a, float(tables["adc"][0][-1]))
+    # A line whose pulses end recharges its cells: for a slot it may take a little current back.
+    line_lo_a = min(0.0, *(float(r["current_a"].min()) for r in fit_columns + judged))
     widths = [float(r.attrs["w_select_um"]) for r in fit_columns]
     places = [float(r.attrs["position"]) for r in fit_columns]
     scales = [float(r.attrs["wire_scale"]) for r in [*judged, *fit_columns]]
     celsius = float(meta["temperature_c"])
     domain = {
         "conductance_s": Interval(float(g.min()), float(g.max()), "S"),
-        "line_current_a": Interval(0.0, line_a, "A"),
+        "line_current_a": Interval(line_lo_a, line_a, "A"),
         "code": Interval(0, int(meta["code_max"]), "1"),
         "wire_scale": Interval(min(scales), max(scales), "1"),
         "temperature_c": Interval(celsius, celsius, "degC"),
@@ -187,7 +194,7 @@ def _card(
     keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "t_lsb_s", "code_max",
             "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bleed_a", "r_bit_ohm", "r_return_ohm")  # fmt: skip
     card_meta = {key: meta[key] for key in keys if key in meta} | {
-        "segments": SEGMENTS, "w_select_um": float(meta["w_ref_um"]), "apparent_weight": decision.winner,
+        "segments": SEGMENTS, "w_select_um": float(meta["w_ref_um"]), "apparent_weight": s.setting.apparent_weight,
         "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]), "n_phases": int(meta.get("counts_per_period", 1)),
         "mirror_ratio": float(meta.get("mirror_ratio", 1.0)),
     }  # fmt: skip
@@ -208,7 +215,7 @@ def _card(
             reference_hashes={"calibration": ref.content_hash},
         ),
         tables=_tables(s, tables),
-        decisions=(decision,),
+        decisions=decisions,
         correlation_names=names,
         # Cells and columns are resampled apart, so nothing is known across the groups.
         correlation=block_diag(*(e.correlation for _, e in errors if len(e.stderr))),

@@ -8,12 +8,14 @@ import joblib
 
 from aimcard.calibrate.columns import (
     DISTRIBUTIONS,
+    ROWS,
     Column,
     fit_columns,
     floor_columns,
     held_out_columns,
     saturated_column,
     supply_column,
+    thinned,
 )
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
@@ -23,7 +25,8 @@ from aimcard.netlists.technology import Technology, get_technology
 @dataclass(frozen=True)
 class Effort:
     """Sizes of a run: lines fitted per clamp, held-out columns and vectors, their input distributions per clamp,
-    wire scales beside 1, and how many vectors are run again with tighter settings."""
+    wire scales beside 1, and how many vectors are run again with tighter settings. A sweep of many cards thins its
+    columns: their first ``rows`` and ``lines``, and codes that are multiples of ``code_step``."""
 
     fit_ideal: int
     fit_ota: int
@@ -32,12 +35,16 @@ class Effort:
     distributions: dict[str, tuple[str, ...]]
     wire_scales: tuple[float, ...]
     floor_vectors: int
+    rows: int = ROWS
+    lines: int = 2
+    code_step: int = 1
 
 
 _ALL: dict[str, tuple[str, ...]] = {"ideal": DISTRIBUTIONS, "ota": DISTRIBUTIONS}
 #: All cells on saturates nothing at an ideal clamp, and the saturated column shows the read-out's end.
 _USUAL = _ALL | {"ota": ("gaussian", "uniform", "sparse")}
 EFFORTS = {
+    "sweep": Effort(5, 3, 1, 3, {"ideal": ("gaussian",), "ota": ("gaussian",)}, (), 0, rows=256, lines=1, code_step=3),
     "quick": Effort(5, 3, 1, 2, {"ideal": ("gaussian",), "ota": ("gaussian",)}, (), 0),
     "default": Effort(16, 8, 1, 4, _USUAL, (3.0, 10.0), 1),
     "full": Effort(32, 20, 2, 6, _ALL, (2.0, 3.0, 10.0), 3),
@@ -49,6 +56,7 @@ class Options:
     """What the user may choose. ``columns`` is the number of held-out columns; None takes the effort's.
 
     ``w_select_um`` calibrates for select transistors of one drawn width; None for the range 0.3 to 0.5 µm.
+    ``vdd_v`` is the supply of everything; None takes the technology's own.
     """
 
     technology: str = "freepdk45"
@@ -59,6 +67,7 @@ class Options:
     jobs: int | None = None
     seed: int = 1
     w_select_um: float | None = None
+    vdd_v: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("effort", self.effort, tuple(EFFORTS))
@@ -76,7 +85,9 @@ class Options:
 
     @property
     def pdk(self) -> Technology:
-        return get_technology(self.technology)
+        """The technology, at the supply asked for."""
+        technology = get_technology(self.technology)
+        return technology if self.vdd_v is None else technology.at_supply(self.vdd_v)
 
     @property
     def size(self) -> Effort:
@@ -107,18 +118,20 @@ def plan(options: Options) -> list[Column]:
         options.w_select_um,
     )
     out = fitted + held + (floor_columns(held, size.floor_vectors) if size.floor_vectors else [])
+    if options.effort == "sweep":
+        return [thinned(c, size.rows, size.lines, size.code_step) for c in out]
     return out if options.effort == "quick" else [*out, saturated_column(options.w_ref_um), supply_column(held)]
 
 
 def expected_cpu_s(column: Column) -> float:
     """CPU seconds of a column's decks, as measured on one core of a 2-core machine; its ring included."""
     distinct = len(set(column.codes[0].tolist()))
-    one = (0.5 + 0.09 * distinct) * (1.0 if column.clamp == "ideal" else 1.6)
+    one = column.codes.shape[1] / ROWS * (0.5 + 0.09 * distinct) * (1.0 if column.clamp == "ideal" else 1.6)
     return column.runs * (one * (2.0 if column.role == "floor" else 1.0) + (0.0 if column.clamp == "ideal" else 4.0))
 
 
 #: Seconds that fits, validation and figures take after the simulation.
-FIT_S = {"quick": 45.0, "default": 200.0, "full": 300.0}
+FIT_S = {"sweep": 30.0, "quick": 45.0, "default": 200.0, "full": 300.0}
 
 
 def estimate(options: Options) -> str:

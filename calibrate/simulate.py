@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, ROWS, Column
+from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, Column
 from aimcard.calibrate.plan import Options, plan
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.errors import SimulationError
@@ -71,7 +71,7 @@ def simulate(options: Options, cache_dir: str | Path | None = None, progress: bo
         "technology": technology.name, "corner": options.corner, "temperature_c": options.temperature_c,
         "vdd_v": technology.vdd_v, "v_read_v": bench.v_read_v, "t_lsb_s": any_pulses.t_lsb_s, "code_max": CODE_MAX,
         "mode": "conventional", "topology": "gated", "simulator": simulator_version(),
-        "guard_slots": any_pulses.guard, "edge_delay_s": any_pulses.delay_s, "rows": ROWS,
+        "guard_slots": any_pulses.guard, "edge_delay_s": any_pulses.delay_s, "rows": options.size.rows,
         "w_ref_um": options.w_ref_um, "w_min_um": options.w_range_um[0], "r_bit_ohm": Wire().r_bit_ohm,
         "r_return_ohm": Wire().r_return_ohm, "c_bit_f": Wire().c_bit_f, "c_return_f": Wire().c_return_f,
         "mirror_ratio": float(bench.readout.mirror_ratio), "counts_per_period": COUNTS_PER_PERIOD,

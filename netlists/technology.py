@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from aimcard.models.errors import InputError, TechnologyError
+
+#: Supplies that may be asked for, as shares of the technology's own.
+SUPPLY_RANGE = (0.8, 1.1)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,18 @@ class Technology:
             raise InputError(
                 f"temperature: the models of {self.name} hold from {lo:g} to {hi:g} °C; got {temperature_c:g}"
             )
+
+    def at_supply(self, vdd_v: float) -> Technology:
+        """The same process at another supply [V]: word lines, driver, read-out and ring all take it from here.
+
+        Raises InputError outside SUPPLY_RANGE of the technology's own.
+        """
+        lo, hi = (share * self.vdd_v for share in SUPPLY_RANGE)
+        if not lo - 1e-9 <= vdd_v <= hi + 1e-9:
+            raise InputError(
+                f"vdd: {self.name} is simulated from {lo:g} to {hi:g} V ({self.vdd_v:g} V is nominal); got {vdd_v:g}"
+            )
+        return replace(self, vdd_v=float(vdd_v))
 
     def mosfet(
         self,

@@ -130,6 +130,9 @@ def test_help_loads_nothing_heavy():
         ),
         (["calibrate", "--temperature", "200"], "from -40 to 125 °C; got 200"),
         (["calibrate", "--temperature", "nan"], "from -40 to 125 °C; got nan"),
+        (["calibrate", "--vdd", "0.5"], "vdd: freepdk45 is simulated from 0.8 to 1.1 V (1 V is nominal); got 0.5"),
+        (["calibrate", "--vdd", "nan"], "from 0.8 to 1.1 V (1 V is nominal); got nan"),
+        (["simulate", "--out", "set.h5", "--vdd", "1.2"], "from 0.8 to 1.1 V (1 V is nominal); got 1.2"),
         (["calibrate", "--columns", "0"], "columns: expected 1 or more; got 0"),
         (["calibrate", "--jobs", "-2"], "jobs: expected 1 or more; got -2"),
         (["calibrate", "--seed", "-1"], "seed: expected 0 or more; got -1"),
@@ -154,7 +157,7 @@ def test_calibration_needs_records_to_fit(folder, refused):
 def test_no_reference_set_ships_for_this_card(folder, card_of, refused):
     changed = card_of()
     attrs.evolve(changed, meta=changed.meta | {"technology": "my28nm"}).write("mine.h5")
-    assert "no reference set for my28nm, nom, 27.0, gated, conventional ships" in refused(
+    assert "no reference set for my28nm, nom, 27.0, 1.0, gated, conventional ships" in refused(
         "validate", "mine.h5"
     )
 
