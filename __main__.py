@@ -311,7 +311,6 @@ def energy(
 
     from aimcard.data.reference import ReferenceSet
     from aimcard.data.shipped import find_card
-    from aimcard.models.card_text import rows_of_text
     from aimcard.models.checks import check_positive
     from aimcard.validation.energy import energy_study, energy_table, supply_errors
 
@@ -321,9 +320,10 @@ def energy(
     study = energy_study(model, columns=columns)
     print(energy_table([study]))
     errors = [] if against is None else supply_errors(model, ReferenceSet.read(against))
-    if errors:
-        cells = [(name, part, f"{median:.2%}", f"{worst:.2%}") for name, part, median, worst in errors]
-        print("\n".join(rows_of_text([("record", "part", "median error", "worst"), *cells])))
+    for part in dict.fromkeys(part for _, part, *_ in errors):
+        found = [(median, worst) for _, name, median, worst in errors if name == part]
+        print(f"{part}: {len(found)} recorded columns, median error {sorted(m for m, _ in found)[len(found) // 2]:.2%}, "
+              f"worst {max(w for _, w in found):.2%}")  # fmt: skip
     if target is not None:
         keys = ("record", "part", "median_error", "worst_error")
         rows = [dict(zip(keys, row, strict=True)) for row in errors]
