@@ -46,6 +46,9 @@ class Simulation:
     w_select: Annotated[
         float | None, _help("Drawn width of the select transistors in µm (default: the range 0.3 to 0.5).")
     ] = None
+    mode: Annotated[
+        str | None, _help("PWM mode: conventional, split, bitwise, ...; `aimcard modes` lists them (default: conventional).")
+    ] = None
     columns: Annotated[int | None, _help("How many held-out columns judge the card.")] = None
     jobs: Annotated[int | None, _help("ngspice processes at a time (default: all cores).")] = None
     seed: Annotated[int | None, _help("Seed of conductances and codes (default: 1).")] = None
@@ -128,6 +131,28 @@ def validate(
     if figures is not None:
         draw(model, reference, result, figures, _say)
     print(result)
+
+
+@app.command
+def modes(
+    card: Annotated[str | None, _help("File or name of a model card (default: list the modes only).")] = None,
+    *,
+    against: Annotated[
+        tuple[Path, ...], _help("Reference sets in the modes, from `python -m aimcard.calibrate.mode_sets`.")
+    ] = (),
+    mode: Annotated[tuple[str, ...], _help("Only these modes (default: all).")] = (),
+    vectors: Annotated[int, _help("Input vectors for the counts' error.")] = 48,
+) -> None:
+    """List the PWM modes; with a card, compare predicted and simulated lines, and the counts with the ideal product."""
+    from aimcard.validation.modes import compare_modes, list_modes
+
+    if card is None:
+        print(list_modes())
+        return
+    from aimcard.data.reference import ReferenceSet
+    from aimcard.data.shipped import find_card
+
+    print(compare_modes(find_card(card), [ReferenceSet.read(path) for path in against], mode, vectors))
 
 
 @app.command

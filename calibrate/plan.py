@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import joblib
 
 from aimcard.calibrate.columns import (
+    CODE_MAX,
     DISTRIBUTIONS,
     Column,
     fit_columns,
@@ -16,6 +17,7 @@ from aimcard.calibrate.columns import (
 )
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
+from aimcard.models.modes import get_mode
 from aimcard.netlists.technology import Technology, get_technology
 
 
@@ -46,6 +48,7 @@ class Options:
     """What the user may choose. ``columns`` is the number of held-out columns; None takes the effort's.
 
     ``w_select_um`` calibrates for select transistors of one drawn width; None for the range 0.3 to 0.5 µm.
+    ``mode``: the PWM mode that all columns are driven in, a name of ``models/modes.py``.
     """
 
     technology: str = "freepdk45"
@@ -56,9 +59,11 @@ class Options:
     jobs: int | None = None
     seed: int = 1
     w_select_um: float | None = None
+    mode: str = "conventional"
 
     def __post_init__(self) -> None:
         check_choice("effort", self.effort, tuple(EFFORTS))
+        get_mode(self.mode, CODE_MAX)
         technology = self.pdk
         technology.library(self.corner)
         technology.check_temperature(self.temperature_c)

@@ -49,6 +49,8 @@ def _integral(p: AdcParameters, current_a: Tensor, t_lsb_s: float, hold_s: float
 #: reset: the ring is held for a moment and starts each phase alike, so the fraction is lost. carry: it runs on while
 #: the counter's gate closes and opens, so the fraction is counted in the next phase, with that one's weight.
 PHASE_RULES = ("reset", "carry")
+#: How long before a phase's end the ring is held under "reset", if nothing else is said [s].
+HOLD_S = 0.5e-9
 
 
 def phase_counts(p: AdcParameters, current_a: Tensor, t_lsb_s: float, windows: tuple[tuple[int, int], ...], rule: str,

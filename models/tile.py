@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.models.adc import PHASE_RULES, AdcParameters, phase_counts, truncated
+from aimcard.models.adc import HOLD_S, PHASE_RULES, AdcParameters, phase_counts, truncated
 from aimcard.models.card import Card
 from aimcard.models.cell import APPARENT_WEIGHTS, CellParameters
 from aimcard.models.checks import check_choice, check_codes, check_conductances
@@ -184,7 +184,7 @@ class TileModel:
         self.mode = get_mode(str(meta["mode"]), self.code_max)
         self.slots = self.mode.window_slots(self.guard_slots)
         self.phase_rule = str(meta.get("phase_rule", PHASE_RULES[0]))
-        self.hold_s = float(meta.get("hold_s", 0.0))
+        self.hold_s = float(meta.get("hold_s", HOLD_S))
         self.w_ref_um = float(meta["w_ref_um"])
         self.values = card.values()
         self.tables = {t.name: (torch.tensor(t.x), torch.tensor(t.y)) for t in card.tables}

@@ -7,6 +7,7 @@ i(v<prefix>reg).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +26,12 @@ RING_OPTIONS = "reltol=1e-4 chgtol=1e-17"
 RING_STEP_S = 2e-12
 
 
-def _mirror_and_ring(technology: Technology, design: ReadoutDesign, name: str, release_s: float) -> Circuit:
+def _mirror_and_ring(
+    technology: Technology, design: ReadoutDesign, name: str, release_s: float, holds: Sequence[tuple[float, float]] = ()
+) -> Circuit:
     circuit = Circuit(name)
     circuit.V("dd", "vdd", "0", technology.vdd_v)
-    add_run(circuit, technology, release_s)
+    add_run(circuit, technology, release_s, holds)
     add_mirror(circuit, technology, design, mirror_gate="mirrorgate", out="oscbias")
     add_oscillator(circuit, technology, design, bias="oscbias", run="run")
     return circuit
@@ -114,8 +117,9 @@ def oscillator_drive_deck(
     temperature_c: float = 27.0,
     options: str = RING_OPTIONS,
     step_s: float = RING_STEP_S,
+    holds: Sequence[tuple[float, float]] = (),
 ) -> Deck:
-    """Mirror and ring under a recorded regulator current, released at ``release_s``.
+    """Mirror and ring under a recorded regulator current, released at ``release_s`` and held in each of ``holds`` [s].
 
     time_s, current_a: shape (points,), piecewise linear between them; the run ends with the last.
 
@@ -127,7 +131,7 @@ def oscillator_drive_deck(
             f"time_s, current_a: expected two or more increasing times and as many currents; "
             f"got shapes {time.shape} and {current.shape}"
         )
-    circuit = _mirror_and_ring(technology, design, "oscillator drive", release_s)
+    circuit = _mirror_and_ring(technology, design, "oscillator drive", release_s, holds)
     points = "\n+ ".join(f"{t:.12g} {i:.9g}" for t, i in zip(time, current, strict=True))
     circuit.raw_spice += f"Ireg mirrorgate 0 PWL({points})\n"
     return make_deck(
