@@ -227,9 +227,7 @@ def test_a_small_column_in_ngspice(name, tmp_path):
     """The shipped card, fitted in conventional mode on 512 rows, predicts a simulated line in another mode."""
     g, x = draw(9)
     pulses = Pulses(code_max=CODE_MAX, guard=GUARD, mode=name)
-    deck = column_deck(
-        BENCH, name, conductance_s=g, codes=x, cell=CellDesign(0.5), wire=Wire(), pulses=pulses, clamp="ideal"
-    )
+    deck = column_deck(BENCH, name, conductance_s=g, codes=x, cell=CellDesign(0.5), wire=Wire(), pulses=pulses, clamp="ideal")
     truth = simulated_slots(run(deck, cache=tmp_path), pulses)["current_a"]
     card = TileModel.read(shipped_card("freepdk45_gated"))
     # 100 ps ramps, 150 ps after the slot's boundary: crossings half-way, 80 ps from 10 to 90 %.
