@@ -77,7 +77,7 @@ def _calibrate(reference: ReferenceSet, progress: bool, apparent_weight: str | N
                 f"{reference.source}: expected columns with clamp 'ideal' and role 'fit'; there are none; "
                 "simulate or measure some, see docs/reference-set.md"
             )
-        if ota is not None and (tables is None or ota.phase_count is None):
+        if ota is not None and (tables is None or ota.phase_counts is None):
             raise FitError(
                 f"{reference.source}: columns with clamp 'ota' need records readout_dc and oscillator, and phase_count; "
                 "add these, or leave the columns out"
@@ -192,7 +192,8 @@ def _card(
         "position": Interval(min(places), max(places), "1"),
     }
     keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "t_lsb_s", "code_max",
-            "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bleed_a", "r_bit_ohm", "r_return_ohm")  # fmt: skip
+            "rows", "guard_slots", "phase_rule", "hold_s", "edge_delay_s", "w_ref_um", "bleed_a", "r_bit_ohm",
+            "r_return_ohm")  # fmt: skip
     card_meta = {key: meta[key] for key in keys if key in meta} | {
         "segments": SEGMENTS, "w_select_um": float(meta["w_ref_um"]), "apparent_weight": s.setting.apparent_weight,
         "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]), "n_phases": int(meta.get("counts_per_period", 1)),

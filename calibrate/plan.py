@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import joblib
 
 from aimcard.calibrate.columns import (
+    CODE_MAX,
     DISTRIBUTIONS,
     ROWS,
     Column,
@@ -19,6 +20,7 @@ from aimcard.calibrate.columns import (
 )
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
+from aimcard.models.modes import get_mode
 from aimcard.netlists.technology import Technology, get_technology
 
 
@@ -57,6 +59,7 @@ class Options:
 
     ``w_select_um`` calibrates for select transistors of one drawn width; None for the range 0.3 to 0.5 µm.
     ``vdd_v`` is the supply of everything; None takes the technology's own.
+    ``mode``: the PWM mode that all columns are driven in, a name of ``models/modes.py``.
     """
 
     technology: str = "freepdk45"
@@ -68,9 +71,11 @@ class Options:
     seed: int = 1
     w_select_um: float | None = None
     vdd_v: float | None = None
+    mode: str = "conventional"
 
     def __post_init__(self) -> None:
         check_choice("effort", self.effort, tuple(EFFORTS))
+        get_mode(self.mode, CODE_MAX)
         technology = self.pdk
         technology.library(self.corner)
         technology.check_temperature(self.temperature_c)

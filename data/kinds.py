@@ -83,6 +83,16 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
         "vdd_charge_c": _spec(
             "vectors lines", "C", "charge that regulator and mirror take from V_DD over the window", required=False
         ),
+        "phase_counts": _spec(
+            "vectors lines phases", "1", "phase gained in each PWM phase, unweighted", required=False
+        ),
+        "counts": _spec("vectors lines phases", "1", "count of each PWM phase", kind="i", required=False),
+        "free_phase_counts": _spec(
+            "vectors lines phases", "1", "the same of an oscillator that runs on between phases", required=False
+        ),
+        "free_counts": _spec(
+            "vectors lines phases", "1", "its counts, the gate closing and opening", kind="i", required=False
+        ),
         "waveform_time_s": _spec("t", "s", "time of the waveforms", required=False, increasing=True),
         "waveform_a": _spec("lines t", "A", "line current of one vector", required=False, single=True),
         "mirror_waveform_a": _spec(

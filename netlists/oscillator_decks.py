@@ -7,6 +7,7 @@ i(v<prefix>reg).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,11 +28,13 @@ RING_STEP_S = 2e-12
 RELEASE_AT_S = 0.1e-9
 
 
-def mirror_and_ring(technology: Technology, design: ReadoutDesign, name: str, release_s: float) -> Circuit:
-    """Mirror and ring from node mirrorgate on, the ring released at ``release_s``."""
+def mirror_and_ring(
+    technology: Technology, design: ReadoutDesign, name: str, release_s: float, holds: Sequence[tuple[float, float]] = ()
+) -> Circuit:
+    """Mirror and ring from node mirrorgate on, the ring released at ``release_s`` and held between ``holds``."""
     circuit = Circuit(name)
     circuit.V("dd", "vdd", "0", technology.vdd_v)
-    add_run(circuit, technology, release_s)
+    add_run(circuit, technology, release_s, holds)
     add_mirror(circuit, technology, design, mirror_gate="mirrorgate", out="oscbias")
     add_oscillator(circuit, technology, design, bias="oscbias", run="run")
     return circuit
@@ -116,8 +119,9 @@ def oscillator_drive_deck(
     temperature_c: float = 27.0,
     options: str = RING_OPTIONS,
     step_s: float = RING_STEP_S,
+    holds: Sequence[tuple[float, float]] = (),
 ) -> Deck:
-    """Mirror and ring under a recorded regulator current, released at ``release_s``.
+    """Mirror and ring under a recorded regulator current, released at ``release_s`` and held in each of ``holds`` [s].
 
     time_s, current_a: shape (points,), piecewise linear between them; the run ends with the last.
 
@@ -129,7 +133,7 @@ def oscillator_drive_deck(
             f"time_s, current_a: expected two or more increasing times and as many currents; "
             f"got shapes {time.shape} and {current.shape}"
         )
-    circuit = mirror_and_ring(technology, design, "oscillator drive", release_s)
+    circuit = mirror_and_ring(technology, design, "oscillator drive", release_s, holds)
     points = "\n+ ".join(f"{t:.12g} {i:.9g}" for t, i in zip(time, current, strict=True))
     circuit.raw_spice += f"Ireg mirrorgate 0 PWL({points})\n"
     return make_deck(

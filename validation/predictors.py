@@ -22,6 +22,7 @@ import torch
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.errors import ReferenceSetError
 from aimcard.models.lut import lookup
+from aimcard.models.modes import Mode, get_mode
 from aimcard.models.tile import TileModel, ideal_charge, ideal_current
 from aimcard.validation.scores import affine, affine_fit, later_slots, pair_difference
 
@@ -77,10 +78,11 @@ def compare(record: Record, model: TileModel, reference: ReferenceSet) -> dict[s
     Raises ReferenceSetError if the record does not fit the card's window or wire, or its floor does not fit
     it.
     """
-    check_record(record, model)
-    truth = truth_of(record)
-    predicted = model_of(record, model)
-    ideal = ideal_of(record, model)
+    mode = get_mode(str(reference.meta["mode"]), model.code_max)
+    check_record(record, model, mode)
+    truth = truth_of(record, mode, model.guard_slots)
+    predicted = model_of(record, model, mode)
+    ideal = ideal_of(record, model, mode)
     floors = floor_of(record, reference)
     found = {}
     for name in QUANTITIES:
@@ -90,9 +92,18 @@ def compare(record: Record, model: TileModel, reference: ReferenceSet) -> dict[s
     return found
 
 
-def truth_of(record: Record) -> Values:
-    """The record's quantities; a charge is the exact sum of its slot means times the slots' lengths."""
-    length_s = np.diff(record["slot_edge_s"])
+def slot_weights_s(slot_edge_s: np.ndarray, mode: Mode | None, guard: int) -> np.ndarray:
+    """Each slot's length times the weight of its PWM phase [s], (slots,): what a charge is summed with."""
+    length_s = np.diff(slot_edge_s)
+    if mode is None or len(mode.phases) == 1:
+        return length_s
+    weight = [np.full(b - a, p.weight) for p, (a, b) in zip(mode.phases, mode.windows(guard), strict=True)]
+    return length_s * np.concatenate(weight)
+
+
+def truth_of(record: Record, mode: Mode | None = None, guard: int = 0) -> Values:
+    """The record's quantities; a charge is the exact sum of its slot means times the slots' lengths and weights."""
+    length_s = slot_weights_s(record["slot_edge_s"], mode, guard)
     line = record["current_a"]
     if "mirror_a" not in record:
         found = {"current": line, "charge": line @ length_s}
@@ -109,14 +120,14 @@ def truth_of(record: Record) -> Values:
     return found
 
 
-def model_of(record: Record, model: TileModel) -> Values:
+def model_of(record: Record, model: TileModel, mode: Mode) -> Values:
     """What the card's model says of the record's conductances and codes."""
     a = record.attrs
     response = model.respond(
         record["conductance_s"], record["codes"], clamp=str(a["clamp"]), wire_scale=float(a["wire_scale"]),
-        w_select_um=float(a["w_select_um"]), position=float(a["position"]),
+        w_select_um=float(a["w_select_um"]), position=float(a["position"]), mode=mode,
     )  # fmt: skip
-    length_s = np.diff(response.slot_edge_s)
+    length_s = slot_weights_s(response.slot_edge_s, mode, model.guard_slots)
     line = {"current": response.current_a, "charge": response.charge_c}
     if response.mirror_a is None or response.phase_count is None:
         return line
@@ -133,15 +144,15 @@ def model_of(record: Record, model: TileModel) -> Values:
     }
 
 
-def ideal_of(record: Record, model: TileModel) -> Values:
+def ideal_of(record: Record, model: TileModel, mode: Mode) -> Values:
     """The ideal MAC in each quantity's unit."""
     g, codes, edge_s = record["conductance_s"], record["codes"], record["slot_edge_s"]
-    current = ideal_current(g, codes, model.v_read_v, len(edge_s) - 1)
+    current = ideal_current(g, codes, model.v_read_v, len(edge_s) - 1, mode, model.guard_slots)
     charge = ideal_charge(g, codes, model.v_read_v, model.t_lsb_s)
     line = {"current": current, "charge": charge}
     if record.attrs["clamp"] == "ideal":
         return line
-    window_s = float(edge_s[-1] - edge_s[0])
+    window_s = float(slot_weights_s(edge_s, mode, model.guard_slots).sum())
     nominal = nominal_readout(model, float(current.mean()))
     seen = line
     if "mirror_a" in record:
@@ -194,7 +205,9 @@ def floor_of(record: Record, reference: ReferenceSet) -> dict[str, tuple[np.ndar
             f"got another one at [{rows.index(None)}]"
         )
     vectors = np.array(rows, dtype=np.int64)
-    return {name: (values, vectors) for name, values in truth_of(run).items()}
+    mode = get_mode(str(reference.meta["mode"]), int(reference.meta["code_max"]))
+    found = truth_of(run, mode, int(reference.meta.get("guard_slots", 0)))
+    return {name: (values, vectors) for name, values in found.items()}
 
 
 def gaussian_twin(record: Record, records: Mapping[str, Record]) -> Record | None:
@@ -213,14 +226,15 @@ def gaussian_twin(record: Record, records: Mapping[str, Record]) -> Record | Non
     return None
 
 
-def check_record(record: Record, model: TileModel) -> None:
+def check_record(record: Record, model: TileModel, mode: Mode) -> None:
     """Raises ReferenceSetError if the record's slots or wire are not the card's."""
     where = f"records/{record.name}"
-    edges = np.arange(model.slots + 1) * model.t_lsb_s
+    slots = mode.window_slots(model.guard_slots)
+    edges = np.arange(slots + 1) * model.t_lsb_s
     got = record["slot_edge_s"]
     if got.shape != edges.shape or not np.allclose(got, edges, rtol=0, atol=1e-3 * model.t_lsb_s):
         raise ReferenceSetError(
-            f"{where}/slot_edge_s: expected the card's {model.slots} slots of {model.t_lsb_s:g} s from 0, "
+            f"{where}/slot_edge_s: expected the card's {slots} slots of {model.t_lsb_s:g} s from 0, "
             f"got {len(got) - 1} from {got[0]:g} to {got[-1]:g} s"
         )
     for key in ("r_bit_ohm", "r_return_ohm"):
