@@ -57,7 +57,7 @@ def energy_table(studies: list[EnergyStudy]) -> str:
 
 
 def energy_study(
-    card: Card, mode: str | Mode | None = None, *, pairs: int = 8, vectors: int = 8, columns: int = 512, seed: int = 1
+    card: Card, mode: str | Mode | None = None, *, pairs: int = 4, vectors: int = 4, columns: int = 512, seed: int = 1
 ) -> EnergyStudy:
     """Energy of a product of normal weights (clipped at three sigma) and normal inputs, σ a third of full scale.
 
