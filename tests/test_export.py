@@ -7,6 +7,7 @@ import io
 import math
 import re
 import subprocess
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -200,6 +201,15 @@ def test_what_a_target_cannot_be_is_said(card, meta, to, message):
 def test_an_unknown_form_lists_the_choices():
     with pytest.raises(InputError, match="json, csv, spice, aihwkit; got 'cvs' \\(did you mean 'csv'"):
         check_choice("--to", "cvs", exporters())
+
+
+def test_the_pages_example_of_a_deck_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "exports.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "spice_deck" in block)
+    exec(compile(code, "exports.md", "exec"), {})
+    deck = (tmp_path / "column.cir").read_text()
+    assert len(re.findall(r"^Xrow\d+ .* scale=2$", deck, re.MULTILINE)) == 64
 
 
 def test_the_command_line_shows_the_choices(capsys):
