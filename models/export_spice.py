@@ -23,7 +23,7 @@ from aimcard.models.spice_readout import TABLE_ERROR, clamp_library, readout_lib
 from aimcard.models.tile import TileModel, needed_parameters
 
 #: The step control must see charges of 1e-16 C: ngspice's default ignores a transistor's.
-OPTIONS = "reltol=1e-5 chgtol=1e-16"
+OPTIONS = "reltol=1e-4 chgtol=1e-16"
 #: Time before the window, in which the circuit rests in its operating point [s].
 LEAD_S = 1e-9
 #: Rows of the example: conductances [S] and codes as shares of the largest code.

@@ -112,7 +112,7 @@ def check_readout(waves: Waveforms, response: Response) -> None:
     assert np.abs(mirror - response.mirror_a[0, 0]).max() < 5e-3 * response.mirror_a.max()
     assert current.sum() == pytest.approx(response.current_a.sum(), rel=2e-4)
     assert mirror.sum() == pytest.approx(response.mirror_a.sum(), rel=2e-4)
-    assert waves["v(phase)"][-1] == pytest.approx(response.phase_count[0, 0], abs=0.02)
+    assert waves["v(phase)"][-1] == pytest.approx(response.phase_count[0, 0], abs=0.05)
 
 
 @pytest.mark.filterwarnings("ignore::aimcard.models.errors.OutsideDomainWarning")
@@ -149,7 +149,7 @@ def test_the_example_in_the_export_runs_as_its_first_lines_say(card, tmp_path):
     response = TileModel(card).respond(g, x)
     assert response.phase_count is not None
     assert numbers["charge"] == pytest.approx(response.charge_c[0, 0], rel=3e-4)
-    assert numbers["counts"] == pytest.approx(response.phase_count[0, 0], abs=0.02)
+    assert numbers["counts"] == pytest.approx(response.phase_count[0, 0], abs=0.05)
 
 
 def test_table_points_follow_the_smooth_table(card):
