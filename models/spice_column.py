@@ -77,13 +77,13 @@ Bgate 0 back I=v(on)*gate*exp(-v(back)/aim_v_gate_source_v)
 Cx x 0 1p
 Rx x 0 1e15
 Bx 0 x I=1p*(20*max(v(edge), 0)*(1 - v(x)) - (1 - v(on))*v(x)/tau)
-* v(slope)'s branch measures the bit line's slope, by which an idle cell and the wire take charge.
+* v(slope)'s branch measures the bit line's slope, by which the wire takes charge, and an idle cell until it begins to conduct.
 Cslope bit slope {probe}
 Vslope slope 0 0
 Bq 0 q I=(1 - v(on))*v(x)/tau*(q0 + qbit*(v(bit) - aim_v_read_v) + qback*v(back))
 + + max(v(edge), 0)*(aim_q_rise_c + v(back)*(push - tr*ga*v(bit,back)))
 + + max(-v(edge), 0)*(v(back)*(pull - tf*ga*v(bit,back)) + aim_t_fall_per_s*gp*ga*v(bit,back))
-+ + (aim_c_bit_f + aim_c_idle_f*cap_w*(1 - v(on)))/{probe}*i(Vslope)
++ + (aim_c_bit_f + aim_c_idle_f*cap_w*max(1 - 50*v(on), 0))/{probe}*i(Vslope)
 .ends aim_row
 """
 
