@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
 import torch
 
+from aimcard.__main__ import main
 from aimcard.calibrate.chips import population_line, simulate_lines
 from aimcard.calibrate.mismatch import (
     REFERENCE_A,
@@ -17,7 +19,7 @@ from aimcard.calibrate.mismatch import (
 )
 from aimcard.calibrate.statistics import Population, estimate
 from aimcard.data import shipped_card
-from aimcard.models.card import Card
+from aimcard.models.card import Card, Table
 from aimcard.models.chip import ChipModel
 from aimcard.models.errors import InputError
 from aimcard.models.mismatch import READOUT_NAMES, Chip, leak_factor, on_factor
@@ -40,10 +42,10 @@ def test_options_are_checked_and_the_estimate_counts():
 
 
 def test_a_readout_alone_is_reduced_to_its_numbers(tmp_path):
-    """Two chips and the nominal read-out: the departures reproduce the curves they were taken from."""
-    p = simulate_readouts(BENCH, (1, 2), jobs=1, cache_dir=tmp_path, progress=False)
+    """A chip and the nominal read-out: the departures reproduce the curves they were taken from."""
+    p = simulate_readouts(BENCH, (1,), jobs=1, cache_dir=tmp_path, progress=False)
     numbers, left = readout_numbers(p)
-    assert numbers.shape == (2, len(READOUT_NAMES))
+    assert numbers.shape == (1, len(READOUT_NAMES))
     assert left["clamp"] < 10e-6
     assert left["mirror"] < 1e-3
     assert left["rate"] < 3e-3
@@ -52,6 +54,34 @@ def test_a_readout_alone_is_reduced_to_its_numbers(tmp_path):
     assert numbers[:, 0] == pytest.approx(p.clamp_v[1:, at] - p.clamp_v[0, at], abs=20e-6)
     with pytest.raises(InputError, match="more than 13"):
         readout_spread(p)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("statistics", "freepdk45_gated", "--out", "s.h5", "--chips", "3"), "chips: expected 14 or more"),
+        (("statistics", "freepdk45_gated", "--out", "s.h5", "--columns", "2"), "columns: expected 0, or 8 or more"),
+        (("statistics", "freepdk45_gated", "--out", "s.h5", "--a-vt", "-1"), "a_vt_v_um: expected a finite number"),
+        (("statistics", "freepdk45_gated", "--out", "s.h5", "--json", "j.json"), "--json: expected --columns 8 or more"),
+        (("statistics", "bare.h5", "--out", "s.h5"), "statistics need a card with a read-out"),
+        (("noise", "freepdk45_gated"), "run: aimcard statistics"),
+        (("noise", "noisy.h5", "--rows", "0"), "rows: expected 1 or more"),
+        (("noise", "noisy.h5", "--jitter", "-1"), "jitter_s: expected"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, said, card_of, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    card_of(readout=False).write("bare.h5")
+    line_a = np.array([0.0, 1e-4])
+    kinds = (("white", "1/Hz"), ("flicker", "1"))
+    tables = [Table(f"noise_mirror_{k}", line_a, line_a, "A", unit, "line current", k) for k, unit in kinds]
+    sound = card_of()
+    attrs.evolve(sound, tables=(*sound.tables, *tables)).write("noisy.h5")
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert said in err
 
 
 @pytest.mark.slow  # nine rings of 127 ns: two minutes
