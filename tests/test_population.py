@@ -106,3 +106,42 @@ def test_a_chips_own_numbers_predict_its_lines(tmp_path):
         error = predicted[:, 0] - nominal[:, 0] - moved
         print(seed, "moved", moved.round(2), "model's error", error.round(2))
         assert np.abs(error).max() < 0.01 * np.abs(spice.phase_count[k + 1]).max()
+
+
+@pytest.mark.slow  # 61 read-outs and 610 rings, the same that `aimcard statistics` runs, from its cache: else four minutes
+def test_the_numbers_follow_the_thresholds_that_theory_names():
+    seeds = range(1, 61)
+    readouts = simulate_readouts(BENCH, seeds, jobs=1, progress=False)
+    numbers, d = readout_numbers(readouts)[0], BENCH.readout
+
+    def shift(name: str, w_um: float, l_um: float, m: int = 1) -> np.ndarray:
+        return np.array([mismatched(TECH, s).threshold_shift_v(name, w_um, l_um, m) for s in seeds])
+
+    def regress(of: np.ndarray, thresholds: dict[str, np.ndarray]) -> tuple[dict[str, float], float]:
+        basis = np.stack([*thresholds.values(), np.ones(len(seeds))], axis=1)
+        found, left, *_ = np.linalg.lstsq(basis, of, rcond=None)
+        share = 1 - left[0] / np.sum((of - of.mean()) ** 2)
+        print({n: round(float(v), 3) for n, v in zip(thresholds, found, strict=False)}, "explained", round(share, 5))
+        return dict(zip(thresholds, map(float, found), strict=False)), float(share)
+
+    pair = {n: shift(n, d.pair_w_um, d.pair_l_um) for n in ("pairref", "pairsense")}
+    load = {n: shift(n, d.load_w_um, d.load_l_um) for n in ("loadref", "loadout")}
+    volts, share = regress(numbers[:, 0], pair | load)
+    assert share > 0.99
+    # A pair's two thresholds act alike and oppositely, one to one; so do the load's, by the ratio of transconductances.
+    assert volts["pairsense"] == pytest.approx(1, abs=0.1)
+    assert volts["pairref"] == pytest.approx(-volts["pairsense"], rel=0.05)
+    assert volts["loadout"] == pytest.approx(-volts["loadref"], rel=0.1)
+
+    length = d.starve_l_um
+    ring = {
+        "oscbiasn": shift("oscbiasn", d.bias_n_w_um, length),
+        "oscbranch": shift("oscbranch", d.bias_n_w_um, length),
+        "oscbiasp": shift("oscbiasp", d.bias_p_w_um, length),
+        "mirror": shift("mirror", d.mirror_unit_w_um, d.mirror_l_um, d.mirror_ratio),
+        "mirrorout": shift("mirrorout", d.mirror_unit_w_um, d.mirror_l_um),
+        "starving N": np.mean([shift(f"oscsn{k}", d.starve_n_w_um, length) for k in range(5)], axis=0),
+        "starving P": np.mean([shift(f"oscsp{k}", d.starve_p_w_um, length) for k in range(5)], axis=0),
+    }
+    _, share = regress(numbers[:, list(READOUT_NAMES).index("rate_0")], ring)
+    assert share > 0.98
