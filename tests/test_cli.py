@@ -23,7 +23,7 @@ from aimcard.models.export import export, exporters, register
 from aimcard.models.export_json import to_json
 from aimcard.models.tile import TileModel
 
-COMMANDS = ("calibrate", "simulate", "validate", "show", "export")
+COMMANDS = ("calibrate", "simulate", "validate", "statistics", "noise", "show", "export")
 
 
 @pytest.fixture
