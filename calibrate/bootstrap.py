@@ -1,4 +1,4 @@
-"""Errors of the fitted parameters, from a bootstrap over columns.
+"""Errors of the fitted parameters, from a bootstrap over columns, or over single cells for what only those tell.
 
 ngspice has no noise: what a fit leaves is model error, alike from slot to slot, so the usual covariance (independent
 residuals) would be far too small. Columns, though, were drawn independently: resampling them shows how much the
@@ -19,6 +19,11 @@ class Errors:
     stderr: np.ndarray
     correlation: np.ndarray
     resamples: int
+
+    def take(self, keep: list[bool]) -> Errors:
+        """The parameters where ``keep``, (names,), is true."""
+        k = np.flatnonzero(keep)
+        return Errors(self.stderr[k], self.correlation[np.ix_(k, k)], self.resamples)
 
 
 def bootstrap(jacobian: np.ndarray, residual: np.ndarray, owner: np.ndarray, seed: int, resamples: int = 400) -> Errors:

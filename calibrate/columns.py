@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import qmc
@@ -32,6 +33,7 @@ class Column:
     wire_scale: float = 1.0
     column: str = ""
     of: str = ""
+    supply: bool = False
 
     @property
     def runs(self) -> int:
@@ -42,19 +44,21 @@ def fit_columns(clamp: str, count: int, seed: int, w_range_um: tuple[float, floa
     """``count`` single lines spread over their situations by a Sobol sequence.
 
     With an ideal clamp every fourth line has more resistive wire (WIRE_SCALES in turn), for the terms that need it.
-    Dimensions: share of rows that conduct, mean conductance (log), its spread, select width, position, longest code.
+    Dimensions: share of rows that conduct, mean conductance (log), its spread, select width, position, longest code,
+    share of rows at the least conductance (half of a pair's cells rest there).
     All codes up to the longest occur, as in use: a step of a few cells at a time is answered differently from a large one.
     """
     # Sobol's balance holds for powers of two; any prefix of a power of two is still well spread.
-    sampler = qmc.Sobol(6, seed=np.random.default_rng(seed))  # pyright: ignore[reportCallIssue]
+    sampler = qmc.Sobol(7, seed=np.random.default_rng(seed))  # pyright: ignore[reportCallIssue]
     points = sampler.random_base2(int(np.ceil(np.log2(max(count, 2)))))
     columns = []
     for k in range(count):
-        share, level, spread, width, place, reach = points[k]
+        share, level, spread, width, place, reach, rest = points[k]
         rng = np.random.default_rng([seed, 17, k])
         mean = 1.0e-6 * 12.0**level
         shape = 0.6 * 5.0**spread
         g = np.clip(rng.gamma(shape, mean / shape, ROWS), G_MIN_S, G_MAX_S)
+        g[rng.random(ROWS) < 0.6 * rest] = G_MIN_S
         top = round(40 + reach * (CODE_MAX - 40))
         codes = rng.integers(1, top + 1, ROWS)
         codes[rng.random(ROWS) > 0.25 + 0.75 * share] = 0
@@ -83,7 +87,7 @@ def thinned(column: Column, rows: int, lines: int, code_step: int) -> Column:
     simulate. Codes stay within CODE_MAX."""
     codes = -(-column.codes[:, :rows] // code_step) * code_step
     codes = np.minimum(codes, CODE_MAX // code_step * code_step)
-    return replace(column, conductance_s=column.conductance_s[:lines, :rows], codes=codes)
+    return dataclasses.replace(column, conductance_s=column.conductance_s[:lines, :rows], codes=codes)
 
 
 def pair_conductances(rng: np.random.Generator, g_max_s: float, rows: int = ROWS) -> np.ndarray:
@@ -186,6 +190,14 @@ def floor_columns(held_out: list[Column], vectors: int) -> list[Column]:
             )
         )
     return out
+
+
+def supply_column(held_out: list[Column]) -> Column:
+    """The first vector of the first Gaussian column with the read-out again, with V_DD's current recorded."""
+    first = next(c for c in held_out if c.clamp == "ota" and c.distribution == "gaussian")
+    return dataclasses.replace(
+        first, name=f"supply-{first.name}", role="check", codes=first.codes[:1], of=first.name, supply=True
+    )
 
 
 def saturated_column(w_select_um: float) -> Column:

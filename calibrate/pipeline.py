@@ -8,9 +8,11 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from scipy.linalg import block_diag
 
 import aimcard
 from aimcard.calibrate.bootstrap import Errors, bootstrap
+from aimcard.calibrate.energy import has_supplies, oscillator_table, run_energy
 from aimcard.calibrate.fit import jacobian, tensors
 from aimcard.calibrate.parameters import SPECS
 from aimcard.calibrate.stages import (
@@ -18,6 +20,7 @@ from aimcard.calibrate.stages import (
     PULSE,
     READOUT,
     Stages,
+    cell_errors,
     joint_residual,
     readout_tables,
     run_cells,
@@ -28,6 +31,7 @@ from aimcard.calibrate.targets import Columns, Setting, column_current
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card, Decision, FitSummary, Interval, Parameter, Provenance, Table
 from aimcard.models.cell import APPARENT_WEIGHTS
+from aimcard.models.energy import OSCILLATOR_TABLE
 from aimcard.models.errors import FitError
 from aimcard.models.pulse import EDGE_TABLES
 
@@ -100,8 +104,14 @@ def _calibrate(reference: ReferenceSet, progress: bool, apparent_weight: str | N
         names = tuple(n for n in s.fitted if n in {*JOINT, *PULSE, *(READOUT if ota is not None else ())})
         with torch.no_grad():
             left = residual(tensors(s.values)).numpy()
-        errors = bootstrap(jacobian(names, s.values, residual), left, owner, seed=int(reference.meta.get("seed", 0)))
-        return _card(s, names, errors, decisions, tables if ota is not None else None, ideal, ota)
+        seed = int(reference.meta.get("seed", 0))
+        errors = [(names, bootstrap(jacobian(names, s.values, residual), left, owner, seed))]
+        # What columns tell of a parameter, too, is told better by them.
+        errors += [(tuple(n for n in cells if n not in names), e.take([n not in names for n in cells]))
+                   for cells, e in cell_errors(s, seed)]  # fmt: skip
+        if has_supplies(reference):
+            errors.append(run_energy(s, seed))
+        return _card(s, errors, decisions, tables if ota is not None else None, ideal, ota)
 
 
 def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns) -> Decision:
@@ -134,16 +144,17 @@ def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns)
 
 
 def _card(
-    s: Stages, joint: tuple[str, ...], errors: Errors, decisions: tuple[Decision, ...],
+    s: Stages, errors: list[tuple[tuple[str, ...], Errors]], decisions: tuple[Decision, ...],
     tables: dict[str, tuple[torch.Tensor, torch.Tensor]] | None, ideal: Columns, ota: Columns | None,
 ) -> Card:  # fmt: skip
     ref, meta = s.reference, s.reference.meta
     values = s.values | {"r_return_ohm": s.values["r_bit_ohm"] * s.setting.return_per_bit}
-    stderr = dict(zip(joint, errors.stderr, strict=True))
+    names = tuple(n for group, _ in errors for n in group)
+    stderr = dict(zip(names, np.concatenate([e.stderr for _, e in errors]), strict=True))
     parameters = []
     for name, value in values.items():
         spec = SPECS.get(name, SPECS["r_bit_ohm"])
-        if tables is None and spec.group in ("read-out", "adc"):
+        if (tables is None and spec.group in ("read-out", "adc")) or (spec.group == "energy" and name not in s.fitted):
             continue
         error = stderr.get("r_bit_ohm" if name == "r_return_ohm" else name)
         text = "return-line wire per cell, drawn like the bit line's" if name == "r_return_ohm" else spec.description
@@ -191,6 +202,9 @@ def _card(
         "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]), "n_phases": int(meta.get("counts_per_period", 1)),
         "mirror_ratio": float(meta.get("mirror_ratio", 1.0)),
     }  # fmt: skip
+    if has_supplies(ref):
+        (drivers,) = ref.select(kind="driver_supply", role="fit")
+        card_meta["word_columns"] = int(drivers.attrs["columns"])
     return Card(
         meta=card_meta,
         parameters=tuple(parameters),
@@ -206,8 +220,9 @@ def _card(
         ),
         tables=_tables(s, tables),
         decisions=decisions,
-        correlation_names=joint,
-        correlation=errors.correlation,
+        correlation_names=names,
+        # Cells and columns are resampled apart, so nothing is known across the groups.
+        correlation=block_diag(*(e.correlation for _, e in errors if len(e.stderr))),
     )  # fmt: skip
 
 
@@ -216,10 +231,13 @@ def _tables(s: Stages, tables: dict[str, tuple[torch.Tensor, torch.Tensor]] | No
         "clamp": ("A", "V", "line current", "clamp voltage", "voltage that the regulator holds, static"),
         "mirror": ("A", "A", "line current", "mirror current", "mirror output, static, bleed included"),
         "adc": ("A", "Hz", "line current", "count rate", "edges counted per second, mirror and bleed included"),
+        OSCILLATOR_TABLE: ("A", "A", "line current", "supply current", "oscillator's supply, mirror and bleed included"),
         "edge_rise_delay": ("1", "s", "position", "delay", "rising word line through V_DD/2 after the slot boundary"),
         "edge_fall_delay": ("1", "s", "position", "delay", "falling word line through V_DD/2 after the slot boundary"),
         "edge_rise_time": ("1", "s", "position", "time", "10 to 90 % of the rising word line"),
         "edge_fall_time": ("1", "s", "position", "time", "90 to 10 % of the falling word line"),
     }
     every = {**{n: s.setting.edge_tables[n] for n in EDGE_TABLES}, **(tables or {})}
+    if tables is not None and has_supplies(s.reference):
+        every[OSCILLATOR_TABLE] = oscillator_table(s.reference)
     return tuple(Table(name, x.numpy(), y.numpy(), *words[name]) for name, (x, y) in every.items())

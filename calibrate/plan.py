@@ -14,6 +14,7 @@ from aimcard.calibrate.columns import (
     floor_columns,
     held_out_columns,
     saturated_column,
+    supply_column,
     thinned,
 )
 from aimcard.models.checks import check_choice
@@ -40,10 +41,12 @@ class Effort:
 
 
 _ALL: dict[str, tuple[str, ...]] = {"ideal": DISTRIBUTIONS, "ota": DISTRIBUTIONS}
+#: All cells on saturates nothing at an ideal clamp, and the saturated column shows the read-out's end.
+_USUAL = _ALL | {"ota": ("gaussian", "uniform", "sparse")}
 EFFORTS = {
     "sweep": Effort(5, 3, 1, 3, {"ideal": ("gaussian",), "ota": ("gaussian",)}, (), 0, rows=256, lines=1, code_step=3),
     "quick": Effort(5, 3, 1, 2, {"ideal": ("gaussian",), "ota": ("gaussian",)}, (), 0),
-    "default": Effort(16, 10, 1, 4, _ALL, (2.0, 3.0, 10.0), 1),
+    "default": Effort(16, 8, 1, 4, _USUAL, (3.0, 10.0), 1),
     "full": Effort(32, 20, 2, 6, _ALL, (2.0, 3.0, 10.0), 3),
 }
 
@@ -117,7 +120,7 @@ def plan(options: Options) -> list[Column]:
     out = fitted + held + (floor_columns(held, size.floor_vectors) if size.floor_vectors else [])
     if options.effort == "sweep":
         return [thinned(c, size.rows, size.lines, size.code_step) for c in out]
-    return out if options.effort == "quick" else [*out, saturated_column(options.w_ref_um)]
+    return out if options.effort == "quick" else [*out, saturated_column(options.w_ref_um), supply_column(held)]
 
 
 def expected_cpu_s(column: Column) -> float:

@@ -16,7 +16,7 @@ from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.cell_decks import cell_dc_arrays, cell_dc_deck, cell_pulse_arrays, cell_pulse_deck
 from aimcard.netlists.column import LEAD_S, Edge, Pulses, Wire
 from aimcard.netlists.column_decks import AFTER_S, ColumnBench, column_deck, overlay, slot_currents
-from aimcard.netlists.driver import DriverEdges, edges
+from aimcard.netlists.driver import DriverDesign, DriverEdges, driver_deck, driver_supply, edges
 from aimcard.netlists.ngspice import ACCURATE, TIGHT, Deck, Waveforms, run, run_many, simulator_version
 from aimcard.netlists.oscillator import COUNTS_PER_PERIOD, phase_at
 from aimcard.netlists.oscillator_decks import oscillator_drive_deck, oscillator_rate, oscillator_rate_deck
@@ -61,7 +61,7 @@ def simulate(options: Options, cache_dir: str | Path | None = None, progress: bo
     driver = edges(technology, options.corner, options.temperature_c, cache_dir=cache_dir)
     by_position = dict(zip(POSITIONS, driver.edge, strict=True))
     pulses = {position: Pulses(edge=edge) for position, edge in by_position.items()}
-    records = [_driver_record(driver)]
+    records = [_driver_record(driver), _driver_supply_record(options, cache_dir, progress)]
     records += _cells(options, by_position, cache_dir)
     records += _readout(bench, options.jobs, cache_dir, progress)
     idle_rate_hz = float(next(r for r in records if r.kind == "oscillator")["count_rate_hz"][0])
@@ -94,6 +94,20 @@ def _driver_record(driver: DriverEdges) -> Record:
         for j, kind in enumerate(("rise", "fall"))
     }
     return Record("driver", "edge", "fit", attrs, arrays)
+
+
+#: Pulses [LSB] whose drivers' supply is recorded; edges and length can be told apart.
+SUPPLY_CODES = (1, 4, 12)
+
+
+def _driver_supply_record(options: Options, cache_dir: str | Path | None, progress: bool) -> Record:
+    where = {"corner": options.corner, "temperature_c": options.temperature_c}
+    decks = [driver_deck(options.pdk, DriverDesign(), code, **where) for code in SUPPLY_CODES]
+    waves = run_many(decks, options.jobs, cache_dir, "drivers' supply", progress)
+    found = [driver_supply(w, code) for w, code in zip(waves, SUPPLY_CODES, strict=True)]
+    arrays = {name: np.array([getattr(f, name) for f in found]) for name in ("code", "window_s", "charge_c", "rest_a")}
+    attrs: dict[str, str | int | float] = {"columns": DriverDesign().columns}
+    return Record("driver-supply", "driver_supply", "fit", attrs, arrays, _hash_of(sorted(w.deck_hash for w in waves)))
 
 
 def _cells(options: Options, by_position: dict[float, Edge], cache_dir: str | Path | None) -> list[Record]:
@@ -157,7 +171,8 @@ def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None,
     n = min(n, len(time) - parts[-1].start)
     return [
         Record("readout-dc", "readout_dc", "fit", {},
-               {"current_a": curves.current_a, "v_clamp_v": curves.clamp_v, "mirror_a": curves.mirror_a}, first[0].deck_hash),
+               {"current_a": curves.current_a, "v_clamp_v": curves.clamp_v, "mirror_a": curves.mirror_a,
+                "regulator_a": curves.regulator_a, "supply_a": curves.supply_a}, first[0].deck_hash),
         Record("readout-step", "readout_step", "check", {},
                {"time_s": time[:n], "from_a": volts[:-1], "to_a": volts[1:],
                 "v_clamp_v": np.stack([v_step[p.start : p.start + n] for p in parts]),
@@ -169,7 +184,8 @@ def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None,
                 "phase_margin_deg": np.array([g.phase_margin_deg for g in gains])}, first[2].deck_hash),
         Record("oscillator", "oscillator", "fit", {},
                {"current_a": RATE_CURRENTS_A, "count_rate_hz": np.array([r.rate_hz for r in rates]),
-                "mirror_a": np.array([r.mirror_a for r in rates])}, waves[0].deck_hash),
+                "mirror_a": np.array([r.mirror_a for r in rates]),
+                "supply_a": np.array([r.supply_a for r in rates])}, waves[0].deck_hash),
     ]  # fmt: skip
 
 
@@ -193,8 +209,18 @@ def simulate_columns(
         )[0]
         for (r, _), ring in zip(read, rings, strict=True)
     }  # fmt: skip
+    supplies = {
+        (id(r.column), r.vector, r.line): _window_charge(ring, "i(voscdd)", pulses[r.column.position], -1.0)
+        for (r, _), ring in zip(read, rings, strict=True)
+    }
     done = {(id(r.column), r.vector, r.line): w for r, w in zip(runs, waves, strict=True)}
-    return [_column_record(c, done, phases, pulses[c.position]) for c in columns]
+    return [_column_record(c, done, phases, supplies, pulses[c.position]) for c in columns]
+
+
+def _window_charge(waves: Waveforms, signal: str, pulses: Pulses, sign: float = 1.0) -> float:
+    """Integral of a current over the window [C]."""
+    span = [LEAD_S, pulses.stop_s]
+    return sign * float(waves.slot_means(signal, span)[0]) * (span[1] - span[0])
 
 
 def _line_deck(bench: ColumnBench, r: _Run, pulses: dict[float, Pulses]) -> Deck:
@@ -202,7 +228,7 @@ def _line_deck(bench: ColumnBench, r: _Run, pulses: dict[float, Pulses]) -> Deck
     return column_deck(
         bench, f"{c.name} v{r.vector} l{r.line}", conductance_s=c.conductance_s[r.line], codes=c.codes[r.vector],
         cell=CellDesign(c.w_select_um), wire=Wire(scale=c.wire_scale), pulses=pulses[c.position], clamp=c.clamp,
-        options=TIGHT if c.role == "floor" else ACCURATE,
+        options=TIGHT if c.role == "floor" else ACCURATE, save_supply=c.supply,
     )  # fmt: skip
 
 
@@ -217,7 +243,8 @@ def _ring_deck(bench: ColumnBench, r: _Run, w: Waveforms, hold_s: float) -> Deck
 
 
 def _column_record(
-    c: Column, done: dict[tuple[int, int, int], Waveforms], phases: dict[tuple[int, int, int], float], pulses: Pulses
+    c: Column, done: dict[tuple[int, int, int], Waveforms], phases: dict[tuple[int, int, int], float],
+    supplies: dict[tuple[int, int, int], float], pulses: Pulses,
 ) -> Record:
     vectors, lines = range(len(c.codes)), range(len(c.conductance_s))
     slots = [[slot_currents(done[id(c), v, k], pulses) for k in lines] for v in vectors]
@@ -229,6 +256,11 @@ def _column_record(
     if (id(c), 0, 0) in phases:
         phase = np.array([[phases[id(c), v, k] for k in lines] for v in vectors])
         arrays |= {"phase_count": phase, "count": np.floor(phase).astype(np.int64)}
+        arrays["oscillator_charge_c"] = np.array([[supplies[id(c), v, k] for k in lines] for v in vectors])
+    if "i(vdd)" in done[id(c), 0, 0]:
+        arrays["vdd_charge_c"] = np.array(
+            [[_window_charge(done[id(c), v, k], "i(vdd)", pulses, -1.0) for k in lines] for v in vectors]
+        )
     attrs: dict[str, str | int | float] = {
         "clamp": c.clamp, "distribution": c.distribution, "wire_scale": c.wire_scale, "r_bit_ohm": Wire().r_bit_ohm,
         "r_return_ohm": Wire().r_return_ohm, "w_select_um": c.w_select_um, "position": c.position, "column": c.column,

@@ -10,18 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.calibrate.fit import Fit, minimise, tensors
+from aimcard.calibrate.bootstrap import Errors, bootstrap
+from aimcard.calibrate.fit import Fit, jacobian, minimise, tensors
 from aimcard.calibrate.parameters import SPECS
 from aimcard.calibrate.targets import (
     Columns,
     Setting,
     base_current,
     cell_gate,
+    cell_of,
     cell_off,
     cell_on,
     cell_pulse,
     column_current,
     column_readout,
+    gate_rows,
+    off_rows,
+    on_rows,
     stack_columns,
     together,
 )
@@ -34,11 +39,12 @@ LEAK = ("i_leak_a", "dw_leak_um", "v_leak_source_v", "v_leak_drain_v")
 GATE = ("i_gate_a", "v_gate_source_v")
 PULSE = (
     "t_rise_s", "k_rise", "t_fall_s", "k_fall", "k_gate", "t_fall_per_s", "q_rise_c", "q_fall_c", "i_fall_a",
-    "c_fall_bit_f", "c_fall_return_f", "c_node_f", "i_recharge_a", "dw_node_um", "dw_cap_um",
+    "c_fall_bit_f", "c_fall_return_f", "c_node_f", "i_recharge_a", "v_recharge_v", "dw_node_um", "dw_fall_um",
+    "dw_recharge_um", "dw_late_um", "dw_cap_um",
 )  # fmt: skip
 LINE = (
-    "c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s", "n_rise_push", "n_fall_push", "c_idle_f",
-    "dw_push_um", "dw_pull_um", "r_bit_ohm",
+    "c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s", "c_small_push_f", "g_small_s", "n_rise_push",
+    "n_fall_push", "c_idle_f", "dw_push_um", "dw_pull_um", "dw_small_um", "r_bit_ohm",
 )  # fmt: skip
 READOUT = (
     *(n for block in ("clamp", "mirror") for field, group in response_names(block).items()
@@ -46,7 +52,10 @@ READOUT = (
     "phase_start", "t_wait_s",
 )  # fmt: skip
 #: Widths that a reference set of one select width cannot tell.
-WIDTHS = ("dw_um", "dw_leak_um", "dw_node_um", "dw_cap_um", "dw_push_um", "dw_pull_um")
+WIDTHS = (
+    "dw_um", "dw_leak_um", "dw_node_um", "dw_fall_um", "dw_recharge_um", "dw_late_um", "dw_cap_um", "dw_push_um",
+    "dw_pull_um", "dw_small_um",
+)  # fmt: skip
 
 Residual = Callable[[Mapping[str, Tensor]], Tensor]
 
@@ -140,6 +149,22 @@ def run_cells(s: Stages) -> None:
     else:
         s.values["i_gate_a"] = 0.0
     s.fit("pulse", PULSE, cell_pulse(s.record("cell_pulse"), s.setting))
+
+
+def cell_errors(s: Stages, seed: int) -> list[tuple[tuple[str, ...], Errors]]:
+    """Errors of the static cell's parameters, from a bootstrap over its cells; run_cells went before."""
+    dc = s.record("cell_dc")
+    groups = [(CELL_ON, cell_on, on_rows), (LEAK, cell_off, off_rows)]
+    if "gate_current_a" in dc:
+        groups.append((GATE, cell_gate, gate_rows))
+    found = []
+    for names, target, rows in groups:
+        free = tuple(n for n in names if n in s.fitted)
+        residual = target(dc, s.setting)
+        with torch.no_grad():
+            left = residual(tensors(s.values)).numpy()
+        found.append((free, bootstrap(jacobian(free, s.values, residual), left, cell_of(dc, rows(dc)), seed)))
+    return found
 
 
 def run_line(s: Stages, columns: Columns) -> Fit:

@@ -94,9 +94,30 @@ def _t(array: np.ndarray) -> Tensor:
     return torch.tensor(np.array(array))
 
 
+def on_rows(record: Record) -> np.ndarray:
+    """Points of a ``cell_dc`` record that conduct."""
+    return record["v_gate_v"] > 0
+
+
+def off_rows(record: Record) -> np.ndarray:
+    """Points of a ``cell_dc`` record that leak."""
+    return (record["v_gate_v"] == 0) & (record["current_a"] > 0)
+
+
+def gate_rows(record: Record) -> np.ndarray:
+    """Conducting points of a ``cell_dc`` record whose gate takes a current."""
+    return on_rows(record) & (record["gate_current_a"] > 0)
+
+
+def cell_of(record: Record, rows: np.ndarray) -> np.ndarray:
+    """Which cell, a conductance behind a width, each of ``rows`` belongs to: indices from 0."""
+    cells = np.stack([record["conductance_s"][rows], record["w_select_um"][rows]])
+    return np.unique(cells, axis=1, return_inverse=True)[1].reshape(-1)
+
+
 def cell_on(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
     """Conducting cells of a ``cell_dc`` record: relative error of the current, in units of 10 ppm."""
-    on = record["v_gate_v"] > 0
+    on = on_rows(record)
     g, vb, vr, w, i = (
         _t(record[n][on]) for n in ("conductance_s", "v_bit_v", "v_return_v", "w_select_um", "current_a")
     )
@@ -109,7 +130,7 @@ def cell_on(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
 
 def cell_off(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
     """Idle cells: logarithm of the leakage, in units of 1 % of the largest (a line cares for the sum)."""
-    off = (record["v_gate_v"] == 0) & (record["current_a"] > 0)
+    off = off_rows(record)
     g, vb, vr, w, i = (
         _t(record[n][off]) for n in ("conductance_s", "v_bit_v", "v_return_v", "w_select_um", "current_a")
     )
@@ -125,7 +146,7 @@ def cell_off(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
 
 def cell_gate(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
     """Gate current of conducting cells: logarithm, in units of 1 %."""
-    on = (record["v_gate_v"] > 0) & (record["gate_current_a"] > 0)
+    on = gate_rows(record)
     vr, w, i = (_t(record[n][on]) for n in ("v_return_v", "w_select_um", "gate_current_a"))
 
     def residual(values: Values) -> Tensor:
@@ -135,7 +156,10 @@ def cell_gate(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
 
 
 def cell_pulse(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
-    """Single pulses: charge per slot against the static law plus edges, in units of 1 aC."""
+    """Single pulses: charge per slot against the static law plus edges, in units of 1 aC; their sums in units of 0.5 aC.
+
+    A line adds hundreds of pulses: what each errs by in all counts there, not how the slots share it.
+    """
     g, x, u, w, vb, vr = (
         _t(record[n]) for n in ("conductance_s", "code", "position", "w_select_um", "v_bit_v", "v_return_v")
     )
@@ -154,7 +178,7 @@ def cell_pulse(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
     # A single cell's return node is a source: nothing is pushed into a wire.
     none = {
         n: torch.zeros((), dtype=torch.float64)
-        for n in ("c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s")
+        for n in ("c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s", "c_small_push_f")
     }
 
     def residual(values: Values) -> Tensor:
@@ -166,7 +190,8 @@ def cell_pulse(record: Record, setting: Setting) -> Callable[[Values], Tensor]:
         share = recharge_share(p.pulse, e, g, x, edges, setting.t_lsb_s, w)
         amount = recharge_amount(p.pulse, e, g, vb, vr, w)
         model = static * setting.t_lsb_s + rise[:, None] * first + fall[:, None] * last + amount[:, None] * share
-        return ((model - charge) / 1e-18).flatten()
+        error = (model - charge) / 1e-18
+        return torch.cat([error.flatten(), error.sum(-1) / 0.5])
 
     return residual
 

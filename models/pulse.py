@@ -45,20 +45,24 @@ class PulseParameters:
 
     t_rise_s, k_rise: conduction starts t + k·(10–90 % time) after the word line's V_DD/2. t_fall_s, k_fall: it ends so.
     k_gate: a return line at V moves both by V·k·(10–90 % time)/(0.8 V_DD), as the gate must rise higher.
-    t_fall_per_s: later end per siemens of PCM, whose own recharge begins while the gate still falls.
+    t_fall_per_s: later end per siemens of PCM, whose own recharge begins while the gate still falls; goes with
+    1/(W − dw_late_um), as the transistor's resistance does.
     q_rise_c: charge of a rising edge.
     q_fall_c, i_fall_a: recharge of the internal node after a pulse, at edges of no length; per second of fall time.
     c_fall_bit_f, c_fall_return_f: its change per volt on bit and return line.
     c_node_f: capacitance that sets the recharge's time constant τ = C/G.
     c_idle_f: capacitance by which an idle cell's internal node loads the bit line.
-    i_recharge_a: while the node is low its transistor leaks the other way; the charge missing is i·τ.
+    i_recharge_a: while the node is low its transistor leaks the other way; the charge missing is i·τ. A return line
+    at V divides it by exp(V/v_recharge_v), since the idle transistor's gate-source voltage falls by V.
     c_rise_push_f, c_fall_push_f: a rising gate pushes charge into the return line (the channel's and the internal
     node's), a falling one pulls it back. The line sees q·R, so what it loses or gains goes with the cell's
     static return-line voltage: this much per volt. g_rise_push_s, g_fall_push_s: the same per second of 10–90 % time.
+    c_small_push_f, g_small_s: a cell of conductance below g_small pulls more: c/(1 + G/g_small), at any wire.
     n_rise_push, n_fall_push: a more resistive return line holds on to the charge for longer than the edge lasts, and
     loses it less efficiently: both go with (r_return/0.15 Ω)^−n, an empirical law between 0.15 and 1.5 Ω per cell.
-    dw_node_um, dw_cap_um, dw_push_um, dw_pull_um: the recharge, the node's capacitances, the rising and the
-    falling gate's push go with W − dw.
+    dw_node_um, dw_fall_um, dw_recharge_um, dw_cap_um, dw_push_um, dw_pull_um, dw_small_um: the recharge, its part per
+    second of fall time, i_recharge_a, the node's capacitances, the rising and the falling gate's push, and the part of
+    it that small cells add, go with W − dw.
     """
 
     t_rise_s: Tensor | float
@@ -75,16 +79,23 @@ class PulseParameters:
     c_node_f: Tensor | float
     c_idle_f: Tensor | float
     i_recharge_a: Tensor | float
+    v_recharge_v: Tensor | float
     dw_node_um: Tensor | float
+    dw_fall_um: Tensor | float
+    dw_recharge_um: Tensor | float
+    dw_late_um: Tensor | float
     dw_cap_um: Tensor | float
     c_rise_push_f: Tensor | float
     g_rise_push_s: Tensor | float
     c_fall_push_f: Tensor | float
     g_fall_push_s: Tensor | float
+    c_small_push_f: Tensor | float
+    g_small_s: Tensor | float
     n_rise_push: Tensor | float
     n_fall_push: Tensor | float
     dw_push_um: Tensor | float
     dw_pull_um: Tensor | float
+    dw_small_um: Tensor | float
     w_ref_um: float
     v_read_v: float
     vdd_v: float
@@ -145,19 +156,22 @@ def fall_charge(
     r_return_ohm: float | Tensor,
 ) -> Tensor:
     """Charge that one falling edge makes the line draw at once, beside the delay's [C]."""
-    later = p.t_fall_per_s * conductance_s - p.k_gate * e.fall_s / (0.8 * p.vdd_v) * v_return
+    later = p.t_fall_per_s * conductance_s / _width(p.dw_late_um, p, w_select_um)
+    later = later - p.k_gate * e.fall_s / (0.8 * p.vdd_v) * v_return
     push = (p.c_fall_push_f + p.g_fall_push_s * e.fall_s) * v_return
     push = push * wire_factor(p.n_fall_push, r_return_ohm)
-    return later * cell_a + _width(p.dw_pull_um, p, w_select_um) * push
+    small = p.c_small_push_f / (1 + conductance_s / p.g_small_s) * v_return
+    wide = _width(p.dw_pull_um, p, w_select_um) * push + _width(p.dw_small_um, p, w_select_um) * small
+    return later * cell_a + wide
 
 
 def recharge_amount(p: PulseParameters, e: Edges, conductance_s: Tensor, v_bit: Tensor, v_return: Tensor,
                     w_select_um: float | Tensor) -> Tensor:  # fmt: skip
     """Charge that recharges one internal node after its pulse [C]; arguments broadcast."""
-    full = p.q_fall_c + p.i_fall_a * e.fall_s + p.c_fall_bit_f * (v_bit - p.v_read_v) + p.c_fall_return_f * v_return
-    width = _width(p.dw_node_um, p, w_select_um)
-    lost = p.i_recharge_a * node_capacitance(p, w_select_um) / conductance_s
-    return width * (full - lost)
+    full = p.q_fall_c + p.c_fall_bit_f * (v_bit - p.v_read_v) + p.c_fall_return_f * v_return
+    later = p.i_fall_a * e.fall_s * _width(p.dw_fall_um, p, w_select_um)
+    leak = p.i_recharge_a * torch.exp(-v_return / p.v_recharge_v) * _width(p.dw_recharge_um, p, w_select_um)
+    return _width(p.dw_node_um, p, w_select_um) * full + later - leak * node_capacitance(p, w_select_um) / conductance_s
 
 
 def recharge_share(p: PulseParameters, e: Edges, conductance_s: Tensor, codes: Tensor, slot_edge_s: Tensor, t_lsb_s: float,

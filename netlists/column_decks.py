@@ -35,13 +35,13 @@ class ColumnBench:
 
 def column_deck(
     bench: ColumnBench, name: str, *, conductance_s: np.ndarray, codes: np.ndarray, cell: CellDesign, wire: Wire,
-    pulses: Pulses, clamp: str, options: str = ACCURATE, step_s: float | None = None,
+    pulses: Pulses, clamp: str, options: str = ACCURATE, step_s: float | None = None, save_supply: bool = False,
 ) -> Deck:  # fmt: skip
     """One line, conductance_s and codes of shape (rows,).
 
     clamp: "ideal" (a voltage source), "ota" (regulator and mirror, the oscillator's input as load) or "full"
     (the ring too, released at the first slot: a tenfold cost). ``step_s`` caps the time step; by default error control
-    alone sets it, and with the ring it is RING_STEP_S.
+    alone sets it, and with the ring it is RING_STEP_S. ``save_supply`` records V_DD's current too.
     """
     check_choice("clamp", clamp, READOUTS)
     if clamp == "full" and step_s is None:
@@ -65,7 +65,7 @@ def column_deck(
         if clamp == "full":
             add_run(circuit, bench.technology, LEAD_S)
         add_readout(circuit, bench.technology, bench.readout, bit_line="end", run="run" if clamp == "full" else None)
-        save = ("i(vcol)", "i(vreg)", "i(vmir)", "v(end)")
+        save = ("i(vcol)", "i(vreg)", "i(vmir)", "v(end)", *(("i(vdd)",) if save_supply else ()))
         cpu *= 1.6
         if clamp == "full":
             save += tuple(f"v({n})" for n in stage_nodes())

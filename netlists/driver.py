@@ -72,6 +72,23 @@ class DriverDesign:
             )
 
 
+@dataclass(frozen=True)
+class DriverSupply:
+    """What a word line's driver takes from V_DD over one pulse: ``charge_c`` in ``window_s``, ``rest_a`` before it."""
+
+    code: int
+    window_s: float
+    charge_c: float
+    rest_a: float
+
+
+def driver_supply(waves: Waveforms, code: int, t_lsb_s: float = 1e-9) -> DriverSupply:
+    """The supply in the waveforms of ``driver_deck``."""
+    before, stop = 0.8 * LEAD_S, LEAD_S + code * t_lsb_s + TAIL_S
+    rest, mean = (-float(waves.slot_means("i(vdd)", span)[0]) for span in ([0.0, before], [before, stop]))
+    return DriverSupply(code, stop - before, mean * (stop - before), rest)
+
+
 @dataclass(frozen=True, eq=False)
 class DriverEdges:
     """Edges of a word line near to, in the middle of and far from its driver.
@@ -128,7 +145,7 @@ def driver_deck(
     t_lsb_s: float = 1e-9,
     options: str = ACCURATE,
 ) -> Deck:
-    """One pulse of ``code`` LSB; saves v(in0), v(near), v(middle), v(far) and i(vbl) of three cells there."""
+    """One pulse of ``code`` LSB; saves v(in0), v(near), v(middle), v(far), i(vbl) of three cells there, and i(vdd)."""
     if code < 1:
         raise InputError(f"code: expected a pulse of at least 1 LSB; got {code}")
     technology.check_temperature(temperature_c)
@@ -152,7 +169,7 @@ def driver_deck(
                 kind=kind, w_um=ratio * w_um / fingers, m=fingers,
             )  # fmt: skip
     _add_word_line(circuit, technology, design)
-    save = ("v(in0)", "i(vbl)", *(f"v({name})" for name in POSITIONS))
+    save = ("v(in0)", "i(vbl)", "i(vdd)", *(f"v({name})" for name in POSITIONS))
     analysis = f".tran 10p {fall_s + TAIL_S:.6e}"
     name = f"word line driver, code {code}, {corner}, {temperature_c:g} C"
     return make_deck(

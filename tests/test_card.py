@@ -417,7 +417,7 @@ def test_text_and_json_say_everything():
     for part in (
         "AT BOUND, NOT IDENTIFIED",
         "± 2.5",
-        "error unknown",
+        "fixed",
         "3 parameters from 40 decks",
         "ngspice-39",
     ):

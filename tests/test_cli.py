@@ -19,7 +19,8 @@ from aimcard.data import shipped_card, shipped_reference
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card, Parameter
 from aimcard.models.errors import AimcardError, InputError
-from aimcard.models.export import export, exporters, register, to_json
+from aimcard.models.export import export, exporters, register
+from aimcard.models.export_json import to_json
 from aimcard.models.tile import TileModel
 
 COMMANDS = ("calibrate", "simulate", "validate", "show", "export")
@@ -100,7 +101,7 @@ def test_help_loads_nothing_heavy():
             "expected 'aimcard-resistive-card' (a model card), got 'aimcard-reference-set'",
         ),
         (["export", "missing.h5", "--to", "json"], "missing.h5: file: expected a model card"),
-        (["export", "card.h5", "--to", "xml"], "--to: expected json (no other choice yet); got 'xml'"),
+        (["export", "card.h5", "--to", "xml"], "--to: expected one of json, csv, spice, aihwkit; got 'xml'"),
         (
             ["export", "card.h5", "--to", "json", "--out", "no/card.json"],
             "--out: expected a file in an existing",
