@@ -125,11 +125,11 @@ def trim_report(
 ) -> TrimReport:  # fmt: skip
     """Trim every card's ADC to ``nominal``'s; with its reference set, its simulated columns too.
 
-    full_scale_a: end of the comparison [A], by default that of the nominal card's validity; half of it is the second
-    trim current. Raises InputError if it is not within every card's table, CardError for a card without a read-out.
+    full_scale_a: end of the comparison [A], by default that of the nominal card's validity, as far as every table goes;
+    half of it is the second trim current. Raises InputError if it is not within every card's table, CardError for a card without a read-out.
     """
-    full = float(nominal.domain["line_current_a"].hi) if full_scale_a is None else float(full_scale_a)
     limit = min(float(c.table("adc").x[-1]) for c in (nominal, *cards))
+    full = min(float(nominal.domain["line_current_a"].hi), limit) if full_scale_a is None else float(full_scale_a)
     if not 0 < full <= limit * (1 + 1e-9):
         raise InputError(
             f"full_scale_a: expected a current above 0 and up to {limit:.4g} A, where the tables end; got {full:.4g}"
