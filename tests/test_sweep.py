@@ -157,7 +157,7 @@ def test_a_figure_has_a_panel_a_parameter(folder):
         p.name for p in cards.cards[0].parameters if p.group == "cell"
     ]
     assert [t.get_text() for t in fig.legends[0].get_texts()] == ["nom", "ss"]
-    with pytest.raises(InputError, match="group: expected one of cell, leakage, .*; got 'cells'"):
+    with pytest.raises(InputError, match=r"group: expected one of cell, leakage, .*; got 'cells'"):
         parameters(cards, "cells")
 
 

@@ -126,7 +126,8 @@ def trim_report(
     """Trim every card's ADC to ``nominal``'s; with its reference set, its simulated columns too.
 
     full_scale_a: end of the comparison [A], by default that of the nominal card's validity, as far as every table goes;
-    half of it is the second trim current. Raises InputError if it is not within every card's table, CardError for a card without a read-out.
+    half of it is the second trim current. Raises InputError if it is not within every card's table, CardError for a
+    card without a read-out.
     """
     limit = min(float(c.table("adc").x[-1]) for c in (nominal, *cards))
     full = min(float(nominal.domain["line_current_a"].hi), limit) if full_scale_a is None else float(full_scale_a)
