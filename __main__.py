@@ -209,6 +209,7 @@ def trim(
     nominal: Annotated[str, _help("Card that the digital side knows.")] = "freepdk45_gated",
     against: Annotated[Path | None, _help("Reference set of CARD: its simulated columns are trimmed too.")] = None,
     full_scale: Annotated[float | None, _help("Line current in uA to which the ADCs are compared.")] = None,
+    second: Annotated[float | None, _help("Second trim current in uA (default: half of full scale).")] = None,
     json: Annotated[Path | None, _help("Write the figures to this file too.")] = None,
     figure: Annotated[Path | None, _help("Draw the error over the current into this PNG file.")] = None,
 ) -> None:
@@ -221,8 +222,8 @@ def trim(
     picture = None if figure is None else _output("--figure", figure)
     model = find_card(card)
     references = [None if against is None else ReferenceSet.read(against)]
-    limit = None if full_scale is None else full_scale * 1e-6
-    report = trim_report(find_card(nominal), [model], references, limit)
+    limit, point = (None if v is None else v * 1e-6 for v in (full_scale, second))
+    report = trim_report(find_card(nominal), [model], references, limit, point)
     print(report)
     if document is not None:
         import json as text
