@@ -9,7 +9,6 @@ import attrs
 import numpy as np
 import torch
 
-import aimcard
 from aimcard.models.card import Card, FitSummary, Interval, Parameter, Provenance, Spread, Table
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
@@ -160,7 +159,7 @@ def _between(cards: Sequence[Card], celsius: float, laws: Mapping[str, str], def
             (f"interpolated to {celsius:g} degC between cards at {shown} degC, not fitted", *notes),
         ),
         provenance=Provenance(
-            first.provenance.simulator, aimcard.__version__,
+            first.provenance.simulator, first.provenance.software_version,
             {f"card_{_celsius(c):g}_degC": c.content_hash for c in cards},
         ),
         tables=tables,
