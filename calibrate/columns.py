@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import qmc
@@ -87,7 +86,7 @@ def thinned(column: Column, rows: int, lines: int, code_step: int) -> Column:
     simulate. Codes stay within CODE_MAX."""
     codes = -(-column.codes[:, :rows] // code_step) * code_step
     codes = np.minimum(codes, CODE_MAX // code_step * code_step)
-    return dataclasses.replace(column, conductance_s=column.conductance_s[:lines, :rows], codes=codes)
+    return replace(column, conductance_s=column.conductance_s[:lines, :rows], codes=codes)
 
 
 def pair_conductances(rng: np.random.Generator, g_max_s: float, rows: int = ROWS) -> np.ndarray:
@@ -195,7 +194,7 @@ def floor_columns(held_out: list[Column], vectors: int) -> list[Column]:
 def supply_column(held_out: list[Column]) -> Column:
     """The first vector of the first Gaussian column with the read-out again, with V_DD's current recorded."""
     first = next(c for c in held_out if c.clamp == "ota" and c.distribution == "gaussian")
-    return dataclasses.replace(
+    return replace(
         first, name=f"supply-{first.name}", role="check", codes=first.codes[:1], of=first.name, supply=True
     )
 
