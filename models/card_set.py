@@ -20,7 +20,9 @@ KIND = ("technology", "topology", "mode", "v_read_v", "t_lsb_s", "code_max", "ro
 #: What makes a card of the set.
 PLACE = ("corner", "temperature_c", "vdd_v")
 #: Law of each parameter and table that does not take DEFAULT_LAW; chosen on held-out temperatures (docs/corners.md).
-PARAMETER_LAWS: dict[str, str] = {"i_leak_a": "log-quadratic", "i_gate_a": "log-quadratic"}
+PARAMETER_LAWS: dict[str, str] = {
+    "r_on_ohm": "power-quadratic", "i_leak_a": "arrhenius-quadratic", "i_gate_a": "log-quadratic",
+}  # fmt: skip
 DEFAULT_LAW = "quadratic"
 
 
