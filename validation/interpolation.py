@@ -84,7 +84,7 @@ class HeldOutTemperature:
         ]
         lines += rows_of_text(self.rows())
         if self.laws:
-            lines.append("laws: of all parameters and tables without one of their own, and what each leaves in those that have one")
+            lines.append("laws: of all parameters and tables that have none of their own, and what each leaves in those")
             rows = [("law", "rms phase error, counts", "mirror charge 1-R2", *(f"{n}, %" for n in PARAMETER_LAWS))]
             for law, f in self.laws.items():
                 own = [f"{100 * f[n]:+.2f}{' *' if PARAMETER_LAWS[n] == law else ''}" for n in PARAMETER_LAWS]
