@@ -199,25 +199,16 @@ def sweep(
     simulation: Simulation = Simulation(),
     out: Annotated[Path, _help("Folder of the cards; finished ones with the same inputs are kept.")],
 ) -> None:
-    """Calibrate a card for every corner, temperature and supply, and draw parameters and trimmed ADC over them.
-
-    Without --quick or --full each card gets the sweep's own effort, smaller than --quick. Interrupt it whenever you like.
-    """
+    """Calibrate a card for every corner, temperature and supply (by default smaller than --quick), and draw them."""
     from aimcard.models.errors import InputError
 
     for name in ("corner", "temperature", "vdd"):
         if name in simulation.given():
             raise InputError(f"--{name}: a sweep takes several; expected --{name}s")
     base = _options(simulation, effort="sweep")
-    from aimcard.calibrate.sweep import cells, numbers, texts
-    from aimcard.calibrate.sweep import sweep as run_sweep
+    from aimcard.calibrate.corner_job import sweep_to
 
-    supplies = [] if vdds is None else numbers("--vdds", vdds)
-    todo = cells(base, texts("--corners", corners), numbers("--temperatures", temperatures), supplies, out)
-    cards = run_sweep(todo, _say)
-    from aimcard.validation.sweep_report import write_report
-
-    print(write_report(cards, out, _say))
+    print(sweep_to(out, base, corners, temperatures, vdds, _say))
 
 
 @app.command
@@ -233,32 +224,15 @@ def interpolate(
     json: Annotated[Path | None, _help("With --held-out: write the comparison to this file too.")] = None,
 ) -> None:
     """Make a card between the temperatures of a sweep's cards, of one corner; or judge such a card."""
-    from aimcard.models.card_set import CardSet
     from aimcard.models.errors import InputError
 
-    target = None if out is None else _output("--out", out)
-    document = None if json is None else _output("--json", json)
+    files = {name: None if path is None else _output(name, path) for name, path in (("--out", out), ("--json", json))}
     if not held_out and (laws or json is not None):
         raise InputError(f"{'--laws' if laws else '--json'}: expected --held-out with it; add that")
-    found = CardSet.read(cards)
-    if held_out:
-        from aimcard.validation.interpolation import hold_out
-        from aimcard.validation.sweep_report import reference_at
+    from aimcard.calibrate.corner_job import between, judge_between
 
-        reference = reference_at(found, temperature, corner, vdd)
-        result = hold_out(found, temperature, reference, corner, vdd, compare_laws=laws)
-        card = result.interpolated
-        print(result)
-        if document is not None:
-            import json as text
-
-            _write_text(document, text.dumps(result.to_json(), indent=2) + "\n")
-    else:
-        card = found.at(temperature, corner, vdd)
-        print(card)
-    if target is not None:
-        card.write(target)
-        _say(f"card: {target}")
+    where = (cards, temperature, corner, vdd, files["--out"])
+    print(judge_between(*where, files["--json"], laws, _say) if held_out else between(*where, _say))
 
 
 @app.command
@@ -268,30 +242,16 @@ def trim(
     nominal: Annotated[str, _help("Card that the digital side knows.")] = "freepdk45_gated",
     against: Annotated[Path | None, _help("Reference set of CARD: its simulated columns are trimmed too.")] = None,
     full_scale: Annotated[float | None, _help("Line current in uA to which the ADCs are compared.")] = None,
+    second: Annotated[float | None, _help("Second trim current in uA (default: half of full scale).")] = None,
     json: Annotated[Path | None, _help("Write the figures to this file too.")] = None,
     figure: Annotated[Path | None, _help("Draw the error over the current into this PNG file.")] = None,
 ) -> None:
     """What a card's ADC is off by if read as a nominal one, before and after a two-point digital trim."""
-    from aimcard.data.reference import ReferenceSet
-    from aimcard.data.shipped import find_card
-    from aimcard.validation.adc_trim import trim_figure, trim_report
+    files = {name: None if path is None else _output(name, path) for name, path in (("--json", json), ("--figure", figure))}
+    from aimcard.calibrate.corner_job import trim_to
 
-    document = None if json is None else _output("--json", json)
-    picture = None if figure is None else _output("--figure", figure)
-    model = find_card(card)
-    references = [None if against is None else ReferenceSet.read(against)]
-    limit = None if full_scale is None else full_scale * 1e-6
-    report = trim_report(find_card(nominal), [model], references, limit)
-    print(report)
-    if document is not None:
-        import json as text
-
-        _write_text(document, text.dumps(report.to_json(), indent=2) + "\n")
-    if picture is not None:
-        from aimcard.validation.style import save
-
-        save(trim_figure(report), picture)
-        _say(f"figure: {picture}")
+    limits = (None if v is None else v * 1e-6 for v in (full_scale, second))
+    print(trim_to(card, nominal, against, *limits, files["--json"], files["--figure"], _say))
 
 
 @app.command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -37,11 +38,14 @@ from aimcard.models.pulse import EDGE_TABLES
 SEGMENTS = 64
 
 
-def calibrate(reference: ReferenceSet, progress: bool = True, apparent_weight: str | None = None) -> Card:
+def calibrate(
+    reference: ReferenceSet, progress: bool = True, apparent_weight: str | None = None, fixed: Iterable[str] = ()
+) -> Card:
     """A card from a reference set; the same set gives the same card, number for number.
 
     ``apparent_weight`` names the form of the cell's equation; None compares all forms on columns held out of the
-    comparison's fits. Cards that are to be interpolated need the same form.
+    comparison's fits. ``fixed`` names parameters that are not fitted. Cards that are to be interpolated need the same
+    form, and none of the parameters that a few columns leave open.
 
     Reads records of role ``fit`` only: cell_dc, cell_pulse, edge and columns with an ideal clamp; for the
     read-out also readout_dc, oscillator and columns with clamp "ota". Raises FitError if a needed record is missing.
@@ -57,16 +61,16 @@ def calibrate(reference: ReferenceSet, progress: bool = True, apparent_weight: s
     # Sums in another order are other numbers: one thread makes the card repeat on any machine.
     torch.set_num_threads(1)
     try:
-        return _calibrate(reference, progress, apparent_weight)
+        return _calibrate(reference, progress, apparent_weight, frozenset(fixed))
     finally:
         torch.set_num_threads(threads)
 
 
-def _calibrate(reference: ReferenceSet, progress: bool, apparent_weight: str | None) -> Card:
+def _calibrate(reference: ReferenceSet, progress: bool, apparent_weight: str | None, fixed: frozenset[str]) -> Card:
     from aimcard.calibrate.steps import steps
 
     with steps(progress, 6) as step:
-        s = Stages(reference, Setting.of(reference, SEGMENTS, apparent_weight or "rational"))
+        s = Stages(reference, Setting.of(reference, SEGMENTS, apparent_weight or "rational"), fixed=fixed)
         step("single cells")
         run_cells(s)
         tables = readout_tables(reference)

@@ -72,10 +72,12 @@ class Stages:
     at_bound: set[str] = field(default_factory=set)
     messages: list[str] = field(default_factory=list)
     converged: bool = True
+    #: Names that stay where their fits would start.
+    fixed: frozenset[str] = frozenset()
 
     def fit(self, stage: str, names: tuple[str, ...], residual: Residual) -> Fit:
         """Fit ``names``, keep the result, remember what must be said about it."""
-        free = tuple(n for n in names if not (self.one_width and n in WIDTHS))
+        free = tuple(n for n in names if n not in self.fixed and not (self.one_width and n in WIDTHS))
         fit = minimise(stage, free, self.values, residual)
         self.values = fit.values
         self.fitted = list(dict.fromkeys([*self.fitted, *free]))

@@ -22,6 +22,9 @@ from aimcard.models.h5 import write_bytes
 Say = Callable[[str], None]
 #: One form of the cell's equation in all cards of a set: others would leave parameters that mean different things.
 APPARENT_WEIGHT = "rational"
+#: Currents that share the read-out's responses into parts: with a few columns their fits end anywhere (0.3 uA in one
+#: corner, 20 uA in another), and what they divide then means something else in every card.
+FIXED = ("clamp_half_a", "mirror_half_a")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Cell:
         return {
             "technology": o.technology, "corner": o.corner, "temperature_c": o.temperature_c, "vdd_v": o.pdk.vdd_v,
             "effort": o.effort, "seed": o.seed, "columns": drawn.hexdigest(),
+            "apparent_weight": APPARENT_WEIGHT, "fixed": list(FIXED),
             "models": hashlib.sha256(o.pdk.library(o.corner).read_bytes()).hexdigest(),
             "simulator": simulator_version(), "software_version": aimcard.__version__,
         }  # fmt: skip
@@ -128,7 +132,7 @@ def _run(cell: Cell) -> Card:
     # Rounded as the file is, so that calibrating from the file gives the same card.
     reference = simulate(cell.options).rounded()
     reference.write(cell.file("reference.h5"), compact=True)
-    card = calibrate(reference, apparent_weight=APPARENT_WEIGHT)
+    card = calibrate(reference, apparent_weight=APPARENT_WEIGHT, fixed=FIXED)
     card = attrs.evolve(card, validation=validate(card, reference).for_card(), source=str(cell.file("card.h5")))
     card.write(cell.file("card.h5"))
     write_bytes(cell.file("inputs.json"), (json.dumps(cell.inputs(), indent=2) + "\n").encode())

@@ -9,8 +9,7 @@ import attrs
 import numpy as np
 import torch
 
-import aimcard
-from aimcard.models.card import Card, FitSummary, Interval, Parameter, Provenance, Table
+from aimcard.models.card import Card, FitSummary, Interval, Parameter, Provenance, Spread, Table
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
 from aimcard.models.lut import lookup
@@ -21,7 +20,9 @@ KIND = ("technology", "topology", "mode", "v_read_v", "t_lsb_s", "code_max", "ro
 #: What makes a card of the set.
 PLACE = ("corner", "temperature_c", "vdd_v")
 #: Law of each parameter and table that does not take DEFAULT_LAW; chosen on held-out temperatures (docs/corners.md).
-PARAMETER_LAWS: dict[str, str] = {"i_leak_a": "log-quadratic", "i_gate_a": "log-quadratic"}
+PARAMETER_LAWS: dict[str, str] = {
+    "r_on_ohm": "power-quadratic", "i_leak_a": "arrhenius-quadratic", "i_gate_a": "log-quadratic",
+}  # fmt: skip
 DEFAULT_LAW = "quadratic"
 
 
@@ -148,6 +149,7 @@ def _between(cards: Sequence[Card], celsius: float, laws: Mapping[str, str], def
     tables = [_table([c.table(t.name) for c in cards], nodes, celsius, laws.get(t.name, default_law)) for t in first.tables]
     weights = np.abs(node_weights(default_law, nodes, celsius))
     one_fit = all(c.correlation_names == first.correlation_names for c in cards)
+    spreads, notes = _spreads(cards, nodes, celsius)
     shown = ", ".join(f"{t:g}" for t in nodes)
     return Card(
         meta=_meta(cards, nodes, celsius) | {"interpolated_from": f"{shown} degC", "interpolation": default_law},
@@ -155,13 +157,15 @@ def _between(cards: Sequence[Card], celsius: float, laws: Mapping[str, str], def
         domain=_domain(cards) | {"temperature_c": Interval(nodes[0], nodes[-1], "degC")},
         fit=FitSummary(
             first.fit.n_parameters, sum(c.fit.n_decks for c in cards), sum(c.fit.n_columns for c in cards),
-            all(c.fit.converged for c in cards), (f"interpolated to {celsius:g} degC between cards at {shown} degC, not fitted",),
+            all(c.fit.converged for c in cards),
+            (f"interpolated to {celsius:g} degC between cards at {shown} degC, not fitted", *notes),
         ),
         provenance=Provenance(
-            first.provenance.simulator, aimcard.__version__,
+            first.provenance.simulator, first.provenance.software_version,
             {f"card_{_celsius(c):g}_degC": c.content_hash for c in cards},
         ),
         tables=tables,
+        spreads=spreads,
         correlation_names=first.correlation_names if one_fit else (),
         # A mean of correlation matrices is one.
         correlation=np.average([c.correlation for c in cards], axis=0, weights=weights) if one_fit else np.zeros((0, 0)),
@@ -185,7 +189,7 @@ def _parameter(found: Sequence[Parameter], nodes: Sequence[float], celsius: floa
 
 def _table(found: Sequence[Table], nodes: Sequence[float], celsius: float, law: str) -> Table:
     """On the union of all knots within the range that every table covers; linear in temperature if the law would leave
-    a table not monotone whose neighbours are."""
+    a table not monotone, or not of one sign, whose neighbours are."""
     first = found[0]
     lo, hi = max(t.x[0] for t in found), min(t.x[-1] for t in found)
     if not lo < hi:
@@ -197,9 +201,28 @@ def _table(found: Sequence[Table], nodes: Sequence[float], celsius: float, law: 
     y = np.stack([lookup(torch.tensor(t.x), torch.tensor(t.y), torch.tensor(x)).numpy() for t in found])
     value = interpolate(law, nodes, y, celsius)
     for sign in (1, -1):
-        if (sign * np.diff(y, axis=1) > 0).all() and not (sign * np.diff(value) > 0).all():
+        bent = (sign * np.diff(y, axis=1) > 0).all() and not (sign * np.diff(value) > 0).all()
+        crossed = (sign * y > 0).all() and not (sign * value > 0).all()
+        if bent or crossed:
             value = interpolate("linear", nodes, y, celsius)
     return attrs.evolve(first, x=x, y=value)
+
+
+def _spreads(cards: Sequence[Card], nodes: Sequence[float], celsius: float) -> tuple[list[Spread], list[str]]:
+    """Chip-to-chip spreads that all cards have alike, linear between the two neighbours (a mean of covariances is one),
+    and what must be said of the others."""
+    weights, out, notes = node_weights("linear", nodes, celsius), [], []
+    for name in dict.fromkeys(s.name for c in cards for s in c.spreads):
+        found = [s for c in cards for s in c.spreads if s.name == name]
+        first = found[0]
+        alike = [(s.names, s.units, s.constants) == (first.names, first.units, first.constants) for s in found]
+        if len(found) < len(cards) or not all(alike):
+            notes.append(f"{name}: left out, for the cards do not all have the same spread")
+            continue
+        mean = np.tensordot(weights, [s.mean for s in found], axes=1)
+        covariance = np.tensordot(weights, [s.covariance for s in found], axes=1)
+        out.append(attrs.evolve(first, mean=mean, covariance=covariance, samples=min(s.samples for s in found)))
+    return out, notes
 
 
 def _domain(cards: Sequence[Card]) -> dict[str, Interval]:

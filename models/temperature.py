@@ -10,9 +10,19 @@ from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
 
 ZERO_K = -273.15
-#: linear, quadratic: in °C. log, log-quadratic: the logarithm linear or quadratic in °C. arrhenius: the logarithm
-#: linear in 1/K, the law of a current that a barrier limits (sub-threshold leakage).
-LAWS = ("linear", "quadratic", "log", "log-quadratic", "arrhenius")
+#: linear, quadratic: of the value in °C. log: of its logarithm in °C. power: of the logarithm in the logarithm of the
+#: absolute temperature, the law of mobility. arrhenius: of the logarithm in 1/K, that of a current over a barrier.
+LAWS = (
+    "linear", "quadratic", "log", "log-quadratic", "power", "power-quadratic", "arrhenius", "arrhenius-quadratic",
+)  # fmt: skip
+#: Laws of the value itself; all others are of its logarithm.
+PLAIN = ("linear", "quadratic")
+
+
+def _coordinate(law: str, celsius: np.ndarray) -> np.ndarray:
+    if law.startswith("arrhenius"):
+        return -1.0 / (celsius - ZERO_K)
+    return np.log(celsius - ZERO_K) if law.startswith("power") else celsius
 
 
 def check_between(temperature_c: float, nodes_c: Sequence[float], what: str = "temperature") -> float:
@@ -35,9 +45,7 @@ def node_weights(law: str, nodes_c: Sequence[float], temperature_c: float) -> np
     """
     check_choice("law", law, LAWS)
     t = check_between(temperature_c, nodes_c)
-    x = np.asarray(nodes_c, dtype=float)
-    if law == "arrhenius":
-        x, t = -1.0 / (x - ZERO_K), -1.0 / (t - ZERO_K)
+    x, t = _coordinate(law, np.asarray(nodes_c, dtype=float)), float(_coordinate(law, np.array(t)))
     if len(x) > 1 and not (np.diff(x) > 0).all():
         raise InputError(f"temperatures: expected rising nodes, each once; got {', '.join(f'{v:g}' for v in nodes_c)}")
     weights = np.zeros(len(x))
@@ -63,11 +71,11 @@ def interpolate(law: str, nodes_c: Sequence[float], values: np.ndarray, temperat
     """
     y = np.asarray(values, dtype=float)
     w = node_weights(law, nodes_c, temperature_c)
-    if law in ("log", "log-quadratic", "arrhenius"):
+    if law not in PLAIN:
         one_sign = np.all(y > 0, axis=0) | np.all(y < 0, axis=0)
         safe = np.where(one_sign, y, 1.0)
         logs = np.sign(safe[0]) * np.exp(np.tensordot(w, np.log(np.abs(safe)), axes=1))
-        plain = node_weights("quadratic" if law == "log-quadratic" else "linear", nodes_c, temperature_c)
+        plain = node_weights("quadratic" if law.endswith("quadratic") else "linear", nodes_c, temperature_c)
         return np.where(one_sign, logs, np.tensordot(plain, y, axes=1))
     return np.tensordot(w, y, axes=1)
 
@@ -82,6 +90,6 @@ def interpolated_error(
     """
     y, s = np.asarray(values, dtype=float), np.asarray(errors, dtype=float)
     w = np.abs(node_weights(law, nodes_c, temperature_c))
-    if law in ("log", "log-quadratic", "arrhenius") and (np.all(y > 0) or np.all(y < 0)):
+    if law not in PLAIN and (np.all(y > 0) or np.all(y < 0)):
         return float(abs(interpolate(law, nodes_c, y, temperature_c)) * np.sum(w * s / np.abs(y)))
     return float(np.sum(w * s))

@@ -36,6 +36,6 @@ def two_point_trim(read_count: tuple[float, float], true_count: tuple[float, flo
 def window_counts(card: Card, current_a: np.ndarray) -> np.ndarray:
     """Counts of a whole window at constant line currents [A], any shape, not truncated. CardError without the table."""
     table = card.table("adc")
-    rate = lookup(torch.tensor(table.x), torch.tensor(table.y), torch.as_tensor(np.asarray(current_a, dtype=float)))
+    rate = lookup(torch.tensor(table.x), torch.tensor(table.y), torch.tensor(np.asarray(current_a, dtype=float)))
     slots = int(card.meta["code_max"]) + int(card.meta["guard_slots"])
     return rate.numpy() * slots * float(card.meta["t_lsb_s"])

@@ -19,6 +19,7 @@ from aimcard.netlists.column_decks import ColumnBench
 from aimcard.netlists.driver import DriverDesign, driver_deck
 from aimcard.netlists.readout import default_readout
 from aimcard.netlists.technology import get_technology
+from aimcard.validation.sweep_figures import parameters
 from aimcard.validation.sweep_report import nominal_of, write_report
 
 TECHNOLOGY = get_technology("freepdk45")
@@ -149,6 +150,18 @@ def folder(card_of, column_of, set_of, tmp_path) -> Path:
     return tmp_path
 
 
+def test_a_figure_has_a_panel_a_parameter(folder):
+    cards = CardSet.read(folder)
+    fig = parameters(cards, "cell")
+    assert [ax.get_title().split()[0] for ax in fig.axes if ax.get_title()] == [
+        p.name for p in cards.cards[0].parameters if p.group == "cell"
+    ]
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["nom", "ss"]
+    with pytest.raises(InputError, match=r"group: expected one of cell, leakage, .*; got 'cells'"):
+        parameters(cards, "cells")
+
+
+@pytest.mark.slow
 def test_the_report_has_every_card_and_parameter(folder):
     cards = CardSet.read(folder)
     assert nominal_of(cards).meta["temperature_c"] == 27.0

@@ -1,6 +1,6 @@
 """The ADC of each corner, temperature and supply read as the nominal one: by how much it is off, before and after a trim.
 
-The digital side knows the nominal card. Two known currents, none (the bleed alone) and half of full scale, give every
+The digital side knows the nominal card. Two known currents, none (the bleed alone) and by default half of full scale, give every
 chip a gain and an offset (`models/trim.py`); what is left is how differently the ADCs bend between and beyond the two.
 """
 
@@ -81,12 +81,14 @@ class TrimReport:
 
     nominal: Card
     full_scale_a: float
+    second_a: float
     trims: tuple[AdcTrim, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "nominal": {key: self.nominal.meta[key] for key in ("corner", "temperature_c", "vdd_v")},
             "full_scale_a": self.full_scale_a,
+            "trim_currents_a": [0.0, self.second_a],
             "full_scale_count": float(window_counts(self.nominal, np.array([self.full_scale_a]))[0]),
             "trims": [t.to_json() for t in self.trims],
         }
@@ -96,13 +98,13 @@ class TrimReport:
         lines = [
             f"ADC read as that of {label_of(self.nominal)}: errors in counts of a whole window, 0 to "
             f"{self.full_scale_a * 1e6:.0f} uA ({full:.0f} counts)",
-            "trim: gain and offset from readings of no current (bleed) and of half full scale",
+            f"trim: gain and offset from readings of no current (bleed) and of {self.second_a * 1e6:.0f} uA",
         ]
-        rows = [("card", "rms before", "max", "gain", "offset", "rms after", "max", "max, % of full scale")]
+        rows = [("card", "rms before", "max", "gain", "offset", "rms after", "max", "% of full scale", "max between trim points")]
         rows += [
             (label_of(t.card), f"{rms(t.before_count):.1f}", f"{peak(t.before_count):.1f}", f"{t.trim.gain:.4f}",
              f"{t.trim.offset_count:+.1f}", f"{rms(t.after_count):.2f}", f"{peak(t.after_count):.2f}",
-             f"{100 * peak(t.after_count) / full:.2f}")
+             f"{100 * peak(t.after_count) / full:.2f}", f"{peak(t.after_count[t.current_a <= self.second_a]):.2f}")
             for t in self.trims
         ]  # fmt: skip
         lines += rows_of_text(rows)
@@ -121,21 +123,24 @@ class TrimReport:
 
 def trim_report(
     nominal: Card, cards: Sequence[Card], references: Sequence[ReferenceSet | None] | None = None,
-    full_scale_a: float | None = None,
+    full_scale_a: float | None = None, second_a: float | None = None,
 ) -> TrimReport:  # fmt: skip
     """Trim every card's ADC to ``nominal``'s; with its reference set, its simulated columns too.
 
-    full_scale_a: end of the comparison [A], by default that of the nominal card's validity; half of it is the second
-    trim current. Raises InputError if it is not within every card's table, CardError for a card without a read-out.
+    full_scale_a: end of the comparison [A], by default that of the nominal card's validity, as far as every table goes;
+    second_a: the second trim current [A], by default half of it. Raises InputError if they are not above 0 and within
+    every card's table, CardError for a card without a read-out.
     """
-    full = float(nominal.domain["line_current_a"].hi) if full_scale_a is None else float(full_scale_a)
     limit = min(float(c.table("adc").x[-1]) for c in (nominal, *cards))
-    if not 0 < full <= limit * (1 + 1e-9):
-        raise InputError(
-            f"full_scale_a: expected a current above 0 and up to {limit:.4g} A, where the tables end; got {full:.4g}"
-        )
+    full = min(float(nominal.domain["line_current_a"].hi), limit) if full_scale_a is None else float(full_scale_a)
+    second = 0.5 * full if second_a is None else float(second_a)
+    for name, value in (("full_scale", full), ("second", second)):
+        if not 0 < value <= limit * (1 + 1e-9):
+            raise InputError(
+                f"{name}: expected a current above 0 and up to {limit * 1e6:.4g} uA, where the tables end; got {value * 1e6:.4g}"
+            )
     current = np.linspace(0.0, full, POINTS)
-    known = np.array([0.0, 0.5 * full])
+    known = np.array([0.0, second])
     true, whole = window_counts(nominal, known), window_counts(nominal, current)
     found = []
     for card, reference in zip(cards, references or [None] * len(cards), strict=True):
@@ -144,7 +149,7 @@ def trim_report(
         counts = window_counts(card, current)
         tile = None if reference is None else _tile(nominal, card, reference, trim)
         found.append(AdcTrim(card, trim, current, counts - whole, trim(counts) - whole, tile))
-    return TrimReport(nominal, full, tuple(found))
+    return TrimReport(nominal, full, second, tuple(found))
 
 
 def _tile(nominal: Card, card: Card, reference: ReferenceSet, trim: Trim) -> TileTrim | None:
@@ -185,7 +190,7 @@ def trim_figure(report: TrimReport) -> Figure:
         style = style_of(t.card)
         top.plot(factor * t.current_a, t.before_count, label=label_of(t.card), **style)
         below.plot(factor * t.current_a, t.after_count, **style)
-    below.plot([0, 0.5 * factor * report.full_scale_a], [0, 0], "k^", markersize=6, label="trim points", linestyle="")
+    below.plot([0, factor * report.second_a], [0, 0], "k^", markersize=6, label="trim points", linestyle="")
     below.legend(frameon=False, fontsize="small")
     top.set_ylabel("error as read (counts)")
     below.set_ylabel("error after trim (counts)")

@@ -10,10 +10,10 @@ import numpy as np
 
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card
-from aimcard.models.card_set import CardSet
+from aimcard.models.card_set import PARAMETER_LAWS, CardSet
 from aimcard.models.card_text import rows_of_text
 from aimcard.models.errors import InputError
-from aimcard.models.temperature import LAWS
+from aimcard.models.temperature import LAWS, interpolate
 from aimcard.validation.data_sets import figure
 from aimcard.validation.report import ValidationResult, validate
 from aimcard.validation.sweep_style import label_of
@@ -26,14 +26,15 @@ class HeldOutTemperature:
     """Scores at a temperature that the interpolation has not seen.
 
     results: validation of each card by name: "interpolated", "calibrated there", and "nearest", the set's card of the
-    nearest temperature as it is. interpolated, there: the cards. laws: rms phase error [counts] and charge 1 − R² of
-    the interpolated card for every law taken for everything; empty if not asked for.
+    nearest temperature as it is. interpolated, there: the cards. laws: for every law, rms phase error [counts] and charge
+    1 − R² of the card with it for all that has none of its own (``phase_rms_count``, ``charge_one_minus_r2``), and the
+    relative errors that it leaves in the parameters that have one; empty if not asked for.
     """
 
     interpolated: Card
     there: Card
     results: Mapping[str, ValidationResult]
-    laws: Mapping[str, tuple[float, float]]
+    laws: Mapping[str, Mapping[str, float]]
 
     def rows(self) -> list[tuple[str, ...]]:
         names = list(self.results)
@@ -69,7 +70,7 @@ class HeldOutTemperature:
             "temperature_c": self.interpolated.meta["temperature_c"], "corner": self.interpolated.meta["corner"],
             "vdd_v": self.interpolated.meta["vdd_v"],
             "validation": {name: r.to_json() for name, r in self.results.items()},
-            "laws": {name: {"phase_rms_count": a, "charge_one_minus_r2": b} for name, (a, b) in self.laws.items()},
+            "laws": {name: dict(figures) for name, figures in self.laws.items()},
             "parameters": {
                 p.name: {"interpolated": self.interpolated.value(p.name), "calibrated": p.value, "stderr": p.stderr}
                 for p in self.there.parameters
@@ -83,9 +84,11 @@ class HeldOutTemperature:
         ]
         lines += rows_of_text(self.rows())
         if self.laws:
-            lines.append("one law for every parameter and table (leakage keeps its own), on the same columns")
-            rows = [("law", "rms phase error, counts", "mirror charge 1-R2")]
-            rows += [(law, f"{a:.3g}", f"{b:.2g}") for law, (a, b) in self.laws.items()]
+            lines.append("laws: of all parameters and tables that have none of their own, and what each leaves in those")
+            rows = [("law", "rms phase error, counts", "mirror charge 1-R2", *(f"{n}, %" for n in PARAMETER_LAWS))]
+            for law, f in self.laws.items():
+                own = [f"{100 * f[n]:+.2f}{' *' if PARAMETER_LAWS[n] == law else ''}" for n in PARAMETER_LAWS]
+                rows.append((law, f"{f['phase_rms_count']:.3g}", f"{f['charge_one_minus_r2']:.2g}", *own))
             lines += rows_of_text(rows)
         lines += rows_of_text(self.parameter_rows())
         return "\n".join(lines)
@@ -118,10 +121,17 @@ def hold_out(
     named = {"interpolated": interpolated, "calibrated there": there[0], "nearest": nearest}
     results = {name: validate(card, reference, progress=False) for name, card in named.items()}
     laws = {}
-    if compare_laws:
-        for law in LAWS:
-            result = validate(rest.at(temperature_c, corner, vdd_v, default_law=law), reference, progress=False)
-            laws[law] = (_median(result, "phase", "rms_count"), _median(result, "charge", "one_minus_r2"))
+    left = rest.of(corner, vdd_v)
+    nodes = [float(c.meta["temperature_c"]) for c in left]
+    for law in LAWS if compare_laws else ():
+        result = validate(rest.at(temperature_c, corner, vdd_v, default_law=law), reference, progress=False)
+        laws[law] = {
+            "phase_rms_count": _median(result, "phase", "rms_count"),
+            "charge_one_minus_r2": _median(result, "charge", "one_minus_r2"),
+        }
+        for name in PARAMETER_LAWS:
+            value = interpolate(law, nodes, np.array([c.value(name) for c in left]), temperature_c)
+            laws[law][name] = float(value) / there[0].value(name) - 1
     return HeldOutTemperature(interpolated, there[0], results, laws)
 
 
