@@ -12,6 +12,7 @@ import numpy as np
 
 from aimcard.calibrate.chips import VECTORS, TestLine, population_line, simulate_lines
 from aimcard.calibrate.mismatch import (
+    LEAST_CHIPS,
     RATE_CURRENTS_A,
     cell_spread,
     readout_numbers,
@@ -22,7 +23,6 @@ from aimcard.calibrate.mismatch import (
 from aimcard.calibrate.noise import noise_tables
 from aimcard.models.card import Card
 from aimcard.models.errors import CardError, InputError
-from aimcard.models.mismatch import READOUT_NAMES
 from aimcard.models.tile import TileModel
 from aimcard.netlists.column_decks import ColumnBench
 from aimcard.netlists.mismatch import mismatched
@@ -49,7 +49,7 @@ class Population:
     jobs: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("chips", len(READOUT_NAMES) + 1), ("columns", 0), ("seed", 0), ("rows", 1)):
+        for name, least in (("chips", LEAST_CHIPS), ("columns", 0), ("seed", 0), ("rows", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: expected {least} or more; got {getattr(self, name)}")
         if 0 < self.columns < 8:

@@ -34,7 +34,7 @@ BENCH = ColumnBench(TECH, "nom", 27.0, default_readout(TECH))
 
 
 def test_options_are_checked_and_the_estimate_counts():
-    with pytest.raises(InputError, match="chips: expected 14 or more"):
+    with pytest.raises(InputError, match="chips: expected 40 or more"):
         Population(chips=5)
     with pytest.raises(InputError, match="columns: expected 0, or 8 or more"):
         Population(columns=3)
@@ -52,14 +52,14 @@ def test_a_readout_alone_is_reduced_to_its_numbers(tmp_path):
     # The clamp's offset is the table's at the reference current.
     at = int(np.argmin(np.abs(p.current_a - REFERENCE_A)))
     assert numbers[:, 0] == pytest.approx(p.clamp_v[1:, at] - p.clamp_v[0, at], abs=20e-6)
-    with pytest.raises(InputError, match="more than 13"):
+    with pytest.raises(InputError, match="expected 40 or more"):
         readout_spread(p)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("statistics", "freepdk45_gated", "--out", "s.h5", "--chips", "3"), "chips: expected 14 or more"),
+        (("statistics", "freepdk45_gated", "--out", "s.h5", "--chips", "3"), "chips: expected 40 or more"),
         (("statistics", "freepdk45_gated", "--out", "s.h5", "--columns", "2"), "columns: expected 0, or 8 or more"),
         (("statistics", "freepdk45_gated", "--out", "s.h5", "--a-vt", "-1"), "a_vt_v_um: expected a finite number"),
         (("statistics", "freepdk45_gated", "--out", "s.h5", "--json", "j.json"), "--json: expected --columns 8 or more"),
