@@ -93,6 +93,6 @@ SPECS = _table(
         *_responses("clamp", "clamp"),
         *_responses("mirror", "mirror's lag"),
         ("phase_start", 0, -50, 50, 1, "1", "adc", "counts gained by the oscillator's start from reset"),
-        ("t_wait_s", 2e-10, -5e-10, 5e-10, 1e-10, "s", "adc", "time before the first slot's current reaches the oscillator"),
+        ("t_wait_s", 2e-10, -5e-9, 5e-9, 1e-10, "s", "adc", "time before the first slot's current reaches the oscillator"),
     ]
 )  # fmt: skip

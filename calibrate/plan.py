@@ -45,7 +45,8 @@ EFFORTS = {
 class Options:
     """What the user may choose. ``columns`` is the number of held-out columns; None takes the effort's.
 
-    ``w_select_um`` calibrates for select transistors of one drawn width; None for the range 0.3 to 0.5 µm.
+    ``corner`` "nom" is the typical corner of every technology, and becomes its own name for it.
+    ``w_select_um`` calibrates for select transistors of one drawn width; None for the technology's range.
     """
 
     technology: str = "freepdk45"
@@ -61,6 +62,7 @@ class Options:
         check_choice("effort", self.effort, tuple(EFFORTS))
         technology = self.pdk
         technology.library(self.corner)
+        object.__setattr__(self, "corner", technology.corner(self.corner))
         technology.check_temperature(self.temperature_c)
         for name in ("columns", "jobs"):
             value = getattr(self, name)
@@ -83,7 +85,7 @@ class Options:
     def w_range_um(self) -> tuple[float, float]:
         """Select widths that the fit covers [µm]."""
         w = self.w_select_um
-        return (0.3, 0.5) if w is None else (w, w)
+        return self.pdk.w_select_range_um if w is None else (w, w)
 
     @property
     def w_ref_um(self) -> float:
@@ -101,7 +103,7 @@ def plan(options: Options) -> list[Column]:
         options.seed,
         size.distributions,
         size.wire_scales,
-        options.w_select_um,
+        options.w_range_um,
     )
     out = fitted + held + (floor_columns(held, size.floor_vectors) if size.floor_vectors else [])
     return out if options.effort == "quick" else [*out, saturated_column(options.w_ref_um)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.cell_decks import cell_dc_arrays, cell_dc_deck, cell_pulse_arrays, cell_pulse_deck
 from aimcard.netlists.column import LEAD_S, Edge, Pulses, Wire
 from aimcard.netlists.column_decks import AFTER_S, ColumnBench, column_deck, overlay, slot_currents
-from aimcard.netlists.driver import DriverEdges, edges
+from aimcard.netlists.driver import DriverEdges, default_driver, edges
 from aimcard.netlists.ngspice import ACCURATE, TIGHT, Deck, Waveforms, run, run_many, simulator_version
 from aimcard.netlists.oscillator import COUNTS_PER_PERIOD, phase_at
 from aimcard.netlists.oscillator_decks import oscillator_drive_deck, oscillator_rate, oscillator_rate_deck
@@ -58,11 +59,12 @@ def simulate(options: Options, cache_dir: str | Path | None = None, progress: bo
     """
     technology = options.pdk
     bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
-    driver = edges(technology, options.corner, options.temperature_c, cache_dir=cache_dir)
+    t_lsb_s, delay_s = bench.readout.t_lsb_s, default_driver(technology).edge_delay_s
+    driver = edges(technology, options.corner, options.temperature_c, t_lsb_s=t_lsb_s, cache_dir=cache_dir)
     by_position = dict(zip(POSITIONS, driver.edge, strict=True))
-    pulses = {position: Pulses(edge=edge) for position, edge in by_position.items()}
+    pulses = {position: Pulses(t_lsb_s, delay_s=delay_s, edge=edge) for position, edge in by_position.items()}
     records = [_driver_record(driver)]
-    records += _cells(options, by_position, cache_dir)
+    records += _cells(options, pulses[POSITIONS[1]], by_position, cache_dir)
     records += _readout(bench, options.jobs, cache_dir, progress)
     idle_rate_hz = float(next(r for r in records if r.kind == "oscillator")["count_rate_hz"][0])
     records += simulate_columns(plan(options), bench, pulses, options.jobs, cache_dir, progress, idle_rate_hz)
@@ -96,7 +98,7 @@ def _driver_record(driver: DriverEdges) -> Record:
     return Record("driver", "edge", "fit", attrs, arrays)
 
 
-def _cells(options: Options, by_position: dict[float, Edge], cache_dir: str | Path | None) -> list[Record]:
+def _cells(options: Options, pulses: Pulses, by_position: dict[float, Edge], cache_dir: str | Path | None) -> list[Record]:
     technology, where = options.pdk, (options.corner, options.temperature_c)
     lo, hi = options.w_range_um
     widths = np.unique([lo, 0.5 * (lo + hi), hi])
@@ -113,7 +115,7 @@ def _cells(options: Options, by_position: dict[float, Edge], cache_dir: str | Pa
         if code == 3 or (place == 0.5 and vb == 0.2 and vr == 0.0)
     ]  # fmt: skip
     # Short windows: what an edge adds is over 40 LSB after a pulse of 3.
-    short = Pulses(code_max=3, guard=40)
+    short = dataclasses.replace(pulses, code_max=3, guard=40)
     pulse = run(cell_pulse_deck(technology, CellDesign(), *where, short, by_position, points, 0.2), cache=cache_dir)
     return [
         Record("cell-dc", "cell_dc", "fit", {},
@@ -129,7 +131,8 @@ def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None,
         t, d, corner=corner, temperature_c=celsius, read_v=v, current_max_a=STATIC_MAX_A, points=121
     )
     loops = [loop_gain_deck(t, d, float(i), corner=corner, temperature_c=celsius, read_v=v) for i in LOOP_CURRENTS_A]
-    step_t, step_g = conductance_steps(STEP_LEVELS_S, STEP_HOLD_S)
+    hold_s = max(STEP_HOLD_S, 8 * d.t_lsb_s)
+    step_t, step_g = conductance_steps(STEP_LEVELS_S, hold_s)
     step = readout_step_deck(t, d, step_t, step_g, corner=corner, temperature_c=celsius, read_v=v)
     first = run_many([static, step, *loops], jobs, cache_dir, "read-out", progress)
     curves = readout_static(first[0])
@@ -149,7 +152,7 @@ def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None,
     time = np.arange(0, step_t[-1], 25e-12)
     volts = 0.2 * STEP_LEVELS_S
     parts = [
-        slice(round(k * STEP_HOLD_S / 25e-12), round((k + 1) * STEP_HOLD_S / 25e-12))
+        slice(round(k * hold_s / 25e-12), round((k + 1) * hold_s / 25e-12))
         for k in range(1, len(STEP_LEVELS_S))
     ]
     v_step, i_step = (np.interp(time, first[1].time_s, first[1][name]) for name in ("v(bl)", "i(vmir)"))
