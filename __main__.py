@@ -46,6 +46,9 @@ class Simulation:
     w_select: Annotated[
         float | None, _help("Drawn width of the select transistors in µm (default: 0.3 to 0.5, sky130 1.0).")
     ] = None
+    lsb_ns: Annotated[
+        float | None, _help("LSB of the pulses in ns (default: what the read-out follows, 1 in freepdk45, 4 in sky130).")
+    ] = None
     columns: Annotated[int | None, _help("How many held-out columns judge the card.")] = None
     jobs: Annotated[int | None, _help("ngspice processes at a time (default: all cores).")] = None
     seed: Annotated[int | None, _help("Seed of conductances and codes (default: 1).")] = None

@@ -47,6 +47,7 @@ class Options:
 
     ``corner`` "nom" is the typical corner of every technology, and becomes its own name for it.
     ``w_select_um`` calibrates for select transistors of one drawn width; None for the technology's range.
+    ``lsb_ns`` is the LSB time [ns]; None for the one that the technology's read-out is made for.
     """
 
     technology: str = "freepdk45"
@@ -57,6 +58,7 @@ class Options:
     jobs: int | None = None
     seed: int = 1
     w_select_um: float | None = None
+    lsb_ns: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("effort", self.effort, tuple(EFFORTS))
@@ -72,6 +74,9 @@ class Options:
             raise InputError(f"seed: expected 0 or more; got {self.seed}")
         if self.w_select_um is not None and not technology.w_min_um <= self.w_select_um <= 2:
             raise InputError(f"w_select_um: expected {technology.w_min_um:g} to 2 µm; got {self.w_select_um:g}")
+
+        if self.lsb_ns is not None and not 0.5 <= self.lsb_ns <= 100:
+            raise InputError(f"lsb_ns: expected 0.5 to 100 ns; got {self.lsb_ns:g}")
 
     @property
     def pdk(self) -> Technology:

@@ -58,7 +58,10 @@ def simulate(options: Options, cache_dir: str | Path | None = None, progress: bo
     Raises SimulationError or SimulatorMissingError as ``netlists.ngspice.run_many``.
     """
     technology = options.pdk
-    bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
+    readout = default_readout(technology)
+    if options.lsb_ns is not None:
+        readout = dataclasses.replace(readout, t_lsb_s=options.lsb_ns * 1e-9)
+    bench = ColumnBench(technology, options.corner, options.temperature_c, readout)
     t_lsb_s, delay_s = bench.readout.t_lsb_s, default_driver(technology).edge_delay_s
     driver = edges(technology, options.corner, options.temperature_c, t_lsb_s=t_lsb_s, cache_dir=cache_dir)
     by_position = dict(zip(POSITIONS, driver.edge, strict=True))

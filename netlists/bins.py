@@ -48,15 +48,15 @@ def cut(library: Path, used: Iterable[tuple[str, float, float]]) -> str:
     """
     bins = _bins(library)
     chosen: dict[str, None] = {}
-    for model, w, l in sorted(used):
+    for model, w_um, l_um in sorted(used):
         if model not in bins:
             raise TechnologyError(f"model: {library.name} has {', '.join(bins)}; got {model!r}; choose one of these")
-        found = [b for b in bins[model] if b.holds(w, l)]
+        found = [b for b in bins[model] if b.holds(w_um, l_um)]
         if not found:
             ranges = [f"{min(b.w_um[0] for b in bins[model]):g} to {max(b.w_um[1] for b in bins[model]):g}"]
             ranges += [f"{min(b.l_um[0] for b in bins[model]):g} to {max(b.l_um[1] for b in bins[model]):g}"]
             raise TechnologyError(
-                f"transistor {model}: expected W of {ranges[0]} µm and L of {ranges[1]} µm; got W = {w:g}, L = {l:g} µm; "
+                f"transistor {model}: expected W of {ranges[0]} µm and L of {ranges[1]} µm; got W = {w_um:g}, L = {l_um:g} µm; "
                 "use fingers for a wide one"
             )
         chosen |= {b.text: None for b in found}

@@ -60,7 +60,7 @@ def threshold_v(v: np.ndarray, i: np.ndarray) -> float:
 
 @pytest.mark.parametrize("corner", list(I_ON_UA))
 def test_the_drive_current_is_the_foundry_models(cache, corner):
-    v, i = transfer(cache, corner, 1.8)
+    _, i = transfer(cache, corner, 1.8)
     assert np.all(np.diff(i) > 0)
     assert i[-1] * 1e6 == pytest.approx(I_ON_UA[corner], abs=1)
 
@@ -142,11 +142,11 @@ def test_the_models_content_is_in_the_hash_wherever_the_package_lies(tmp_path):
 def test_what_the_library_lacks_is_said(tmp_path):
     with pytest.raises(TechnologyError, match=r"expected W of 0.36 to 100 µm and L of 0.15 to 100 µm; got W = 0.2, L = 0.15"):
         transfer_deck("tt", 1.8, w_um=0.2)
-    with pytest.raises(TechnologyError, match="has .*nfet_01v8.*; got 'nfet_other'; choose"):
+    with pytest.raises(TechnologyError, match=r"has .*nfet_01v8.*; got 'nfet_other'; choose"):
         cut(TYPICAL, {("nfet_other", 1.0, 0.15)})
     empty = tmp_path / "empty.spice"
     empty.write_text("* nothing\n")
-    with pytest.raises(TechnologyError, match="expected binned .model cards; found none"):
+    with pytest.raises(TechnologyError, match=r"expected binned .model cards; found none"):
         cut(empty, {(NMOS, 1.0, 0.15)})
 
 
@@ -157,6 +157,7 @@ def test_errors_name_the_choices():
         (lambda: dataclasses.replace(SKY130, package="c4m-pdk-nowhere").library("tt"),
          "Python package c4m-pdk-nowhere, which is not installed; run: pip install --no-deps c4m-pdk-nowhere"),
         (lambda: Options(technology="sky130", w_select_um=0.3), "w_select_um: expected 0.42 to 2 µm; got 0.3"),
+        (lambda: Options(technology="sky130", lsb_ns=0.1), "lsb_ns: expected 0.5 to 100 ns; got 0.1"),
         (lambda: Options(technology="sky130", temperature_c=200.0), "hold from -40 to 125 °C; got 200"),
     ]  # fmt: skip
     for bad, message in cases:
