@@ -23,7 +23,7 @@ from aimcard.netlists.piecewise import reduce_edge
 from aimcard.netlists.technology import Technology
 
 POSITIONS = ("near", "middle", "far")
-#: Time before the pulse [s], and after its end.
+#: Time before the pulse [s], and after its end (more for a design with a longer edge window).
 LEAD_S = 0.5e-9
 TAIL_S = 1.5e-9
 # Edge of the signal that enters the first inverter [s]: that of a flip-flop's output.
@@ -180,7 +180,7 @@ def driver_deck(
             )  # fmt: skip
     _add_word_line(circuit, technology, design)
     save = ("v(in0)", "i(vbl)", *(f"v({name})" for name in POSITIONS))
-    analysis = f".tran 10p {fall_s + TAIL_S:.6e}"
+    analysis = f".tran 10p {fall_s + max(TAIL_S, 1.25 * design.edge_window_s):.6e}"
     name = f"word line driver, code {code}, {corner}, {temperature_c:g} C"
     return make_deck(
         circuit,
