@@ -40,12 +40,15 @@ CardName = Annotated[str, _help("File or name of a model card.")]
 class Simulation:
     """What to simulate; None takes the default of `aimcard.calibrate.plan.Options`."""
 
-    technology: Annotated[str | None, _help("Transistor technology (default: freepdk45).")] = None
-    corner: Annotated[str | None, _help("Process corner: nom, ff or ss in freepdk45 (default: nom).")] = None
+    technology: Annotated[str | None, _help("Transistor technology: freepdk45 or sky130 (default: freepdk45).")] = None
+    corner: Annotated[str | None, _help("Process corner: nom, ff or ss; sky130 has fs and sf too (default: nom).")] = None
     temperature: Annotated[float | None, _help("Temperature in degrees Celsius (default: 27).")] = None
     vdd: Annotated[float | None, _help("Supply voltage in V (default: the technology's own).")] = None
     w_select: Annotated[
-        float | None, _help("Drawn width of the select transistors in µm (default: the range 0.3 to 0.5).")
+        float | None, _help("Drawn width of the select transistors in µm (default: 0.3 to 0.5, sky130 1.0).")
+    ] = None
+    lsb_ns: Annotated[
+        float | None, _help("LSB of the pulses in ns (default: what the read-out follows, 1 in freepdk45, 4 in sky130).")
     ] = None
     mode: Annotated[
         str | None, _help("PWM mode: conventional, split, bitwise, ...; `aimcard modes` lists them (default: conventional).")
@@ -351,7 +354,7 @@ def _options(simulation: Simulation, effort: str | None = None) -> "Options":
     if quick and full:
         raise InputError("--quick, --full: expected one of them; got both")
     technology = get_technology(given.get("technology", Options.technology))
-    check_choice("corner", given.get("corner", Options.corner), technology.corners)
+    check_choice("corner", technology.corner(given.get("corner", Options.corner)), technology.corners)
     names = {"temperature": "temperature_c", "vdd": "vdd_v", "w_select": "w_select_um"}
     effort = "quick" if quick else "full" if full else effort or Options.effort
     return Options(effort=effort, **{names.get(key, key): value for key, value in given.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.cell_decks import cell_dc_arrays, cell_dc_deck, cell_pulse_arrays, cell_pulse_deck
 from aimcard.netlists.column import LEAD_S, Edge, Pulses, Wire
 from aimcard.netlists.column_decks import AFTER_S, ColumnBench, column_deck, holds, overlay, slot_currents
-from aimcard.netlists.driver import DriverDesign, DriverEdges, driver_deck, driver_supply, edges
+from aimcard.netlists.driver import DriverEdges, default_driver, driver_deck, driver_supply, edges
 from aimcard.netlists.ngspice import ACCURATE, TIGHT, Deck, Waveforms, run, run_many, simulator_version
 from aimcard.netlists.oscillator import COUNTS_PER_PERIOD, phase_at, phases_between
 from aimcard.netlists.oscillator_decks import oscillator_drive_deck, oscillator_rate, oscillator_rate_deck
@@ -63,12 +64,18 @@ def simulate(
     Raises SimulationError or SimulatorMissingError as ``netlists.ngspice.run_many``.
     """
     technology = options.pdk
-    bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
-    driver = edges(technology, options.corner, options.temperature_c, cache_dir=cache_dir)
+    readout = default_readout(technology)
+    if options.lsb_ns is not None:
+        readout = dataclasses.replace(readout, t_lsb_s=options.lsb_ns * 1e-9)
+    bench = ColumnBench(technology, options.corner, options.temperature_c, readout)
+    t_lsb_s, delay_s = bench.readout.t_lsb_s, default_driver(technology).edge_delay_s
+    driver = edges(technology, options.corner, options.temperature_c, t_lsb_s=t_lsb_s, cache_dir=cache_dir)
     by_position = dict(zip(POSITIONS, driver.edge, strict=True))
-    pulses = {position: Pulses(edge=edge, mode=options.mode) for position, edge in by_position.items()}
-    records = [_driver_record(driver), _driver_supply_record(options, cache_dir, progress)]
-    records += _cells(options, by_position, cache_dir)
+    pulses = {
+        position: Pulses(t_lsb_s, delay_s=delay_s, edge=edge, mode=options.mode) for position, edge in by_position.items()
+    }
+    records = [_driver_record(driver), _driver_supply_record(options, t_lsb_s, cache_dir, progress)]
+    records += _cells(options, pulses[POSITIONS[1]], by_position, cache_dir)
     records += _readout(bench, options.jobs, cache_dir, progress)
     idle_rate_hz = float(next(r for r in records if r.kind == "oscillator")["count_rate_hz"][0])
     asked = plan(options) if columns is None else columns
@@ -109,17 +116,18 @@ def _driver_record(driver: DriverEdges) -> Record:
 SUPPLY_CODES = (1, 4, 12)
 
 
-def _driver_supply_record(options: Options, cache_dir: str | Path | None, progress: bool) -> Record:
-    where = {"corner": options.corner, "temperature_c": options.temperature_c}
-    decks = [driver_deck(options.pdk, DriverDesign(), code, **where) for code in SUPPLY_CODES]
+def _driver_supply_record(options: Options, t_lsb_s: float, cache_dir: str | Path | None, progress: bool) -> Record:
+    where = {"corner": options.corner, "temperature_c": options.temperature_c, "t_lsb_s": t_lsb_s}
+    design = default_driver(options.pdk)
+    decks = [driver_deck(options.pdk, design, code, **where) for code in SUPPLY_CODES]
     waves = run_many(decks, options.jobs, cache_dir, "drivers' supply", progress)
     found = [driver_supply(w, code) for w, code in zip(waves, SUPPLY_CODES, strict=True)]
     arrays = {name: np.array([getattr(f, name) for f in found]) for name in ("code", "window_s", "charge_c", "rest_a")}
-    attrs: dict[str, str | int | float] = {"columns": DriverDesign().columns}
+    attrs: dict[str, str | int | float] = {"columns": design.columns}
     return Record("driver-supply", "driver_supply", "fit", attrs, arrays, _hash_of(sorted(w.deck_hash for w in waves)))
 
 
-def _cells(options: Options, by_position: dict[float, Edge], cache_dir: str | Path | None) -> list[Record]:
+def _cells(options: Options, pulses: Pulses, by_position: dict[float, Edge], cache_dir: str | Path | None) -> list[Record]:
     technology, where = options.pdk, (options.corner, options.temperature_c)
     lo, hi = options.w_range_um
     widths = np.unique([lo, 0.5 * (lo + hi), hi])
@@ -136,7 +144,7 @@ def _cells(options: Options, by_position: dict[float, Edge], cache_dir: str | Pa
         if code == 3 or (place == 0.5 and vb == 0.2 and vr == 0.0)
     ]  # fmt: skip
     # Short windows: what an edge adds is over 40 LSB after a pulse of 3.
-    short = Pulses(code_max=3, guard=40)
+    short = dataclasses.replace(pulses, code_max=3, guard=40)
     pulse = run(cell_pulse_deck(technology, CellDesign(), *where, short, by_position, points, 0.2), cache=cache_dir)
     return [
         Record("cell-dc", "cell_dc", "fit", {},
@@ -152,7 +160,8 @@ def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None,
         t, d, corner=corner, temperature_c=celsius, read_v=v, current_max_a=STATIC_MAX_A, points=121
     )
     loops = [loop_gain_deck(t, d, float(i), corner=corner, temperature_c=celsius, read_v=v) for i in LOOP_CURRENTS_A]
-    step_t, step_g = conductance_steps(STEP_LEVELS_S, STEP_HOLD_S)
+    hold_s = max(STEP_HOLD_S, 8 * d.t_lsb_s)
+    step_t, step_g = conductance_steps(STEP_LEVELS_S, hold_s)
     step = readout_step_deck(t, d, step_t, step_g, corner=corner, temperature_c=celsius, read_v=v)
     first = run_many([static, step, *loops], jobs, cache_dir, "read-out", progress)
     curves = readout_static(first[0])
@@ -172,7 +181,7 @@ def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None,
     time = np.arange(0, step_t[-1], 25e-12)
     volts = 0.2 * STEP_LEVELS_S
     parts = [
-        slice(round(k * STEP_HOLD_S / 25e-12), round((k + 1) * STEP_HOLD_S / 25e-12))
+        slice(round(k * hold_s / 25e-12), round((k + 1) * hold_s / 25e-12))
         for k in range(1, len(STEP_LEVELS_S))
     ]
     v_step, i_step = (np.interp(time, first[1].time_s, first[1][name]) for name in ("v(bl)", "i(vmir)"))

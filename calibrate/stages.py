@@ -57,6 +57,9 @@ WIDTHS = (
     "dw_pull_um", "dw_small_um",
 )  # fmt: skip
 
+#: A gate current below this is the simulator's own conductance to ground: such a technology's models have none [A].
+LEAST_GATE_A = 1e-13
+
 Residual = Callable[[Mapping[str, Tensor]], Tensor]
 
 
@@ -144,7 +147,7 @@ def run_cells(s: Stages) -> None:
     dc = s.record("cell_dc")
     s.fit("apparent weight", CELL_ON, cell_on(dc, s.setting))
     s.fit("leakage", LEAK, cell_off(dc, s.setting))
-    if "gate_current_a" in dc:
+    if "gate_current_a" in dc and float(dc["gate_current_a"].max()) > LEAST_GATE_A:
         s.fit("gate current", GATE, cell_gate(dc, s.setting))
     else:
         s.values["i_gate_a"] = 0.0

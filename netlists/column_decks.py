@@ -13,7 +13,6 @@ from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import LEAD_S, Pulses, Wire, add_line, add_word_lines, check_line
 from aimcard.netlists.deck import ACCURATE, Deck, make_deck
 from aimcard.netlists.oscillator import add_readout, add_run, stage_nodes
-from aimcard.netlists.oscillator_decks import RING_STEP_S
 from aimcard.netlists.readout import ReadoutDesign, add_supplies
 from aimcard.netlists.technology import Technology
 from aimcard.netlists.waveforms import Waveforms
@@ -42,11 +41,11 @@ def column_deck(
 
     clamp: "ideal" (a voltage source), "ota" (regulator and mirror, the oscillator's input as load) or "full"
     (the ring too, released at the first slot: a tenfold cost). ``step_s`` caps the time step; by default error control
-    alone sets it, and with the ring it is RING_STEP_S. ``save_supply`` records V_DD's current too.
+    alone sets it, and with the ring it is the read-out's ``ring_step_s``. ``save_supply`` records V_DD's current too.
     """
     check_choice("clamp", clamp, READOUTS)
     if clamp == "full" and step_s is None:
-        step_s = RING_STEP_S
+        step_s = bench.readout.ring_step_s
     g, x = check_line(conductance_s, codes, pulses.code_max)
     circuit = Circuit("column")
     words = add_word_lines(circuit, x, pulses, bench.technology.vdd_v)

@@ -122,7 +122,7 @@ def test_help_loads_nothing_heavy():
         (["calibrate", "--out", "no/card.h5"], "no/card.h5; make the folder first"),
         (
             ["calibrate", "--technology", "freepdk54"],
-            "expected one of freepdk45; got 'freepdk54'; did you mean",
+            "expected one of freepdk45, sky130; got 'freepdk54'; did you mean",
         ),
         (
             ["calibrate", "--corner", "non"],
