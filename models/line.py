@@ -88,22 +88,42 @@ def edge_charges(p: LineParameters, drive: LineDrive, static: LineSolution) -> T
     codes, conductance = drive.codes.expand(shape), drive.conductance_s.expand(shape)
     on = (codes > 0).to(i.dtype)
     g = expand(p.cell, drive.conductance_s, w).g_s
-    # Voltages seen by each cell when its pulse begins (slot 0), just before it ends, and when it is over.
-    over = codes.clamp(max=drive.slots - 1) * len(bounds) + owner
-    before = (over - len(bounds)).clamp(min=0)
-    bits, backs = static.v_bit_v.flatten(-2), static.v_return_v.flatten(-2)
     bit_first, back_first = static.v_bit_v[..., 0, :][..., owner], static.v_return_v[..., 0, :][..., owner]
-    bit_before, back_before = torch.gather(bits, -1, before), torch.gather(backs, -1, before)
-    bit_over, back_over = torch.gather(bits, -1, over), torch.gather(backs, -1, over)
-
     start = rise_charge(p.pulse, e, g * (bit_first - back_first), back_first, w, r_return) * on
     charge = torch.cat([charge[..., :1] + start.sum(-1, keepdim=True), charge[..., 1:]], dim=-1)
-    end = fall_charge(p.pulse, e, conductance, g * (bit_before - back_before), back_before, w, r_return) * on
-    charge = charge.scatter_add(-1, codes.clamp(max=drive.slots - 1), end)
     charge = charge + line_charge(p, static, w)
-    amount = recharge_amount(p.pulse, e, conductance, bit_over, back_over, w)
-    slot_edge_s = torch.arange(drive.slots + 1, dtype=i.dtype) * drive.t_lsb_s
-    share = recharge_share(p.pulse, e, conductance, codes, slot_edge_s, drive.t_lsb_s, w)
+    if not codes.is_floating_point():
+        return charge + _pulse_ends(p, drive, static, codes, on, g, owner)
+    # A broken code ends in between: the share of each neighbour, differentiable in the code.
+    whole = codes.detach().floor().clamp(max=drive.slots - 1)
+    part = codes - whole
+    below = whole.to(torch.int64)
+    return (
+        charge
+        + _pulse_ends(p, drive, static, below, (1 - part) * on, g, owner)
+        + _pulse_ends(p, drive, static, below + 1, part * on, g, owner)
+    )
+
+
+def _pulse_ends(p: LineParameters, drive: LineDrive, static: LineSolution, codes: Tensor, weight: Tensor,
+                g: Tensor, owner: Tensor) -> Tensor:  # fmt: skip
+    """Charge per slot of falling edges and recharges [C], (..., slots); codes (..., rows) whole, each by its ``weight``."""
+    e, w = drive.edges, drive.w_select_um
+    conductance = drive.conductance_s.expand(codes.shape)
+    segments = static.v_bit_v.shape[-1]
+    # Voltages seen by each cell just before its pulse ends, and when it is over.
+    slot = codes.clamp(max=drive.slots - 1)
+    over = slot * segments + owner
+    before = (slot - 1).clamp(min=0) * segments + owner
+    bits, backs = static.v_bit_v.flatten(-2), static.v_return_v.flatten(-2)
+    bit_before, back_before = torch.gather(bits, -1, before), torch.gather(backs, -1, before)
+    bit_over, back_over = torch.gather(bits, -1, over), torch.gather(backs, -1, over)
+    end = fall_charge(p.pulse, e, conductance, g * (bit_before - back_before), back_before, w, p.wire.r_return_ohm) * weight
+    charge = torch.zeros_like(static.current_a).scatter_add(-1, slot, end)
+    amount = recharge_amount(p.pulse, e, conductance, bit_over, back_over, w) * weight
+    slot_edge_s = torch.arange(drive.slots + 1, dtype=end.dtype) * drive.t_lsb_s
+    # Code 0 may be here as the lower neighbour of a code between 0 and 1; share() leaves it out.
+    share = recharge_share(p.pulse, e, conductance, codes.clamp(min=1), slot_edge_s, drive.t_lsb_s, w)
     return charge + (amount[..., None] * share).sum(-2)
 
 
