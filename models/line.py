@@ -85,7 +85,7 @@ def edge_charges(p: LineParameters, drive: LineDrive, static: LineSolution) -> T
     bounds = segment_bounds(rows, p.wire.segments)
     owner = torch.cat([torch.full((b - a,), s) for s, (a, b) in enumerate(bounds)])
     shape = torch.broadcast_shapes(drive.codes.shape, drive.conductance_s.shape)
-    codes, conductance = drive.codes.expand(shape), drive.conductance_s.expand(shape)
+    codes = drive.codes.expand(shape)
     on = (codes > 0).to(i.dtype)
     g = expand(p.cell, drive.conductance_s, w).g_s
     bit_first, back_first = static.v_bit_v[..., 0, :][..., owner], static.v_return_v[..., 0, :][..., owner]

@@ -46,6 +46,7 @@ class Circuit:
     adc: AdcParameters | None
     edges: Edges
     effects: Effects
+    code_max: int
     slots: int
     t_lsb_s: float
     v_read_v: float
@@ -65,7 +66,7 @@ def circuit_of(model: TileModel, effects: Effects, wire_scale: float, w_select_u
     adc = adc_parameters(model.values, model.tables) if model.has_readout else None
     return Circuit(
         line, readout if effects.regulator else None, readout if effects.adc else None, adc,
-        edges_at(model.tables, position), effects, model.slots, model.t_lsb_s, model.v_read_v, w_select_um,
+        edges_at(model.tables, position), effects, model.code_max, model.slots, model.t_lsb_s, model.v_read_v, w_select_um,
     )  # fmt: skip
 
 
