@@ -270,7 +270,7 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     pulses = pulses + const[:, 0] * on.sum(1) + (step_const * n.sum(2) + bend_const * n_ramp.sum(2)).sum(1)
     pulses = pulses + gain[:, 0] * (on @ g) + (step_gain * conduct.sum(2) + bend_gain * ramp.sum(2)).sum(1)
     pulses = pulses + _stored(ref, n, drop, lift, force)
-    rest = ref.conversion.offset + ref.conversion.guard * _idle_answer(ref)
+    rest = ref.conversion.offset + ref.conversion.guard * idle_answer(ref)
     answer = (at.answer.unflatten(1, (-1, 2)).mean(2) * width).sum(1) + pulses + rest
     flat = width[:, None] * (y_mean - centre * tilt) + step_gain[..., None]
     curve = width[:, None] * y_slope / 2 + bend_gain[..., None]
@@ -296,9 +296,11 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
         size_z = (z * g).sum(1, keepdim=True)
         signed = (sign_mean * conduct + sign_slope * ramp / 2)[:, a:b].sum((1, 2))[:, None]
         some = size_z > 0
-        scale = torch.where(some, size_z, torch.ones_like(size_z)).rsqrt()
+        # The form may be weaker than its probe where its parts differ in sign: that goes into the scale.
+        scale = torch.where(some, signed.abs().clamp(min=1e-30), torch.ones_like(signed)).sqrt()
+        scale = scale / torch.where(some, size_z, torch.ones_like(size_z))
         z = torch.where(some, z * scale, torch.zeros_like(z))
-        sign = torch.where(some, signed * scale * scale, torch.zeros_like(signed))
+        sign = torch.where(signed >= 0, 1.0, -1.0).to(dtype)
         own = own - sign * z * z
         zs.append(z)
         means.append((z * g).sum(1, keepdim=True))
@@ -324,7 +326,7 @@ def _stored(ref: Reference, n: Tensor, drop: Tensor, lift: Tensor, force: Tensor
     if not ref.circuit.effects.pulse:
         return torch.zeros_like(force[:, 0])
     lengths = ref.lengths.to(n.dtype)
-    rest = 0.0 if ref.conversion.clamp is None else float(ref.conversion.clamp.value[0]) - ref.circuit.v_read_v
+    rest = 0.0 if ref.conversion.clamp is None else float(ref.conversion.clamp.pieces[0, 0]) - ref.circuit.v_read_v
     volts = lift[..., None] - (1 - ref.share) * drop
     edge = torch.full_like(volts[:, :1], rest)
     moves = torch.cat([volts, edge], 1) - torch.cat([edge, volts], 1)
@@ -334,6 +336,7 @@ def _stored(ref: Reference, n: Tensor, drop: Tensor, lift: Tensor, force: Tensor
     return (weight[..., None] * moves * (ref.line * lengths + ref.node * (lengths - busy))).sum((1, 2))
 
 
-def _idle_answer(ref: Reference) -> float:
+def idle_answer(ref: Reference) -> float:
+    """Answer per LSB of a line on which nothing conducts."""
     rate = ref.conversion.rate
     return ref.idle_ua if rate is None else float(rate.at(torch.tensor([ref.idle_ua], dtype=torch.float64))[0])

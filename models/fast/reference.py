@@ -161,7 +161,7 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
         end_clamp = float(unit_v) / charge_unit
         line, node = float(wire.c_bit_f) / charge_unit, float(idle_capacitance(pulse, w)) / charge_unit
     idle = _idle_current(circuit, idle_weight(cell, big, w).mean(0))
-    found = conversion(circuit, counts, rise, fall, idle, torch.float64)
+    found = conversion(circuit, counts, rise, fall, idle)
     slope_of = {
         name: float(_slope(q.flatten() * 1e6, g.flatten(), 2 * ratio.mean()))
         for name, q, ratio in (("s", cells.source_s_per_v, source), ("d", cells.drain_s_per_v, drain))

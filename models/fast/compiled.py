@@ -1,0 +1,96 @@
+"""Runs the compiled preparation where numba is installed; says once where it is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimcard.models.cell import gate_current, leakage_current
+from aimcard.models.fast.meanfield import Prepared, idle_answer, parts
+from aimcard.models.fast.reference import Reference
+
+_said: set[str] = set()
+
+
+class SlowerPathWarning(UserWarning):
+    """A slower way gives the same answer, because something optional is not there."""
+
+
+def available() -> bool:
+    """Whether numba is installed; warns once if not."""
+    if importlib.util.find_spec("numba") is not None:
+        return True
+    if "numba" not in _said:
+        _said.add("numba")
+        warnings.warn(
+            "numba is not installed: the fast path runs in plain torch, several times slower; pip install 'aimcard[fast]'",
+            SlowerPathWarning, stacklevel=3,
+        )  # fmt: skip
+    return False
+
+
+class Kernel:
+    """The compiled preparation of one reference column, in one precision."""
+
+    def __init__(self, ref: Reference, squares: int, dtype: torch.dtype) -> None:
+        kind: Any = np.float32 if dtype == torch.float32 else np.float64
+        self.squares, self.kind = squares, kind
+        c, cell, conv = ref.circuit, ref.circuit.line.cell, ref.conversion
+        grid = ref.grid
+        zero = torch.zeros(1, dtype=torch.float64)
+        leak = float(leakage_current(cell, zero + c.v_read_v, zero, c.w_select_um)) * 1e6
+        step = 1.0 if conv.rate is None else 1 / conv.rate.step_ua
+        lifted = 0.0 if conv.clamp is None else float(conv.clamp.pieces[0, 0]) - c.v_read_v
+        rest = conv.offset + conv.guard * idle_answer(ref)
+        k = [
+            0, 1, 2, 3, 0.5, np.sqrt(3.0), ref.r_ohm, ref.share, c.v_read_v, ref.k_source, ref.d_source, ref.d_drain,
+            leak, 1 / float(cell.v_leak_drain_v), 1 / float(cell.v_leak_source_v),
+            float(gate_current(cell, zero, c.w_select_um)) * 1e6, 1 / float(cell.v_gate_source_v), 1 / 16, ref.start_drop,
+            ref.end_drop, ref.start_square, ref.end_square, ref.end_clamp, ref.line, ref.node, conv.start_gain, step, rest,
+            lifted, 1 / 6, 1 / 3, 1e-20,
+        ]  # fmt: skip
+        middle = ref.e_const + ref.e_gain * ref.g.mean()
+        pad = torch.zeros(1, dtype=torch.float64)
+        cells = torch.stack([ref.e_const, ref.e_gain, torch.cat([ref.c_const, pad]), torch.cat([ref.c_gain, pad]), middle])
+
+        def a(values: Any) -> np.ndarray:
+            return np.ascontiguousarray(np.asarray(values, dtype=kind))
+
+        total = torch.zeros(len(ref.lengths), dtype=torch.float64)
+        ratio = total.index_add(0, ref.owner, ref.variance) / total.index_add(0, ref.owner, ref.g).clamp(min=1e-30)
+        none = np.zeros((1, 4), kind)
+        curves = [none if curve is None else a(curve.pieces) for curve in (conv.rate, conv.start, conv.clamp)]
+        width = grid.width
+        cuts = [a for a, _ in parts(len(width), squares)] + [len(width)] if squares else [0]
+        modes = np.array([c.effects.leakage, c.effects.pulse, conv.rate is not None, conv.clamp is not None])
+        self.squares = len(cuts) - 1
+        self.arguments = (
+            a(ref.g), a(ref.distance), a(ref.variance), np.array(grid.bounds), a(grid.edges), a(1 / width), a(width),
+            a(ref.lengths), a(ref.source), a(ref.drain), a(ref.weight), a(ref.spread), a(ratio), a(cells), a(k), *curves,
+            modes, np.array(cuts),
+        )  # fmt: skip
+
+    def __call__(self, x: Tensor, y: Tensor, z: Tensor, rates: bool) -> Prepared:
+        """Prepare ``x`` (batch, rows) into ``y`` (batch, rows) and ``z`` (squares, batch, rows), which may be views."""
+        from aimcard.models.fast.kernel import prepare
+
+        batch, rows = x.shape
+        y_rate = np.empty((batch, rows) if rates else (0, rows), self.kind)
+        z_rate = np.zeros((self.squares, batch, rows) if rates else (self.squares, 0, rows), self.kind)
+        scalars = np.empty((batch, 2 + 2 * self.squares), self.kind)
+        if rates:
+            y_rate[:] = 0
+        prepare(x.detach().contiguous().numpy(), *self.arguments, y.numpy(), z.numpy(), y_rate, z_rate, scalars)
+        s = torch.from_numpy(scalars)
+        base, left = s[:, :1], s[:, 1:2]
+        if not self.squares:
+            return Prepared(base, y, None, None, None, None, torch.from_numpy(y_rate) if rates else None)
+        return Prepared(
+            base, y, z, s[:, 2::2].T[..., None], s[:, 3::2].T[..., None], left,
+            torch.from_numpy(y_rate) if rates else None, torch.from_numpy(z_rate) if rates else None,
+        )  # fmt: skip
