@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aimcard.models.cell import gate_current, leakage_current
-from aimcard.models.fast.meanfield import Prepared, idle_answer, parts
+from aimcard.models.fast.meanfield import EXTRA, Prepared, idle_answer, parts
 from aimcard.models.fast.reference import Reference
 
 _said: set[str] = set()
@@ -52,7 +53,7 @@ class Kernel:
             leak, 1 / float(cell.v_leak_drain_v), 1 / float(cell.v_leak_source_v),
             float(gate_current(cell, zero, c.w_select_um)) * 1e6, 1 / float(cell.v_gate_source_v), 1 / 16, ref.start_drop,
             ref.end_drop, ref.start_square, ref.end_square, ref.end_clamp, ref.line, ref.node, conv.start_gain, step, rest,
-            lifted, 1 / 6, 1 / 3, 1e-20,
+            lifted, 1 / 6, 1 / 3, 1e-20, conv.ideal * c.v_read_v,
         ]  # fmt: skip
         middle = ref.e_const + ref.e_gain * ref.g.mean()
         pad = torch.zeros(1, dtype=torch.float64)
@@ -75,22 +76,31 @@ class Kernel:
             modes, np.array(cuts),
         )  # fmt: skip
 
-    def __call__(self, x: Tensor, y: Tensor, z: Tensor, rates: bool) -> Prepared:
-        """Prepare ``x`` (batch, rows) into ``y`` (batch, rows) and ``z`` (squares, batch, rows), which may be views."""
+    def __call__(self, x: Tensor, rates: bool = False) -> Prepared:
+        """Prepare ``x`` (batch, rows), in as many threads as torch uses."""
         from aimcard.models.fast.kernel import prepare
 
         batch, rows = x.shape
-        y_rate = np.empty((batch, rows) if rates else (0, rows), self.kind)
-        z_rate = np.zeros((self.squares, batch, rows) if rates else (self.squares, 0, rows), self.kind)
-        scalars = np.empty((batch, 2 + 2 * self.squares), self.kind)
-        if rates:
-            y_rate[:] = 0
-        prepare(x.detach().contiguous().numpy(), *self.arguments, y.numpy(), z.numpy(), y_rate, z_rate, scalars)
-        s = torch.from_numpy(scalars)
-        base, left = s[:, :1], s[:, 1:2]
-        if not self.squares:
-            return Prepared(base, y, None, None, None, None, torch.from_numpy(y_rate) if rates else None)
-        return Prepared(
-            base, y, z, s[:, 2::2].T[..., None], s[:, 3::2].T[..., None], left,
-            torch.from_numpy(y_rate) if rates else None, torch.from_numpy(z_rate) if rates else None,
-        )  # fmt: skip
+        y, z = np.empty((batch, rows + EXTRA), self.kind), np.empty((self.squares, batch, rows), self.kind)
+        sign = np.empty((self.squares, batch), self.kind)
+        some = (batch,) if rates else (0,)
+        y_rate, z_rate = np.zeros((*some, rows), self.kind), np.zeros((self.squares, *some, rows), self.kind)
+        codes = x.detach().contiguous().numpy()
+
+        def run(a: int, b: int) -> None:
+            # The slices of later axes are views: the kernel wants them whole, so every thread gets its own.
+            own = [np.ascontiguousarray(q[:, a:b]) for q in (z, z_rate, sign)]
+            prepare(codes[a:b], *self.arguments, y[a:b], own[0], y_rate[a:b], own[1], own[2])
+            z[:, a:b], sign[:, a:b] = own[0], own[2]
+            if rates:
+                z_rate[:, a:b] = own[1]
+
+        threads = min(torch.get_num_threads(), batch // 16)
+        if threads > 1:
+            edges = [batch * k // threads for k in range(threads + 1)]
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(run, edges[:-1], edges[1:]))
+        else:
+            prepare(codes, *self.arguments, y, z, y_rate, z_rate, sign)
+        t = [torch.from_numpy(q) for q in (y, z, sign, y_rate, z_rate)]
+        return Prepared(t[0], t[1], t[2], t[3] if rates else None, t[4] if rates else None)

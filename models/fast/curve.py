@@ -27,7 +27,7 @@ class Curve:
 
     def at(self, current_ua: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Value, first and second derivative to the current [1/µA, 1/µA²]; any shape."""
-        pieces = self.pieces.to(current_ua.dtype)
+        pieces = self.pieces.to(current_ua)
         n = torch.clamp((current_ua.detach() / self.step_ua).floor(), 0, len(pieces) - 1).to(torch.int64)
         t = current_ua / self.step_ua - n
         s = t.clamp(0.0, 1.0)
@@ -60,6 +60,14 @@ class Conversion:
     clamp: Curve | None
     offset: float
     guard: float
+
+    @property
+    def ideal(self) -> float:
+        """Answer per LSB and µA of the straight line between the ends of the rate's curve."""
+        if self.rate is None:
+            return 1.0
+        pieces = self.rate.pieces
+        return float(pieces[-1].sum() - pieces[0, 0]) / (len(pieces) * self.rate.step_ua)
 
 
 def _step_time(p: StepResponse, i: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 SCALARS = (
     "zero", "one", "two", "three", "half", "root3", "r", "share", "v0", "source_k", "d_source", "d_drain", "leak", "leak_drain",
     "leak_source", "gate", "gate_source", "sixteenth", "start_drop", "end_drop", "start_square", "end_square", "end_clamp", "line",
-    "node", "start_gain", "step", "rest", "idle_v", "sixth", "third", "tiny",
+    "node", "start_gain", "step", "rest", "idle_v", "sixth", "third", "tiny", "ideal",
 )  # fmt: skip
 
 
@@ -44,9 +44,10 @@ def _curve(pieces, current, k):
 
 @numba.njit(fastmath=True, nogil=True, boundscheck=False, error_model="numpy")
 def prepare(x, g, distance, variance, bounds, edges, inverse, width, lengths, source, drain, weight, spread, ratio, cells, k,
-            rate_c, start_c, clamp_c, modes, cuts, y, z, y_rate, z_rate, scalars):  # fmt: skip
-    """Fill y (batch, rows), z (squares, batch, rows), their rates if they are not empty, and scalars (batch, 2 + 2·squares):
-    base, left, then mean and sign of each square.
+            rate_c, start_c, clamp_c, modes, cuts, y, z, y_rate, z_rate, sign_of):  # fmt: skip
+    """Fill y (batch, rows + 8), z (squares, batch, rows), their rates if they are not empty, and sign (squares, batch).
+
+    Behind its rows y gets base and left, so that one product with a weight of ones and one of shares adds them.
 
     cells (4, bins + 1): const and gain of a pulse at the bins' edges, and their curvatures. modes: leakage, pulses, curves,
     regulator. cuts: first bin of each square, and the number of bins.
@@ -265,8 +266,14 @@ def prepare(x, g, distance, variance, bounds, edges, inverse, width, lengths, so
         for q in range(1, bins):
             knots[q] = half * (force[q] + force[q - 1])
         total = k[27]
+        # The ideal product is left out here and added to every row's weight: its rounding would be the mean column's.
+        for p in range(points):
+            drop[p] = zero
+        for s in range(size):
+            for p in range(points):
+                drop[p] += gp[s, p]
         for q in range(bins):
-            total += half * (answer[2 * q] + answer[2 * q + 1]) * width[q]
+            total += half * ((answer[2 * q] - k[32] * drop[2 * q]) + (answer[2 * q + 1] - k[32] * drop[2 * q + 1])) * width[q]
         if pulses:
             for s in range(size):
                 total += knots[0] * (cells[0, 0] * started[s] + cells[1, 0] * g_started[s])
@@ -296,16 +303,16 @@ def prepare(x, g, distance, variance, bounds, edges, inverse, width, lengths, so
             og = knots[0] * cells[1, 0] if pulses else zero
             xs, ys, ds = xb[lo:hi], yb[lo:hi], distance[lo:hi]
             for i in range(xs.shape[0]):
-                ys[i] = og if xs[i] > zero else zero
+                ys[i] = k[32] * xs[i] + (og if xs[i] > zero else zero)
             base -= og * g_started[s]
             for q in range(bins):
                 c = conduct[s, q]
-                if n[s, q] <= zero:
+                if n[s, q] <= zero and not rates:
                     continue
                 w = width[q]
                 centre = moment[s, q] / c if c > k[31] else half * lengths[s]
                 by_p = half * w * (wt[s, 2 * q] + wt[s, 2 * q + 1])
-                by_f = half * w * (wy[s, 2 * q] + wy[s, 2 * q + 1]) - centre * by_p
+                by_f = half * w * ((wy[s, 2 * q] - k[32]) + (wy[s, 2 * q + 1] - k[32])) - centre * by_p
                 by_h = half * root3 * w * (wy[s, 2 * q + 1] - wy[s, 2 * q])
                 if pulses:
                     by_f += knots[q + 1] * cells[1, q + 1] - knots[q] * cells[1, q]
@@ -316,11 +323,11 @@ def prepare(x, g, distance, variance, bounds, edges, inverse, width, lengths, so
                     f = min(max((xs[i] - e) * iw, zero), one)
                     ys[i] += f * (by_f + ds[i] * by_p + (f - one) * by_h)
                 if rates:
-                    top = edges[q + 1]
+                    top = edges[q + 1] if q < bins - 1 else two * edges[q + 1]
                     for i in range(lo, hi):
                         if xb[i] >= e and xb[i] < top:
                             f = (xb[i] - e) * iw
-                            y_rate[b, i] = iw * (by_f + distance[i] * by_p + (two * f - one) * by_h)
+                            y_rate[b, i] = k[32] + iw * (by_f + distance[i] * by_p + (two * f - one) * by_h)
                 if squares > 0:
                     left += ratio[s] * w * half * (
                         (wo[s, 2 * q] + wo[s, 2 * q + 1]) * c + root3 * (wo[s, 2 * q + 1] - wo[s, 2 * q]) * ramp[s, q]
@@ -334,7 +341,7 @@ def prepare(x, g, distance, variance, bounds, edges, inverse, width, lengths, so
                 for i in range(xs.shape[0]):
                     zs[i] = zero
                 for q in range(cuts[j], cuts[j + 1]):
-                    if n[s, q] <= zero:
+                    if n[s, q] <= zero and not rates:
                         continue
                     w = width[q]
                     by_f = half * w * (wz[s, 2 * q] + wz[s, 2 * q + 1])
@@ -349,7 +356,7 @@ def prepare(x, g, distance, variance, bounds, edges, inverse, width, lengths, so
                         f = min(max((xs[i] - e) * iw, zero), one)
                         zs[i] += f * (by_f + (f - one) * by_h)
                     if rates:
-                        top = edges[q + 1]
+                        top = edges[q + 1] if q < bins - 1 else two * edges[q + 1]
                         for i in range(lo, hi):
                             if xb[i] >= e and xb[i] < top:
                                 f = (xb[i] - e) * iw
@@ -367,5 +374,7 @@ def prepare(x, g, distance, variance, bounds, edges, inverse, width, lengths, so
                 for i in range(len(g)):
                     z_rate[j, b, i] *= scale
             left -= sign * square
-            scalars[b, 2 + 2 * j], scalars[b, 3 + 2 * j] = own * scale, sign
-        scalars[b, 0], scalars[b, 1] = base, left
+            sign_of[j, b] = sign
+        yb[len(g)], yb[len(g) + 1] = base, left
+        for i in range(len(g) + 2, y.shape[1]):
+            yb[i] = zero

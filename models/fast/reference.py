@@ -5,7 +5,7 @@ Units: µS, V, µA, LSB, MΩ. Rows are counted from the far end, as everywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -88,6 +88,12 @@ class Reference:
     line: float
     node: float
     idle_ua: float
+
+    def like(self, x: Tensor) -> Reference:
+        """This reference with its numbers in the type and on the device of ``x``."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        moved = {name: t.to(x) if t.is_floating_point() else t.to(x.device) for name, t in moved.items()}
+        return replace(self, grid=Grid(self.grid.edges.to(x), self.grid.bounds), **moved)
 
 
 def _slope(y: Tensor, x: Tensor, fallback: Tensor) -> Tensor:
