@@ -12,7 +12,7 @@ import numpy as np
 #: Names of the scalars, in the order of the array ``k``.
 SCALARS = (
     "zero", "one", "two", "three", "half", "root3", "r", "share", "v0", "source_k", "d_source", "d_drain", "leak", "leak_drain",
-    "leak_source", "gate", "gate_source", "sixteenth", "start_drop", "end_drop", "start_square", "end_square", "end_clamp", 
+    "leak_source", "gate", "gate_source", "sixteenth", "start_drop", "end_drop", "start_square", "end_square", "end_clamp",
     "line", "node", "start_gain", "step", "rest", "idle_v", "sixth", "third", "tiny", "ideal",
 )  # fmt: skip
 
