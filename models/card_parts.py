@@ -81,9 +81,7 @@ class Table:
         check_name("tables", self.name)
         where = f"tables/{self.name}"
         if self.x.ndim != 1 or self.x.shape != self.y.shape or self.x.size < 2:
-            raise CardError(
-                f"{where}: expected x and y of one shape (n,), n >= 2; got {self.x.shape} and {self.y.shape}"
-            )
+            raise CardError(f"{where}: expected x and y of one shape (n,), n >= 2; got {self.x.shape} and {self.y.shape}")
         for axis, values in (("x", self.x), ("y", self.y)):
             if not np.isfinite(values).all():
                 raise CardError(f"{where}/{axis}: expected finite numbers, got {values[~np.isfinite(values)][0]}")

@@ -69,7 +69,7 @@ class Kernel:
         width = grid.width
         cuts = [a for a, _ in parts(len(width), squares)] + [len(width)] if squares else [0]
         modes = np.array([c.effects.leakage, c.effects.pulse, conv.rate is not None, conv.clamp is not None])
-        self.squares = len(cuts) - 1
+        self.squares, self.points = len(cuts) - 1, 2 * len(width)
         self.arguments = (
             a(ref.g), a(ref.distance), a(ref.variance), np.array(grid.bounds), a(grid.edges), a(1 / width), a(width),
             a(ref.lengths), a(ref.source), a(ref.drain), a(ref.weight), a(ref.spread), a(ratio), a(cells), a(k), *curves,
@@ -78,8 +78,9 @@ class Kernel:
 
     def __call__(self, x: Tensor, rates: bool = False) -> Prepared:
         """Prepare ``x`` (batch, rows), in as many threads as torch uses."""
-        from aimcard.models.fast.kernel import prepare
+        from aimcard.models.fast.kernel import build
 
+        prepare = build(self.points)
         batch, rows = x.shape
         y, z = np.empty((batch, rows + EXTRA), self.kind), np.empty((self.squares, batch, rows), self.kind)
         sign = np.empty((self.squares, batch), self.kind)
