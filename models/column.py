@@ -59,7 +59,15 @@ def conducting_sums(weights: Tensor, codes: Tensor, slots: int, bounds: list[tup
 
     codes (..., rows), conventional mode: row i conducts in slots 0 … code−1. Returns (..., kinds, slots, segments).
     Each row is added once at its code, then summed from the last slot back: cost rows, not rows × slots.
+    Codes of a floating type may be broken: the last slot then conducts by its share, differentiable in the code.
     """
+    if codes.is_floating_point():
+        whole = codes.detach().floor().clamp(0, slots)
+        part = (codes - whole)[..., None, :]
+        begun = whole.to(torch.int64)
+        return conducting_sums(weights * (1 - part), begun, slots, bounds) + conducting_sums(
+            weights * part, begun + 1, slots, bounds
+        )
     *lead, kinds, rows = weights.shape
     out = weights.new_zeros(*lead, kinds, slots + 1, len(bounds))
     index = codes.clamp(0, slots)[..., None, :].expand(*lead, kinds, rows).to(torch.int64)

@@ -99,7 +99,7 @@ def edge_charges(p: LineParameters, drive: LineDrive, static: LineSolution) -> T
     r_return = p.wire.r_return_ohm
     bounds = segment_bounds(drive.codes.shape[-1], p.wire.segments)
     owner = torch.cat([torch.full((b - a,), s) for s, (a, b) in enumerate(bounds)])
-    pulses = drive.window_pulses()
+    pulses = _whole_pulses(drive)
     conductance = drive.conductance_s.expand(pulses[0][1].shape)
     g = expand(p.cell, drive.conductance_s, w).g_s.expand(conductance.shape)
     slot_edge_s = torch.arange(drive.slots + 1, dtype=i.dtype) * drive.t_lsb_s
@@ -111,9 +111,7 @@ def edge_charges(p: LineParameters, drive: LineDrive, static: LineSolution) -> T
 
     charge = line_charge(p, static, w)
     rising, falling = torch.zeros_like(i), torch.zeros_like(i)
-    for k, (start, stop) in enumerate(pulses):
-        first = torch.zeros_like(stop) if start is None else start
-        on = (stop > first).to(i.dtype)
+    for k, (first, stop, on) in enumerate(pulses):
         last = stop.clamp(max=drive.slots - 1)
         # Voltages seen by each cell when its pulse begins, just before it ends, and when it is over.
         bit, back = seen(first.clamp(max=drive.slots - 1))
@@ -124,8 +122,8 @@ def edge_charges(p: LineParameters, drive: LineDrive, static: LineSolution) -> T
         rising = rising.scatter_add(-1, first, p.cell.v_read_v * g * on)
         falling = falling.scatter_add(-1, last, p.cell.v_read_v * g * on)
         amount = recharge_amount(p.pulse, e, conductance, *seen(last), w)
-        until = _next_start(pulses[k + 1 :], drive.slots)
-        share = recharge_share(p.pulse, e, conductance, stop, slot_edge_s, drive.t_lsb_s, w, on > 0, until)
+        until = None if drive.pulses is None else _next_start(pulses[k + 1 :], drive.slots)
+        share = recharge_share(p.pulse, e, conductance, stop, slot_edge_s, drive.t_lsb_s, w, on, until)
         charge = charge + (amount[..., None] * share).sum(-2)
     # Each boundary's step is the sum of what rises and what falls there, shared out as the cells' nominal currents are.
     step = i - torch.cat([i[..., -1:], i[..., :-1]], dim=-1)
@@ -134,11 +132,28 @@ def edge_charges(p: LineParameters, drive: LineDrive, static: LineSolution) -> T
     return charge - rise_delay(p.pulse, e) * up + fall_delay(p.pulse, e) * (up - step)
 
 
-def _next_start(later: tuple[tuple[Tensor | None, Tensor], ...], slots: int) -> Tensor | None:
+def _whole_pulses(drive: LineDrive) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """(start, stop, weight) of the drive's pulses in whole slots; weight is 1 where there is a pulse, else 0.
+
+    A broken code is the share of each neighbour, so it ends in between and is differentiable.
+    """
+    dtype, found = drive.conductance_s.dtype, []
+    for start, stop in drive.window_pulses():
+        if not stop.is_floating_point():
+            first = torch.zeros_like(stop) if start is None else start
+            found.append((first, stop, (stop > first).to(dtype)))
+            continue
+        whole = stop.detach().floor().clamp(max=drive.slots - 1)
+        on, part, below = (stop > 0).to(dtype), stop - whole, whole.to(torch.int64)
+        first = torch.zeros_like(below)
+        found += [(first, below, (1 - part) * on), (first, below + 1, part * on)]
+    return found
+
+
+def _next_start(later: list[tuple[Tensor, Tensor, Tensor]], slots: int) -> Tensor | None:
     """Slot at which each row's next pulse starts, ``slots`` + some where there is none; None if no phase follows."""
     until = None
-    for start, stop in reversed(later):
-        assert start is not None
+    for start, stop, _ in reversed(later):
         none = torch.full_like(stop, 2 * slots) if until is None else until
         until = torch.where(stop > start, start, none)
     return until
