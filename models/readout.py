@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimcard.models.departure import Departure, departure, departure_slope
 from aimcard.models.lut import lookup, lookup_slope
 
 Scalar = Tensor | float
@@ -59,7 +60,10 @@ def response_names(block: str) -> dict[str, tuple[str, ...]]:
 @dataclass(frozen=True)
 class ReadoutParameters:
     """Tables (knots,) of clamp voltage and mirror current against line current, bleed left out of the line current
-    and included in the mirror's; step responses of both blocks."""
+    and included in the mirror's; step responses of both blocks.
+
+    clamp_departure [V], mirror_departure (logarithm): what mismatch adds to each line's tables; None for nominal lines.
+    """
 
     i_clamp_a: Tensor
     v_clamp_v: Tensor
@@ -67,6 +71,16 @@ class ReadoutParameters:
     mirror_a: Tensor
     clamp: StepResponse
     mirror: StepResponse
+    clamp_departure: Departure | None = None
+    mirror_departure: Departure | None = None
+
+
+def clamp_voltage(p: ReadoutParameters, current_a: Tensor) -> tuple[Tensor, Tensor]:
+    """V_clamp [V] at a line current and its slope [Ω], both of the current's shape (..., lines, slots)."""
+    v, slope = (f(p.i_clamp_a, p.v_clamp_v, current_a) for f in (lookup, lookup_slope))
+    if p.clamp_departure is None:
+        return v, slope
+    return v + departure(p.clamp_departure, current_a), slope + departure_slope(p.clamp_departure, current_a)
 
 
 def regulated_clamp(p: ReadoutParameters, iterations: int = 4) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -75,9 +89,9 @@ def regulated_clamp(p: ReadoutParameters, iterations: int = 4) -> Callable[[Tens
     def clamp(y: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         i = y * p.v_clamp_v[0] + j
         for _ in range(iterations):
-            residual = i - y * lookup(p.i_clamp_a, p.v_clamp_v, i) - j
-            i = i - residual / (1 - y * lookup_slope(p.i_clamp_a, p.v_clamp_v, i))
-        return lookup(p.i_clamp_a, p.v_clamp_v, i), i
+            v, slope = clamp_voltage(p, i)
+            i = i - (i - y * v - j) / (1 - y * slope)
+        return clamp_voltage(p, i)[0], i
 
     return clamp
 
@@ -110,4 +124,5 @@ def lagged(p: ReadoutParameters, current_a: Tensor, static_a: Tensor, t_lsb_s: f
 
 def mirror(p: ReadoutParameters, lagged_a: Tensor) -> Tensor:
     """Mirror output [A] for lagged line currents, any shape."""
-    return lookup(p.i_mirror_a, p.mirror_a, lagged_a)
+    nominal = lookup(p.i_mirror_a, p.mirror_a, lagged_a)
+    return nominal if p.mirror_departure is None else nominal * torch.exp(departure(p.mirror_departure, lagged_a))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,14 +30,22 @@ from aimcard.models.readout import (
     step_charges,
 )
 
+if TYPE_CHECKING:
+    from aimcard.models.chip import ChipModel
+
 Values = Mapping[str, Tensor | float]
 READOUT_TABLES = ("clamp", "mirror", "adc")
 #: Meta keys of the tile model beyond those that every card has.
 TILE_META = ("guard_slots", "w_ref_um", "w_select_um", "apparent_weight")
 
 
+def _card_fields(cls: type) -> list[str]:
+    """Names of the fields that a card gives; one with a default is not the card's."""
+    return [f.name for f in fields(cls) if f.default is MISSING]
+
+
 def _pick(cls: type, values: Values, **fixed):
-    names = {f.name for f in fields(cls)} - set(fixed)
+    names = set(_card_fields(cls)) - set(fixed)
     missing = names - set(values)
     if missing:
         raise InputError(f"parameters: {cls.__name__} needs {', '.join(sorted(missing))}, which are not given")
@@ -125,12 +134,12 @@ class Response:
 
 def needed_parameters(readout: bool) -> tuple[str, ...]:
     """Names of the card parameters that the equations read, with or without the read-out's."""
-    given = {"w_ref_um", "v_read_v", "vdd_v", "apparent_weight"}
-    names = [f.name for cls in (CellParameters, PulseParameters) for f in fields(cls) if f.name not in given]
+    given = {"w_ref_um", "v_read_v", "vdd_v"}
+    names = [n for cls in (CellParameters, PulseParameters) for n in _card_fields(cls) if n not in given]
     names += ["r_bit_ohm", "r_return_ohm", "c_bit_f"]
     if readout:
         names += [n for block in ("clamp", "mirror") for group in response_names(block).values() for n in group]
-        names += [f.name for f in fields(AdcParameters) if f.name not in ("i_adc_a", "rate_hz")]
+        names += [n for n in _card_fields(AdcParameters) if n not in ("i_adc_a", "rate_hz")]
     return tuple(names)
 
 
@@ -195,6 +204,23 @@ class TileModel:
             wire_scale=wire_scale, apparent_weight=str(self.card.meta["apparent_weight"]),
         )  # fmt: skip
 
+    def readout(self) -> ReadoutParameters:
+        """The card's regulator and mirror."""
+        return readout_parameters(self.values, self.tables)
+
+    def adc(self) -> AdcParameters:
+        """The card's converter."""
+        return adc_parameters(self.values, self.tables)
+
+    def chip(self, seed: int, lines: int, rows: int, w_select_um: float | None = None) -> ChipModel:
+        """One chip out of the card's population, the same for the same seed: every line and cell with its own mismatch.
+
+        Its ``respond`` takes conductances of shape (lines, rows). Raises CardError if the card has no mismatch.
+        """
+        from aimcard.models.chip import ChipModel  # it is a TileModel itself
+
+        return ChipModel.draw(self.card, seed, lines, rows, w_select_um)
+
     def respond(
         self,
         conductance_s: np.ndarray,
@@ -222,7 +248,7 @@ class TileModel:
         w = float(self.card.meta["w_select_um"]) if w_select_um is None else float(w_select_um)
         check_domain(self.card, conductance_s=g, code=x, wire_scale=wire_scale, w_select_um=w, position=position)
         line = self.line(wire_scale)
-        readout = readout_parameters(self.values, self.tables) if clamp == "ota" else None
+        readout = self.readout() if clamp == "ota" else None
         g_t = torch.as_tensor(g)
         edges = edges_at(self.tables, position)
         parts = []
@@ -240,7 +266,7 @@ class TileModel:
             check_domain(self.card, line_current_a=current.numpy())
             seen = lagged(readout, current, static, self.t_lsb_s)
             out = mirror(readout, seen)
-            count = phase(adc_parameters(self.values, self.tables), seen, self.t_lsb_s)
+            count = phase(self.adc(), seen, self.t_lsb_s)
         return Response(
             slot_edge_s,
             current.numpy(),

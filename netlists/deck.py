@@ -25,8 +25,8 @@ _INCLUDE = re.compile(
       | ^(?P<lhead>[ \t]*\.lib[ \t]+)(?P<lpath>"[^"\n]+"|'[^'\n]+'|\S+)(?P<ltail>[ \t]+[^\s;$*][^\n]*)$""",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
-_ANALYSES = (".tran", ".dc", ".ac", ".op")
-_OTHER_ANALYSES = (".noise", ".tf", ".sens", ".disto", ".pz", ".four", ".sp", ".pss")
+_ANALYSES = (".tran", ".dc", ".ac", ".op", ".noise")
+_OTHER_ANALYSES = (".tf", ".sens", ".disto", ".pz", ".four", ".sp", ".pss")
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)(meg|mil|[tgkmunpfa])?[a-z]*", re.IGNORECASE)
 _SCALE = {"t": 1e12, "g": 1e9, "meg": 1e6, "k": 1e3, "mil": 25.4e-6, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _SCALE |= {"p": 1e-12, "f": 1e-15, "a": 1e-18, "": 1.0}
@@ -72,6 +72,12 @@ class Deck:
             raise InputError(f"{where}: expected one analysis of {', '.join(_ANALYSES)}; got {len(analyses)}")
         if not (self.expected_cpu_s > 0 and math.isfinite(self.expected_cpu_s)):
             raise InputError(f"{where}: expected_cpu_s must be positive; got {self.expected_cpu_s}")
+        if ".noise" in analyses and any(not name.startswith("onoise") for name in self.saved()):
+            # ngspice would write a second plot, of integrated noise, for them; densities alone make one plot.
+            raise InputError(
+                f"{where}: a .noise deck saves densities at the output, 'onoise_spectrum' and 'onoise.<element>'; "
+                f"got {', '.join(self.saved())}"
+            )
         self.stop_time_s()
         found = set(_included_files(self.text))
         if found != set(self.includes):

@@ -19,9 +19,10 @@ COUNTS_PER_PERIOD = 2 * STAGES
 RELEASE_S = 20e-12
 
 
-def _bias(
+def add_bias(
     circuit: Any, technology: Technology, design: ReadoutDesign, bias: str, supply: str, p: str
 ) -> None:
+    """Add the ring's bias: diode at ``bias``, a branch that copies it, and the PMOS diode at ``<p>biasp``."""
     mos = technology.mosfet
     n: dict[str, Any] = {
         "kind": "nmos",
@@ -55,7 +56,7 @@ def add_oscillator(
     supply = f"{p}vdd"
     mos = technology.mosfet
     circuit.V(f"{p}dd", supply, "0", technology.vdd_v)
-    _bias(circuit, technology, design, bias, supply, p)
+    add_bias(circuit, technology, design, bias, supply, p)
     # The inverse of `run` from an ideal source's point of view: a small static inverter.
     size: dict[str, Any] = {"l_um": design.inverter_l_um, "flavour": design.reset_flavour}
     mos(circuit, f"{p}hn", f"{p}hold", run, "0", "0", kind="nmos", w_um=1.0, **size)
@@ -98,7 +99,7 @@ def add_oscillator_input_load(
     p = prefix
     supply = f"{p}vdd"
     circuit.V(f"{p}dd", supply, "0", technology.vdd_v)
-    _bias(circuit, technology, design, bias, supply, p)
+    add_bias(circuit, technology, design, bias, supply, p)
     technology.mosfet(
         circuit, f"{p}sn", "0", bias, "0", "0", kind="nmos", m=STAGES,
         w_um=design.starve_n_w_um, l_um=design.starve_l_um, flavour=design.starve_flavour,

@@ -23,9 +23,12 @@ from aimcard.netlists.waveforms import Waveforms
 RING_OPTIONS = "reltol=1e-4 chgtol=1e-17"
 #: Cap on the time step [s], the same in rate and drive decks: with it the ring runs 55 ppm slow against 1 ps.
 RING_STEP_S = 2e-12
+#: When the rate decks' ring is released [s].
+RELEASE_AT_S = 0.1e-9
 
 
-def _mirror_and_ring(technology: Technology, design: ReadoutDesign, name: str, release_s: float) -> Circuit:
+def mirror_and_ring(technology: Technology, design: ReadoutDesign, name: str, release_s: float) -> Circuit:
+    """Mirror and ring from node mirrorgate on, the ring released at ``release_s``."""
     circuit = Circuit(name)
     circuit.V("dd", "vdd", "0", technology.vdd_v)
     add_run(circuit, technology, release_s)
@@ -51,14 +54,13 @@ def oscillator_rate_deck(
     """
     if not current_a > 0:
         raise InputError(f"current_a: expected a positive current; got {current_a}")
-    release = 0.1e-9
-    circuit = _mirror_and_ring(technology, design, "oscillator rate", release)
+    circuit = mirror_and_ring(technology, design, "oscillator rate", RELEASE_AT_S)
     circuit.I("reg", "mirrorgate", "0", current_a)
     period = design.mirror_ratio / (design.gain_hz_per_a * current_a)
     step = max(step_s, period / 800)
     return make_deck(
         circuit, f"oscillator {current_a * 1e6:.4g} uA", technology, corner, temperature_c,
-        f".tran {step:.9g} {release + periods * period:.9g} 0 {step:.9g}",
+        f".tran {step:.9g} {RELEASE_AT_S + periods * period:.9g} 0 {step:.9g}",
         (*(f"v({n})" for n in stage_nodes()), "i(vmir)", "i(voscdd)"), options, expected_cpu_s=1.0,
     )  # fmt: skip
 
@@ -127,7 +129,7 @@ def oscillator_drive_deck(
             f"time_s, current_a: expected two or more increasing times and as many currents; "
             f"got shapes {time.shape} and {current.shape}"
         )
-    circuit = _mirror_and_ring(technology, design, "oscillator drive", release_s)
+    circuit = mirror_and_ring(technology, design, "oscillator drive", release_s)
     points = "\n+ ".join(f"{t:.12g} {i:.9g}" for t, i in zip(time, current, strict=True))
     circuit.raw_spice += f"Ireg mirrorgate 0 PWL({points})\n"
     return make_deck(

@@ -31,6 +31,8 @@ class Technology:
     temperature_range_c: tuple[float, float]
     # Instance parameters put on every transistor.
     instance: Mapping[str, float]
+    # Pelgrom constant of one transistor's threshold, sigma(V_t)·√(W·L) [V·µm]; None: not known (netlists/mismatch.py).
+    a_vt_v_um: float | None = None
 
     @property
     def corners(self) -> tuple[str, ...]:
