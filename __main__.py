@@ -1,4 +1,4 @@
-"""The command line: `aimcard calibrate`, `simulate`, `validate`, `show`, `export`."""
+"""The command line: `aimcard calibrate`, `simulate`, `validate`, `statistics`, `noise`, `show`, `export`."""
 
 # No annotations import: cyclopts reads the real types. No torch, matplotlib or aimcard's own modules up here:
 # `aimcard --help` takes a fraction of a second.
@@ -128,6 +128,62 @@ def validate(
     if figures is not None:
         draw(model, reference, result, figures, _say)
     print(result)
+
+
+@app.command
+def statistics(
+    card: CardName,
+    *,
+    out: Annotated[Path, _help("File of the new card.")],
+    chips: Annotated[int, _help("Read-outs with drawn thresholds that mean and covariance come from.")] = 60,
+    columns: Annotated[int, _help("Other chips, simulated with a whole line each, that judge them (0: none).")] = 0,
+    a_vt: Annotated[
+        float | None, _help("Pelgrom constant of one transistor's threshold in mV·µm (default: the technology's).")
+    ] = None,
+    seed: Annotated[int, _help("Number of the first chip.")] = 1,
+    jobs: Annotated[int | None, _help("ngspice processes at a time (default: all cores).")] = None,
+    json: Annotated[Path | None, _help("Write the judgement to this file too.")] = None,
+    figure: Annotated[Path | None, _help("Draw the judgement into this PNG file.")] = None,
+) -> None:
+    """Add mismatch and circuit noise, simulated in ngspice, to an existing card and write the new one."""
+    from aimcard.models.errors import InputError
+
+    target = _output("--out", out)
+    results = {option: _output(option, path) for option, path in (("--json", json), ("--figure", figure)) if path is not None}
+    if results and not columns:
+        raise InputError(f"{next(iter(results))}: expected --columns 8 or more, chips to judge with; got {columns}")
+    from aimcard.calibrate.statistics import Population, add_statistics
+    from aimcard.data.shipped import find_card
+    from aimcard.validation.noise_table import noise_table
+    from aimcard.validation.population import population_figure
+    from aimcard.validation.style import save
+
+    options = Population(chips, columns, None if a_vt is None else a_vt * 1e-3, seed, jobs=jobs)
+    made, result = add_statistics(find_card(card), options, say=_say)
+    made.write(target)
+    _say(f"card: {target}")
+    print(noise_table(made))
+    if result is not None:
+        if "--json" in results:
+            result.write_json(results["--json"])
+        if "--figure" in results:
+            save(population_figure(result), results["--figure"])
+        print(result)
+
+
+@app.command
+def noise(
+    card: CardName,
+    *,
+    rows: Annotated[int | None, _help("Rows of the line (default: the card's).")] = None,
+    jitter: Annotated[float, _help("Jitter of each clock edge in ps.")] = 1.0,
+    lowest: Annotated[float, _help("Slowest noise that counts, in Hz: how often the tile is calibrated again.")] = 1.0,
+) -> None:
+    """Print the standard deviation of a typical line's count by source, from a card with noise."""
+    from aimcard.data.shipped import find_card
+    from aimcard.validation.noise_table import noise_table
+
+    print(noise_table(find_card(card), rows=rows, jitter_s=jitter * 1e-12, lowest_hz=lowest))
 
 
 @app.command

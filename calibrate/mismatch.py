@@ -174,9 +174,7 @@ def simulate_cells(
     t = mismatched(bench.technology, seed, a_vt_v_um=a_vt_v_um, part="cells")
     args = (bench.corner, bench.temperature_c, bench.v_read_v, np.asarray(widths_um))
     drawn = [cell_population_deck(t, CellDesign(), *args, cells=cells, conducting=on) for on in (True, False)]
-    plain = [
-        cell_population_deck(bench.technology, CellDesign(), *args, cells=1, conducting=on) for on in (True, False)
-    ]
+    plain = [cell_population_deck(bench.technology, CellDesign(), *args, cells=1, conducting=on) for on in (True, False)]
     waves = run_many([*drawn, *plain], 1, cache_dir, progress=False)
     shape = (len(widths_um), cells)
     on, off, on0, off0 = (
@@ -184,12 +182,9 @@ def simulate_cells(
         for k, (w, n) in enumerate(zip(waves, (shape, shape, -1, -1), strict=True))
     )
     shift = [
-        [t.threshold_shift_v(f"s{j * cells + k}", float(w), t.l_min_um) for k in range(cells)]
-        for j, w in enumerate(widths_um)
+        [t.threshold_shift_v(f"s{j * cells + k}", float(w), t.l_min_um) for k in range(cells)] for j, w in enumerate(widths_um)
     ]
-    return CellPopulation(
-        np.asarray(widths_um), np.array(shift), on, off, on0, off0, tuple(w.deck_hash for w in waves)
-    )
+    return CellPopulation(np.asarray(widths_um), np.array(shift), on, off, on0, off0, tuple(w.deck_hash for w in waves))
 
 
 def cell_spread(p: CellPopulation, a_vt_v_um: float, l_um: float, w_ref_um: float) -> Spread:

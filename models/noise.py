@@ -79,7 +79,7 @@ def pcm_variance(conductance_s: Tensor, codes: Tensor, slope_per_c: Tensor, v_re
     until = torch.nn.functional.pad(torch.cumsum(slope_per_c * t_lsb_s, -1), (1, 0))
     index = codes.to(torch.int64)[:, None, :].expand(-1, until.shape[1], -1)
     gain = torch.gather(until, -1, index)
-    sigma = read_noise_sigma(conductance_s[None], (codes * t_lsb_s).to(conductance_s.dtype)[:, None, :])
+    sigma = read_noise_sigma(conductance_s[None], (codes.to(conductance_s.dtype) * t_lsb_s)[:, None, :])
     return ((v_read_v * sigma * gain) ** 2).sum(-1)
 
 

@@ -121,6 +121,7 @@ def mac_sigma(conductance_s: Tensor, time_s: Tensor, v_read_v: float) -> Tensor:
     V·√Σ σ_G(G_i, t_i)²·t_i². conductance_s (lines, rows); time_s (vectors, rows): how long each row's pulse is.
     Returns (vectors, lines). As σ_G = a·G + b, it is three products: a²t²·G², 2abt²·G and b²t².
     """
+    time_s = time_s.to(conductance_s.dtype)
     a, b = _slope_and_floor(time_s)
     at, bt = a * time_s, b * time_s
     square = (at * at) @ (conductance_s * conductance_s).mT + (2 * at * bt) @ conductance_s.abs().mT

@@ -54,9 +54,7 @@ class MismatchedTechnology(Technology):
         )
 
 
-def mismatched(
-    technology: Technology, seed: int, *, a_vt_v_um: float | None = None, part: str = "all"
-) -> MismatchedTechnology:
+def mismatched(technology: Technology, seed: int, *, a_vt_v_um: float | None = None, part: str = "all") -> MismatchedTechnology:
     """The technology of chip ``seed``. a_vt_v_um [V·µm]: None takes the technology's own; zero gives the nominal netlist.
 
     Raises TechnologyError if neither is known, InputError for a negative constant or seed.

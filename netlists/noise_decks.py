@@ -46,9 +46,7 @@ def _stage_circuit(technology: Technology, design: ReadoutDesign, current_a: flo
     circuit.V("sn", "half", "stagen", 0)
     circuit.V("sp", "stagep", "half", 0)
     starve = {"l_um": design.starve_l_um, "flavour": design.starve_flavour}
-    technology.mosfet(
-        circuit, "stagen", "stagen", "oscbias", "0", "0", kind="nmos", w_um=design.starve_n_w_um, **starve
-    )
+    technology.mosfet(circuit, "stagen", "stagen", "oscbias", "0", "0", kind="nmos", w_um=design.starve_n_w_um, **starve)
     technology.mosfet(
         circuit, "stagep", "stagep", "oscbiasp", "oscvdd", "oscvdd", kind="pmos", w_um=design.starve_p_w_um, **starve
     )
@@ -66,9 +64,7 @@ def stage_current_deck(
     """Operating point of `readout_noise_deck`: i(vreg) of the regulator, i(vsn) and i(vsp) of a stage."""
     circuit = _stage_circuit(technology, design, current_a, read_v)
     name = f"stage current {current_a * 1e6:g} uA"
-    return make_deck(
-        circuit, name, technology, corner, temperature_c, ".op", ("i(vreg)", "i(vsn)", "i(vsp)"), expected_cpu_s=0.1
-    )
+    return make_deck(circuit, name, technology, corner, temperature_c, ".op", ("i(vreg)", "i(vsn)", "i(vsp)"), expected_cpu_s=0.1)
 
 
 def readout_noise_deck(
