@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aimcard.models.errors import InputError
+from aimcard.models.nn.chip import TileChip
 from aimcard.models.nn.hardware import Hardware
 from aimcard.models.nn.inputs import input_scale, pulse_codes
 from aimcard.models.nn.options import Mapping, NonIdealities
@@ -53,6 +54,7 @@ class Crossbar(nn.Module):
         self.register_buffer("affine", None, persistent=False)
         self.register_buffer("input_level", None, persistent=False)
         self._written: dict[int, tuple[Any, Written]] = {}
+        self._chips: dict[tuple[int, int, int, int], TileChip] = {}
         self._fresh: torch.Generator | None = None
 
     def __deepcopy__(self, memo: dict) -> Crossbar:
@@ -121,7 +123,7 @@ class Crossbar(nn.Module):
         parts = []
         for k, rows in enumerate(m.row_tiles(x.shape[1])):
             held = self.written(weight, rows, k, n)
-            charge = self._difference(held, codes[:, rows], n)
+            charge = self._difference(held, codes[:, rows], n, k)
             lsb = hardware.unit_c * (m.g_max_s - m.g_min_s) * hardware.code_max
             parts.append(charge / lsb * held.scale.mT * scale)
         return parts
@@ -134,7 +136,7 @@ class Crossbar(nn.Module):
             )
         return self.input_level
 
-    def _difference(self, held: Written, codes: Tensor, n: NonIdealities) -> Tensor:
+    def _difference(self, held: Written, codes: Tensor, n: NonIdealities, k: int) -> Tensor:
         """Charge of G+ minus that of G−, of positive minus negative inputs, averaged over pairs [C], (batch, outputs)."""
         m, hardware = self.plan.mapping, self.plan.hardware
         pairs, _, outputs, _ = held.conductance_s.shape
@@ -145,11 +147,21 @@ class Crossbar(nn.Module):
         else:
             phases = codes[None]
         generator = self.fresh(n) if n.read_noise != "off" else None
-        charge = hardware.read(held.lines, phases.flatten(0, 1), n, m, generator, self.usage)
+        chip = self.chip(k, held, n) if n.mismatch else None
+        charge = hardware.read(held.lines, phases.flatten(0, 1), n, m, generator, self.usage, chip)
         signs = torch.tensor([1.0, -1.0], dtype=charge.dtype, device=codes.device)
         sides = charge.reshape(len(phases), len(codes), pairs, 2, outputs)
         per_pair = (sides[..., 0, :] - sides[..., 1, :]) * held.factors[:, None]
         return (per_pair.sum(2) * signs[: len(phases), None, None]).sum(0).to(codes.dtype)
+
+    def chip(self, k: int, held: Written, n: NonIdealities) -> TileChip:
+        """The mismatch of row tile ``k``, drawn once."""
+        lines, rows = held.lines.shape
+        key = (k, n.chip, lines, rows)
+        if key not in self._chips:
+            self._chips = {at: drawn for at, drawn in self._chips.items() if at[0] != k}
+            self._chips[key] = TileChip.draw(self.plan.hardware.model, n.chip, f"{self.plan.name}/{k}", lines, rows)
+        return self._chips[key]
 
     def fresh(self, n: NonIdealities) -> torch.Generator:
         """The stream of what is drawn at every call."""

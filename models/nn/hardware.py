@@ -14,6 +14,7 @@ from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects, FastTile
 from aimcard.models.fast.effects import linear_gain
 from aimcard.models.lut import lookup_slope
+from aimcard.models.nn.chip import TileChip
 from aimcard.models.nn.inputs import straight_through
 from aimcard.models.nn.options import Mapping, NonIdealities
 from aimcard.models.nn.read_noise import draw_per_device, draw_per_line
@@ -73,13 +74,21 @@ class Hardware:
 
     def read(
         self, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping, generator: torch.Generator | None,
-        usage: Usage | None = None,
+        usage: Usage | None = None, chip: TileChip | None = None,
     ) -> Tensor:  # fmt: skip
         """What the digital side sees, as charge [C], (batch, lines).
 
-        lines (lines, rows) [S]; codes (batch, rows) in LSB; generator: of the read noise; usage: where to note the counts.
+        lines (lines, rows) [S]; codes (batch, rows) in LSB; generator: of the read noise; usage: where to note the counts;
+        chip: the lines' mismatch.
         """
-        seen = self.phase(lines, codes, n)
+        if chip is None:
+            seen = self.phase(lines, codes, n)
+        else:
+            seen = self.phase(chip.cells(lines, n), codes, n)
+            factor, offset = chip.readout(lines, codes, n, self.converts(n))
+            seen = seen * factor + offset
+            if n.leakage:
+                seen = seen + chip.leakage(codes) * (self.counts_per_coulomb() if self.converts(n) else 1.0)
         if n.read_noise != "off":
             assert generator is not None
             seen = seen + self._noise(lines, codes, n, generator)
