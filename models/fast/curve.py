@@ -20,28 +20,28 @@ POINTS = 513
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve on the even grid 0, step, 2·step …: value and slope per step, (points,) each; straight beyond its ends."""
+    """A curve on the even grid 0, step, 2·step …: cubics in grid steps, (points − 1, 4); straight beyond its ends."""
 
     step_ua: float
-    value: Tensor
-    slope: Tensor
+    pieces: Tensor
 
     def at(self, current_ua: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Value, first and second derivative to the current [1/µA, 1/µA²]; any shape."""
-        k = torch.clamp((current_ua.detach() / self.step_ua).floor(), 0, len(self.value) - 2).to(torch.int64)
-        t = current_ua / self.step_ua - k
-        inside = t.clamp(0.0, 1.0)
-        a, b, ma, mb = self.value[k], self.value[k + 1], self.slope[k], self.slope[k + 1]
-        c2, c3 = 3 * (b - a) - 2 * ma - mb, 2 * (a - b) + ma + mb
-        first = ma + inside * (2 * c2 + 3 * inside * c3)
-        value = a + inside * (ma + inside * (c2 + inside * c3)) + (t - inside) * first
-        second = torch.where(t == inside, 2 * c2 + 6 * inside * c3, torch.zeros_like(t))
-        return value, first / self.step_ua, second / self.step_ua**2
+        pieces = self.pieces.to(current_ua)
+        n = torch.clamp((current_ua.detach() / self.step_ua).floor(), 0, len(pieces) - 1).to(torch.int64)
+        t = current_ua / self.step_ua - n
+        s = t.clamp(0.0, 1.0)
+        a, b, c, d = pieces[n].unbind(-1)
+        first = b + s * (2 * c + 3 * s * d)
+        second = torch.where(t == s, 2 * c + 6 * s * d, torch.zeros_like(t))
+        return a + s * (b + s * (c + s * d)) + (t - s) * first, first / self.step_ua, second / self.step_ua**2
 
 
-def _curve(top_ua: float, value: Tensor, slope_per_ua: Tensor, dtype: torch.dtype) -> Curve:
+def _curve(top_ua: float, value: Tensor, slope_per_ua: Tensor) -> Curve:
     step = top_ua / (POINTS - 1)
-    return Curve(step, value.to(dtype), (slope_per_ua * step).to(dtype))
+    slope = slope_per_ua * step
+    a, b, ma, mb = value[:-1], value[1:], slope[:-1], slope[1:]
+    return Curve(step, torch.stack([a, ma, 3 * (b - a) - 2 * ma - mb, 2 * (a - b) + ma + mb], -1))
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,14 @@ class Conversion:
     offset: float
     guard: float
 
+    @property
+    def ideal(self) -> float:
+        """Answer per LSB and µA of the straight line between the ends of the rate's curve."""
+        if self.rate is None:
+            return 1.0
+        pieces = self.rate.pieces
+        return float(pieces[-1].sum() - pieces[0, 0]) / (len(pieces) * self.rate.step_ua)
+
 
 def _step_time(p: StepResponse, i: Tensor) -> Tensor:
     """Charge per ampere that a small step leaves in all slots together [s]."""
@@ -76,7 +84,7 @@ def _turn_on(p: StepResponse, i: Tensor, first: bool) -> Tensor:
     return sum(((p.on_s[k] + p.on_idle_s[k] * w) * i for k in taps), torch.zeros_like(i))
 
 
-def conversion(circuit: Circuit, counts: bool, rise_s: float, fall_s: float, idle_ua: float, dtype: torch.dtype) -> Conversion:
+def conversion(circuit: Circuit, counts: bool, rise_s: float, fall_s: float, idle_ua: float) -> Conversion:
     """The conversion of a circuit; rise_s, fall_s: delays of the pulses' edges, idle_ua: current of the idle line."""
     t = circuit.t_lsb_s
     guard = float(circuit.slots - circuit.code_max)
@@ -117,13 +125,13 @@ def conversion(circuit: Circuit, counts: bool, rise_s: float, fall_s: float, idl
     descent = torch.cat([settle[:1] * 0, torch.cumulative_trapezoid(settle, i)])
     down = descent - lookup(i, descent, idle)
     start = begin + later - down + fall_s / t * (rate(i) - rate(idle))
-    curve_start = _curve(top * 1e6, start, lookup_slope(i, start, i) * 1e-6, dtype)
-    curve_rate = _curve(top * 1e6, rate(i), slope * 1e-6, dtype)
+    curve_start = _curve(top * 1e6, start, lookup_slope(i, start, i) * 1e-6)
+    curve_rate = _curve(top * 1e6, rate(i), slope * 1e-6)
     clamp = None
     if circuit.readout is not None:
         r = circuit.readout
         clamp = _curve(
-            top * 1e6, lookup(r.i_clamp_a, r.v_clamp_v, i), lookup_slope(r.i_clamp_a, r.v_clamp_v, i) * 1e-6, dtype
+            top * 1e6, lookup(r.i_clamp_a, r.v_clamp_v, i), lookup_slope(r.i_clamp_a, r.v_clamp_v, i) * 1e-6
         )
     offset = float(circuit.adc.phase_start) if converter and circuit.adc is not None else 0.0
     return Conversion(curve_rate, curve_start, 1.0, clamp, offset, guard)

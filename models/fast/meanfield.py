@@ -21,6 +21,8 @@ from aimcard.models.cell import gate_current, leakage_current
 from aimcard.models.fast.reference import Reference
 
 ROOT3 = math.sqrt(3.0)
+#: Columns behind the rows of y.
+EXTRA = 8
 #: Where the window is cut for a number of squares, as shares of the bins.
 SHARES: dict[int, list[float]] = {1: [], 2: [0.4], 3: [0.25, 0.55], 4: [0.2, 0.4, 0.65]}
 #: Times the cells are expanded again about the voltages found.
@@ -29,18 +31,16 @@ PASSES = 2
 
 @dataclass(frozen=True)
 class Prepared:
-    """Answer of line c for vector b: base_b + Σ_i W_ci·y_bi − sign_b·(Σ_i W_ci·z_bi − mean_b)².
+    """Answer of line c for vector b: base_b + Σ_i W_ci·y_bi − left_b·share_c − Σ_k sign_kb·(Σ_i δ_ci·z_kbi)².
 
-    y, z (batch, rows) per µS of apparent conductance W; base, mean, sign (batch, 1).
-    y_rate, z_rate: their derivatives to the codes per LSB (batch, rows), if asked for.
+    W: apparent conductance [µS], δ: its departure from the mean column, share: Σ_i δ_ci² over its mean over columns.
+    y (batch, rows + 8): weights of the rows, then base, left and zeros. z (squares, batch, rows), sign (squares, batch).
+    y_rate (batch, rows), z_rate (squares, batch, rows): their derivatives to the codes per LSB, if asked for.
     """
 
-    base: Tensor
     y: Tensor
-    z: Tensor | None
-    mean: Tensor | None
-    sign: Tensor | None
-    left: Tensor | None
+    z: Tensor
+    sign: Tensor
     y_rate: Tensor | None = None
     z_rate: Tensor | None = None
 
@@ -202,7 +202,7 @@ def _convert(ref: Reference, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Answer per LSB, its first and second derivative; the first two points are the first slot."""
     conv = ref.conversion
     if conv.rate is None or conv.start is None:
-        gain = torch.ones(current.shape[-1], dtype=current.dtype)
+        gain = torch.ones_like(current[0])
         gain[:2] = conv.start_gain
         return gain * current, gain.expand_as(current), torch.zeros_like(current)
     first, rest = conv.start.at(current[..., :2]), conv.rate.at(current[..., 2:])
@@ -224,12 +224,12 @@ def _line(values: Tensor) -> tuple[Tensor, Tensor]:
 def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Prepared:
     """What the vectors ``x`` (batch, rows) make of the tile; differentiable, memory batch × rows × bins."""
     dtype = x.dtype
+    ref = ref.like(x)
     f, h = shares(x, ref)
     g, distance, owner = ref.g.to(dtype), ref.distance.to(dtype), ref.owner
     lengths, width = ref.lengths.to(dtype), ref.grid.width.to(dtype)
     size = len(lengths)
-    member = torch.zeros(len(g), size, dtype=dtype)
-    member[torch.arange(len(g)), owner] = 1.0
+    member = torch.nn.functional.one_hot(owner, size).to(dtype)
     kinds = torch.cat([member * g[:, None], member * (g * distance)[:, None], member], -1)
     conduct, moment, n = (f @ kinds).split(size, -1)
     ramp, n_ramp = (h @ torch.cat([member * g[:, None], member], -1)).split(size, -1)
@@ -270,47 +270,58 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     pulses = pulses + const[:, 0] * on.sum(1) + (step_const * n.sum(2) + bend_const * n_ramp.sum(2)).sum(1)
     pulses = pulses + gain[:, 0] * (on @ g) + (step_gain * conduct.sum(2) + bend_gain * ramp.sum(2)).sum(1)
     pulses = pulses + _stored(ref, n, drop, lift, force)
-    rest = ref.conversion.offset + ref.conversion.guard * _idle_answer(ref)
-    answer = (at.answer.unflatten(1, (-1, 2)).mean(2) * width).sum(1) + pulses + rest
-    flat = width[:, None] * (y_mean - centre * tilt) + step_gain[..., None]
+    rest = ref.conversion.offset + ref.conversion.guard * idle_answer(ref)
+    # The ideal product is left out here and added to every row's weight: its rounding would be the mean column's.
+    ideal = ref.conversion.ideal * ref.circuit.v_read_v
+    beside = at.answer - ideal * points(conduct, ramp).sum(-1)
+    answer = (beside.unflatten(1, (-1, 2)).mean(2) * width).sum(1) + pulses + rest
+    flat = width[:, None] * ((y_mean - ideal) - centre * tilt) + step_gain[..., None]
     curve = width[:, None] * y_slope / 2 + bend_gain[..., None]
     by_f, by_h, by_p = flat[..., owner], curve[..., owner], (width[:, None] * tilt)[..., owner]
     weight = by_f + distance * by_p
     y = (f * weight + h * by_h).sum(1) + on * gain[:, :1]
     base = (answer - (y * g).sum(1))[:, None]
-    inside = ((x[:, None, :] >= ref.grid.edges[:-1, None]) & (x[:, None, :] < ref.grid.edges[1:, None])) if rates else None
+    y = y + ideal * x
+    # The longest code belongs to the last bin.
+    tops = torch.cat([ref.grid.edges[1:-1], 2 * ref.grid.edges[-1:]])
+    inside = ((x[:, None, :] >= ref.grid.edges[:-1, None]) & (x[:, None, :] < tops[:, None])) if rates else None
     slope = None if inside is None else inside / width[:, None].to(dtype)
-    y_rate = None if slope is None else (slope * (weight + (2 * f - 1) * by_h)).sum(1)
+    y_rate = None if slope is None else ideal + (slope * (weight + (2 * f - 1) * by_h)).sum(1)
     if at.z is None:
-        return Prepared(base, y, None, None, None, None, y_rate)
+        return Prepared(_behind(y, base, torch.zeros_like(base)), x.new_zeros(0, *x.shape), x.new_zeros(0, len(x)), y_rate,
+                        None if y_rate is None else x.new_zeros(0, *x.shape))  # fmt: skip
     z_mean, z_slope = (width[:, None] * q for q in _line(at.z))
     assert at.z_sign is not None
     assert at.own is not None
     sign_mean, sign_slope = (width[:, None] * q for q in _line(at.z_sign))
     own_mean, own_slope = (width[:, None] * q for q in _line(at.own))
     own = (f * own_mean[..., owner] + h * own_slope[..., owner] / 2).sum(1)
-    zs, means, signs, z_rates = [], [], [], []
+    zs, signs, z_rates = [], [], []
     for a, b in parts(len(width), squares):
         by_f, by_h = z_mean[:, a:b, owner], z_slope[:, a:b, owner] / 2
         z = (f[:, a:b] * by_f + h[:, a:b] * by_h).sum(1)
         size_z = (z * g).sum(1, keepdim=True)
         signed = (sign_mean * conduct + sign_slope * ramp / 2)[:, a:b].sum((1, 2))[:, None]
         some = size_z > 0
-        scale = torch.where(some, size_z, torch.ones_like(size_z)).rsqrt()
+        # The form may be weaker than its probe where its parts differ in sign: that goes into the scale.
+        scale = torch.where(some, signed.abs().clamp(min=1e-30), torch.ones_like(signed)).sqrt()
+        scale = scale / torch.where(some, size_z, torch.ones_like(size_z))
         z = torch.where(some, z * scale, torch.zeros_like(z))
-        sign = torch.where(some, signed * scale * scale, torch.zeros_like(signed))
+        sign = torch.where(signed >= 0, 1.0, -1.0).to(dtype)
         own = own - sign * z * z
         zs.append(z)
-        means.append((z * g).sum(1, keepdim=True))
         signs.append(sign)
         if slope is not None:
             z_rates.append((slope[:, a:b] * (by_f + (2 * f[:, a:b] - 1) * by_h)).sum(1) * scale)
     # What the squares leave is the same for all columns on average, if their departures are independent row by row.
     left = (own * ref.variance.to(dtype)).sum(1, keepdim=True)
     return Prepared(
-        base, y, torch.stack(zs), torch.stack(means), torch.stack(signs), left, y_rate,
-        torch.stack(z_rates) if z_rates else None,
-    )  # fmt: skip
+        _behind(y, base, left), torch.stack(zs), torch.stack(signs)[..., 0], y_rate, torch.stack(z_rates) if z_rates else None
+    )
+
+
+def _behind(y: Tensor, base: Tensor, left: Tensor) -> Tensor:
+    return torch.cat([y, base, left, y.new_zeros(len(y), EXTRA - 2)], 1)
 
 
 def parts(bins: int, squares: int) -> list[tuple[int, int]]:
@@ -324,7 +335,7 @@ def _stored(ref: Reference, n: Tensor, drop: Tensor, lift: Tensor, force: Tensor
     if not ref.circuit.effects.pulse:
         return torch.zeros_like(force[:, 0])
     lengths = ref.lengths.to(n.dtype)
-    rest = 0.0 if ref.conversion.clamp is None else float(ref.conversion.clamp.value[0]) - ref.circuit.v_read_v
+    rest = 0.0 if ref.conversion.clamp is None else float(ref.conversion.clamp.pieces[0, 0]) - ref.circuit.v_read_v
     volts = lift[..., None] - (1 - ref.share) * drop
     edge = torch.full_like(volts[:, :1], rest)
     moves = torch.cat([volts, edge], 1) - torch.cat([edge, volts], 1)
@@ -334,6 +345,7 @@ def _stored(ref: Reference, n: Tensor, drop: Tensor, lift: Tensor, force: Tensor
     return (weight[..., None] * moves * (ref.line * lengths + ref.node * (lengths - busy))).sum((1, 2))
 
 
-def _idle_answer(ref: Reference) -> float:
+def idle_answer(ref: Reference) -> float:
+    """Answer per LSB of a line on which nothing conducts."""
     rate = ref.conversion.rate
     return ref.idle_ua if rate is None else float(rate.at(torch.tensor([ref.idle_ua], dtype=torch.float64))[0])

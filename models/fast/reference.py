@@ -5,7 +5,7 @@ Units: µS, V, µA, LSB, MΩ. Rows are counted from the far end, as everywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -89,6 +89,12 @@ class Reference:
     node: float
     idle_ua: float
 
+    def like(self, x: Tensor) -> Reference:
+        """This reference with its numbers in the type and on the device of ``x``."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        moved = {name: t.to(x) if t.is_floating_point() else t.to(x.device) for name, t in moved.items()}
+        return replace(self, grid=Grid(self.grid.edges.to(x), self.grid.bounds), **moved)
+
 
 def _slope(y: Tensor, x: Tensor, fallback: Tensor) -> Tensor:
     """Slope of the best line of y against x."""
@@ -161,7 +167,7 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
         end_clamp = float(unit_v) / charge_unit
         line, node = float(wire.c_bit_f) / charge_unit, float(idle_capacitance(pulse, w)) / charge_unit
     idle = _idle_current(circuit, idle_weight(cell, big, w).mean(0))
-    found = conversion(circuit, counts, rise, fall, idle, torch.float64)
+    found = conversion(circuit, counts, rise, fall, idle)
     slope_of = {
         name: float(_slope(q.flatten() * 1e6, g.flatten(), 2 * ratio.mean()))
         for name, q, ratio in (("s", cells.source_s_per_v, source), ("d", cells.drain_s_per_v, drain))
