@@ -55,9 +55,9 @@ def test_all_off_is_the_digital_layer(hardware, dtype, rows, outputs, batch, cha
 def test_the_limit_of_the_tile_is_the_product_that_the_layers_take(hardware):
     g, x = torch.rand(5, 11, dtype=torch.float64) * 25e-6, torch.rand(3, 11, dtype=torch.float64) * 15
     tile = FastTile(hardware.model, Effects.none(), accuracy="exact", dtype=torch.float64)
-    assert off_by(hardware.phase(g, x, OFF), tile.charge(g, x)) < 1e-12
+    assert off_by(hardware.phase(tile, g, x, OFF), tile.charge(g, x)) < 1e-12
     counting = NonIdealities.none(adc_rounding=True)
-    assert off_by(hardware.phase(g, x, counting), tile.phase(g, x)) < 1e-12
+    assert off_by(hardware.phase(tile, g, x, counting), tile.phase(g, x)) < 1e-12
 
 
 def test_zero_inputs_weights_and_leading_shapes(hardware):
@@ -227,7 +227,7 @@ def test_a_layer_is_what_the_tile_model_counts(hardware):
     layer = nn.Linear(9, 2, bias=False, dtype=torch.float64)
     x = torch.randn(3, 9, dtype=torch.float64)
     n = NonIdealities(adc_clip=False)
-    analog = convert_to_analog(layer, hardware, non_idealities=n, accuracy="exact")
+    analog = convert_to_analog(layer, Hardware(hardware.model, "exact"), non_idealities=n)
     held = analog.crossbar.written(layer.weight.detach(), slice(0, 9), 0, n)
     scale = x.abs().amax(1, keepdim=True)
     codes = (x / scale * hardware.code_max).round()

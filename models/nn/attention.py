@@ -12,6 +12,12 @@ from aimcard.models.nn.crossbar import Crossbar, DynamicCrossbar, Plan
 from aimcard.models.nn.layer import AnalogLayer
 
 
+def attention_weights(scores: Tensor) -> Tensor:
+    """Softmax over the keys, in float32 at least."""
+    wide = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+    return torch.softmax(wide, dim=-1).to(scores.dtype)
+
+
 class AnalogProducts(nn.Module):
     """Scores q·kᵀ and context p·v, one tile for each batch entry and head: keys and values are the conductances."""
 
@@ -36,8 +42,7 @@ class AnalogProducts(nn.Module):
         scores = self.product(self.scores, q, k) * scaling
         if mask is not None:
             scores = scores + mask
-        wide = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
-        weights = F.dropout(torch.softmax(wide, dim=-1).to(q.dtype), dropout, training=dropout > 0)
+        weights = F.dropout(attention_weights(scores), dropout, training=dropout > 0)
         return self.product(self.context, weights, v.mT), weights
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aimcard.models.errors import InputError
+from aimcard.models.fast import FastTile
 from aimcard.models.nn.chip import TileChip
 from aimcard.models.nn.hardware import Hardware
 from aimcard.models.nn.inputs import input_scale, pulse_codes
@@ -54,6 +55,7 @@ class Crossbar(nn.Module):
         self.register_buffer("affine", None, persistent=False)
         self.register_buffer("input_level", None, persistent=False)
         self._written: dict[int, tuple[Any, Written]] = {}
+        self._tiles: dict[int, tuple[Any, FastTile, Written, Tensor]] = {}
         self._chips: dict[tuple[int, int, int, int], TileChip] = {}
         self._fresh: torch.Generator | None = None
 
@@ -78,6 +80,7 @@ class Crossbar(nn.Module):
         if non_idealities is not None:
             self.plan = replace(self.plan, non_idealities=non_idealities)
         self._written.clear()
+        self._tiles.clear()
         self._fresh = None
 
     def forward(self, weight: Tensor, x: Tensor) -> Tensor:
@@ -148,11 +151,28 @@ class Crossbar(nn.Module):
             phases = codes[None]
         generator = self.fresh(n) if n.read_noise != "off" else None
         chip = self.chip(k, held, n) if n.mismatch else None
-        charge = hardware.read(held.lines, phases.flatten(0, 1), n, m, generator, self.usage, chip)
+        tile, lines = self._tile(k, held, n, codes.dtype, chip)
+        charge = hardware.read(tile, lines, phases.flatten(0, 1), n, m, generator, self.usage, chip)
         signs = torch.tensor([1.0, -1.0], dtype=charge.dtype, device=codes.device)
         sides = charge.reshape(len(phases), len(codes), pairs, 2, outputs)
         per_pair = (sides[..., 0, :] - sides[..., 1, :]) * held.factors[:, None]
         return (per_pair.sum(2) * signs[: len(phases), None, None]).sum(0).to(codes.dtype)
+
+    def _tile(
+        self, k: int, held: Written, n: NonIdealities, dtype: torch.dtype, chip: TileChip | None
+    ) -> tuple[FastTile, Tensor]:
+        """The product of row tile ``k`` and the conductances of its lines.
+
+        A FastTile recognises its last weights by their address, so they stay alive here until the next ones are made.
+        """
+        key = (n.effects, n.wire_scale, n.mismatch, n.chip, dtype)
+        kept = self._tiles.get(k)
+        if kept is not None and kept[0] == key and kept[2] is held:
+            return kept[1], kept[3]
+        tile = kept[1] if kept is not None and kept[0] == key else self.plan.hardware.tile(n, dtype)
+        lines = held.lines if chip is None else chip.cells(held.lines, n)
+        self._tiles[k] = (key, tile, held, lines)
+        return tile, lines
 
     def chip(self, k: int, held: Written, n: NonIdealities) -> TileChip:
         """The mismatch of row tile ``k``, drawn once."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -36,18 +34,14 @@ class Hardware:
         self.accuracy = accuracy
         self.tied = self.model.card.meta["topology"] == "tied"
         self.code_max = self.model.code_max
-        self._tiles: dict[Any, FastTile] = {}
         self.tile(NonIdealities.none(), torch.float32)
 
     def __deepcopy__(self, memo: dict) -> Hardware:
         return self
 
     def tile(self, n: NonIdealities, dtype: torch.dtype) -> FastTile:
-        """The product under these switches, its answers of type ``dtype``."""
-        key = (n.effects, n.wire_scale, dtype)
-        if key not in self._tiles:
-            self._tiles[key] = FastTile(self.model, n.effects, accuracy=self.accuracy, wire_scale=n.wire_scale, dtype=dtype)
-        return self._tiles[key]
+        """A product under these switches, its answers of type ``dtype``. It keeps what depends on its last weights."""
+        return FastTile(self.model, n.effects, accuracy=self.accuracy, wire_scale=n.wire_scale, dtype=dtype)
 
     @property
     def unit_c(self) -> float:
@@ -62,9 +56,8 @@ class Hardware:
         """Whether the answer goes through the card's converter; a card without one answers in charge."""
         return n.converts and self.model.has_readout
 
-    def phase(self, lines: Tensor, codes: Tensor, n: NonIdealities) -> Tensor:
+    def phase(self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities) -> Tensor:
         """Counts before rounding, or charges [C] where nothing converts, (batch, lines)."""
-        tile = self.tile(n, codes.dtype)
         if n.effects == Effects.none():
             # The limit that the tile has by construction, as one product; in double, for what follows takes differences
             # of charges several times as large as their result.
@@ -73,7 +66,7 @@ class Hardware:
         return tile.phase(lines, codes) if self.converts(n) else tile.charge(lines, codes)
 
     def read(
-        self, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping, generator: torch.Generator | None,
+        self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping, generator: torch.Generator | None,
         usage: Usage | None = None, chip: TileChip | None = None,
     ) -> Tensor:  # fmt: skip
         """What the digital side sees, as charge [C], (batch, lines).
@@ -81,10 +74,8 @@ class Hardware:
         lines (lines, rows) [S]; codes (batch, rows) in LSB; generator: of the read noise; usage: where to note the counts;
         chip: the lines' mismatch.
         """
-        if chip is None:
-            seen = self.phase(lines, codes, n)
-        else:
-            seen = self.phase(chip.cells(lines, n), codes, n)
+        seen = self.phase(tile, lines, codes, n)
+        if chip is not None:
             factor, offset = chip.readout(lines, codes, n, self.converts(n))
             seen = seen * factor + offset
             if n.leakage:

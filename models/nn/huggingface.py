@@ -8,10 +8,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from aimcard.models.nn.attention import AnalogProducts
+from aimcard.models.nn.attention import AnalogProducts, attention_weights
 from aimcard.models.nn.crossbar import Crossbar, Plan
 from aimcard.models.nn.layer import AnalogLayer
 
@@ -63,7 +62,7 @@ def attention(
     else:
         scores = query @ key.mT * scaling
         scores = scores if attention_mask is None else scores + attention_mask
-        weights = nn.functional.dropout(torch.softmax(scores, -1, torch.float32).to(query.dtype), dropout, dropout > 0)
+        weights = nn.functional.dropout(attention_weights(scores), dropout, dropout > 0)
         out = weights @ value
     return out.transpose(1, 2).contiguous(), weights
 

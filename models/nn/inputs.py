@@ -25,7 +25,8 @@ def input_scale(x: Tensor, fixed: Tensor | None, clip: bool) -> Tensor:
 
 def pulse_codes(x: Tensor, scale: Tensor, code_max: int, *, rounding: bool, clip: bool) -> Tensor:
     """Signed pulse lengths in LSB, (batch, rows); rounding is straight-through."""
-    codes = x * (code_max / scale)
+    # In this order the largest input is code_max exactly, whatever the rounding.
+    codes = x / scale * code_max
     if clip:
         codes = codes.clamp(-code_max, code_max)
     return straight_through(codes, codes.round()) if rounding else codes
