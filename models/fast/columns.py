@@ -11,7 +11,7 @@ from torch import Tensor
 from aimcard.models.cell import expand
 from aimcard.models.fast.compiled import Kernel, available
 from aimcard.models.fast.effects import Circuit
-from aimcard.models.fast.product import Plan, Product, Weights, forward
+from aimcard.models.fast.product import Plan, Product, Recharge, Weights, forward
 from aimcard.models.fast.reference import make_grid, make_reference
 
 
@@ -51,19 +51,22 @@ class Columns:
     back: Tensor | None
     ready: list[Weights] | None = None
 
-    def answers(self, weight: Tensor, x: Tensor) -> Tensor:
-        """Answers (batch, lines) of apparent conductances ``weight`` (lines, rows) [µS] and codes, differentiable."""
-        if not (torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad)):
-            return self.forward(weight, x)
-        parts = [weight] if self.order is None else weight[self.order].split(self.sizes)
-        outs = [Product.apply(part, x, plan) for part, plan in zip(parts, self.plans, strict=True)]
+    def answers(self, circuit: Circuit, conductance_s: Tensor, x: Tensor) -> Tensor:
+        """Answers (batch, lines) of ``conductance_s`` (lines, rows) [S] and codes (batch, rows), differentiable in both."""
+        if not (torch.is_grad_enabled() and (conductance_s.requires_grad or x.requires_grad)):
+            return self.forward(circuit, conductance_s, x)
+        parts = [conductance_s] if self.order is None else conductance_s[self.order].split(self.sizes)
+        outs = [Product.apply(apparent(circuit, part), x, plan) for part, plan in zip(parts, self.plans, strict=True)]
+        if circuit.effects.pulse and conductance_s.requires_grad:
+            outs = [Recharge.apply(out, part, x, plan) for out, part, plan in zip(outs, parts, self.plans, strict=True)]
         return outs[0] if self.back is None else torch.cat(outs, 1)[:, self.back]
 
-    def forward(self, weight: Tensor, x: Tensor) -> Tensor:
+    def forward(self, circuit: Circuit, conductance_s: Tensor, x: Tensor) -> Tensor:
         """The same without derivatives; what only the weights decide is kept for the next call."""
         if self.ready is None:
+            weight = apparent(circuit, conductance_s.detach())
             parts = [weight] if self.order is None else weight[self.order].split(self.sizes)
-            self.ready = [Weights.of(part.detach(), plan) for part, plan in zip(parts, self.plans, strict=True)]
+            self.ready = [Weights.of(part, plan) for part, plan in zip(parts, self.plans, strict=True)]
         outs = [forward(weights, x, plan) for weights, plan in zip(self.ready, self.plans, strict=True)]
         return outs[0] if self.back is None else torch.cat(outs, 1)[:, self.back]
 

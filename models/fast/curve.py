@@ -130,9 +130,7 @@ def conversion(circuit: Circuit, counts: bool, rise_s: float, fall_s: float, idl
     clamp = None
     if circuit.readout is not None:
         r = circuit.readout
-        clamp = _curve(
-            top * 1e6, lookup(r.i_clamp_a, r.v_clamp_v, i), lookup_slope(r.i_clamp_a, r.v_clamp_v, i) * 1e-6
-        )
+        clamp = _curve(top * 1e6, lookup(r.i_clamp_a, r.v_clamp_v, i), lookup_slope(r.i_clamp_a, r.v_clamp_v, i) * 1e-6)
     offset = float(circuit.adc.phase_start) if converter and circuit.adc is not None else 0.0
     return Conversion(curve_rate, curve_start, 1.0, clamp, offset, guard)
 

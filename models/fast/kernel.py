@@ -12,8 +12,8 @@ import numpy as np
 #: Names of the scalars, in the order of the array ``k``.
 SCALARS = (
     "zero", "one", "two", "three", "half", "root3", "r", "share", "v0", "source_k", "d_source", "d_drain", "leak", "leak_drain",
-    "leak_source", "gate", "gate_source", "sixteenth", "start_drop", "end_drop", "start_square", "end_square", "end_clamp", "line",
-    "node", "start_gain", "step", "rest", "idle_v", "sixth", "third", "tiny", "ideal",
+    "leak_source", "gate", "gate_source", "sixteenth", "start_drop", "end_drop", "start_square", "end_square", "end_clamp",
+    "line", "node", "start_gain", "step", "rest", "idle_v", "sixth", "third", "tiny", "ideal",
 )  # fmt: skip
 
 
@@ -71,7 +71,12 @@ def prepare(x, g, distance, variance, bounds, edges, inverse, width, lengths, so
     ws = np.empty(shape, x.dtype)
     ya, ja, cur, drop = np.empty(points, x.dtype), np.empty(points, x.dtype), np.empty(points, x.dtype), np.empty(points, x.dtype)
     iv, cl = np.empty(points, x.dtype), np.empty(points, x.dtype)
-    answer, rate, bend, loop = np.empty(points, x.dtype), np.empty(points, x.dtype), np.empty(points, x.dtype), np.empty(points, x.dtype)
+    answer, rate, bend, loop = (
+        np.empty(points, x.dtype),
+        np.empty(points, x.dtype),
+        np.empty(points, x.dtype),
+        np.empty(points, x.dtype),
+    )
     reg, extra, move = np.empty(points, x.dtype), np.empty(bins, x.dtype), np.empty(points, x.dtype)
     force, knots = np.empty(bins, x.dtype), np.empty(bins + 1, x.dtype)
     for b in range(x.shape[0]):
@@ -125,7 +130,7 @@ def prepare(x, g, distance, variance, bounds, edges, inverse, width, lengths, so
                 self_r[s, p] = -r * lengths[s] * k[29] * (one - inv)
         for q in range(bins):
             extra[q] *= (cells[4, q] + cells[4, q + 1]) * half * inverse[q]
-        for turn in range(2):
+        for _turn in range(2):
             for s in range(size):
                 for p in range(points):
                     fac = one - source[s] * back[s, p] / (one - k[9] * back[s, p]) - drain[s] * (v[s, p] - v0)

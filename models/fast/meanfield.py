@@ -135,10 +135,10 @@ def _close(ref: Reference, y: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
     return curve.at(i)[0], i
 
 
-def _adjoint(ref: Reference, g: Tensor, cond: Tensor, self_r: Tensor, near: Tensor, far: Tensor, admittance: Tensor, clamp: Tensor,
-             current: Tensor, v: Tensor, back: Tensor, ladder: Tensor, ends: Tensor, extra: Tensor,
+def _adjoint(ref: Reference, g: Tensor, cond: Tensor, self_r: Tensor, near: Tensor, far: Tensor, admittance: Tensor,
+             clamp: Tensor, current: Tensor, v: Tensor, back: Tensor, ladder: Tensor, ends: Tensor, extra: Tensor,
              second: bool) -> Fields:  # fmt: skip
-    conv, dtype, v0 = ref.conversion, g.dtype, ref.circuit.v_read_v
+    conv, v0 = ref.conversion, ref.circuit.v_read_v
     answer, rate, bend = _convert(ref, current)
     rate = rate + bend * extra
     loop = torch.ones_like(current)

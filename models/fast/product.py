@@ -11,12 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from aimcard.models.cell import expand
 from aimcard.models.fast.compiled import Kernel
+from aimcard.models.fast.effects import Circuit
 from aimcard.models.fast.meanfield import EXTRA, Prepared, prepare
-from aimcard.models.fast.reference import Reference
+from aimcard.models.fast.reference import Reference, fall_edge, start_charge
+from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount
 
 #: Vectors that are prepared and multiplied together: their weights stay in the second cache.
 BLOCK = 128
@@ -129,3 +133,62 @@ class Product(torch.autograd.Function):
             for b, rate in zip(bent, z_rate, strict=True):
                 to_x -= (b @ low).to(weight.dtype) * rate
         return to_weight, to_x, None
+
+
+#: Code at which a cell's slope is taken; those of other codes follow one common curve.
+MIDDLE = 32.0
+
+
+def recharge_slope(circuit: Circuit, conductance_s: Tensor, codes: Tensor | float) -> Tensor:
+    """Derivative of a pulse's charge to the conductance [µA·LSB/S], beside the static current's; arguments broadcast."""
+    with torch.enable_grad():
+        shape = torch.broadcast_shapes(conductance_s.shape, torch.as_tensor(codes).shape)
+        g = conductance_s.detach().expand(shape).clone().requires_grad_(True)
+        zero = g.new_zeros(1)
+        w, pulse = circuit.w_select_um, circuit.line.pulse
+        at = expand(circuit.line.cell, g, w).g_s * 1e6
+        charge = recharge_amount(pulse, circuit.edges, g, zero + circuit.v_read_v, zero, w)
+        left = (circuit.slots - codes) * circuit.t_lsb_s - float(fall_delay(pulse, circuit.edges))
+        charge = charge * -torch.expm1(-left * g / node_capacitance(pulse, w))
+        charge = charge + start_charge(circuit, at, zero) + fall_edge(circuit, g, at, zero)
+        (slope,) = torch.autograd.grad(charge.sum(), g)
+    return slope * (1e6 / circuit.t_lsb_s)
+
+
+class Recharge(torch.autograd.Function):
+    """``apply(answer, conductance_s, x, plan)``: the answer as it is, with a slope to the conductances.
+
+    A pulse's charge is far from linear in a small conductance. The value takes the best straight line, whose error
+    averages out over the rows; a gradient to one cell needs the cell's own slope.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, answer: Tensor, conductance_s: Tensor, x: Tensor, plan: Plan) -> Tensor:  # type: ignore[override]
+        """The answer (batch, lines)."""
+        ctx.save_for_backward(conductance_s, x)
+        ctx.plan = plan
+        return answer.view_as(answer)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        """One product more, of the gradient with the rows that got a pulse."""
+        (grad,) = grads
+        if not ctx.needs_input_grad[1]:
+            return grad, None, None, None
+        conductance_s, x = ctx.saved_tensors
+        plan: Plan = ctx.plan
+        low = torch.bfloat16 if plan.half else grad.dtype
+        ref, circuit = plan.ref, plan.ref.circuit
+        # The value has the mean slope already: what a cell's own adds to it, as a product of code and conductance.
+        edges = ref.grid.edges
+        whole = torch.arange(circuit.code_max + 1, dtype=torch.float64)
+        mean = torch.from_numpy(np.interp(whole.numpy(), edges.numpy(), ref.e_gain.numpy())) * 1e6
+        small = conductance_s.detach().flatten().kthvalue(1 + conductance_s.numel() // 20).values.double().cpu()
+        over_codes = recharge_slope(circuit, small, whole) - mean
+        middle = over_codes[min(int(MIDDLE), circuit.code_max)]
+        shape = (over_codes / middle if float(middle) != 0 else torch.ones_like(over_codes)).to(grad)
+        weight = torch.where(x > 0, shape[x.round().long()], torch.zeros_like(x))
+        pulses = (grad.to(low).T @ weight.to(low)).to(grad.dtype)
+        g = expand(circuit.line.cell, conductance_s.detach(), circuit.w_select_um).g_s / conductance_s.clamp(min=1e-12)
+        slope = recharge_slope(circuit, conductance_s, MIDDLE) - float(mean[min(int(MIDDLE), circuit.code_max)]) * g * g
+        return grad, pulses * slope * ref.conversion.ideal, None, None

@@ -5,23 +5,29 @@ Units: µS, V, µA, LSB, MΩ. Rows are counted from the far end, as everywhere.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-from aimcard.models.cell import expand, idle_weight
+from aimcard.models.cell import expand, idle_weight, leakage_current
 from aimcard.models.column import segment_bounds
 from aimcard.models.fast.curve import Conversion, conversion
 from aimcard.models.fast.effects import Circuit
 from aimcard.models.pulse import (
+    fall_charge,
     fall_delay,
     idle_capacitance,
     node_capacitance,
     recharge_amount,
+    rise_charge,
     rise_delay,
-    wire_factor,
 )
+
+#: Drops at which the voltage dependence of a pulse's charge is taken [V].
+STEP_V = 0.01
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,8 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
     g = cells.g_s * 1e6
     rows = g.shape[1]
     bounds = grid.bounds
-    owner = torch.cat([torch.full((b - a,), s) for s, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))])
-    lengths = torch.tensor([b - a for a, b in zip(bounds, bounds[1:], strict=False)], dtype=torch.float64)
+    owner = torch.cat([torch.full((b - a,), s) for s, (a, b) in enumerate(itertools.pairwise(bounds))])
+    lengths = torch.tensor([b - a for a, b in itertools.pairwise(bounds)], dtype=torch.float64)
     distance = torch.tensor(bounds[1:], dtype=torch.float64)[owner] - 0.5 - torch.arange(rows, dtype=torch.float64)
 
     def by_segment(values: Tensor) -> Tensor:
@@ -135,16 +141,14 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
     start_drop = end_drop = start_square = end_square = end_clamp = line = node = 0.0
     if circuit.effects.pulse:
         flat, at = big.flatten(), g.flatten()
-        zero = torch.zeros(1, dtype=torch.float64)
-        read = zero + circuit.v_read_v
-        full = recharge_amount(pulse, e, flat, read, zero, w)
+        v, zero = circuit.v_read_v, torch.zeros(1, dtype=torch.float64)
         rate = flat / node_capacitance(pulse, w)
-        begin = float(pulse.t_fall_per_s) * flat * at * 1e-6
-        early = float(pulse.q_rise_c) + begin * circuit.v_read_v
+        amount = recharge_amount(pulse, e, flat, zero + v, zero, w)
+        begin = start_charge(circuit, at, zero) + fall_edge(circuit, flat, at, zero)
 
         def ending(edge: float) -> tuple[Tensor, Tensor]:
             left = circuit.slots * circuit.t_lsb_s - (edge * circuit.t_lsb_s + fall)
-            charge = (early + full * -torch.expm1(-left * rate)) / charge_unit
+            charge = (begin + amount * -torch.expm1(-left * rate)) / charge_unit
             gain = _slope(charge, at, zero[0])
             return charge.mean() - gain * at.mean(), gain
 
@@ -154,17 +158,15 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
             const, gain = ending((a + b) / 2)
             c_const[k] = 2 * (e_const[k] + e_const[k + 1]) - 4 * const
             c_gain[k] = 2 * (e_gain[k] + e_gain[k + 1]) - 4 * gain
-        push = (cell_push(circuit, True), cell_push(circuit, False))
-        later = float(pulse.k_gate) / (0.8 * pulse.vdd_v) * float(mean.mean()) * 1e-6
-        later_rise, later_fall = later * float(e.rise_s), later * float(e.fall_s)
-        v = circuit.v_read_v
-        start_drop = share * (push[0] - later_rise * v) / charge_unit
-        start_square = share * later_rise / charge_unit
-        unit_v = recharge_amount(pulse, e, flat[:1], read + 1, zero, w) - recharge_amount(pulse, e, flat[:1], read, zero, w)
-        unit_r = recharge_amount(pulse, e, flat[:1], read, zero + 1, w) - recharge_amount(pulse, e, flat[:1], read, zero, w)
-        end_drop = share * (float(unit_r) + push[1] - later_fall * v) - (1 - share) * float(unit_v) - float(begin.mean())
-        end_drop, end_square = end_drop / charge_unit, share * later_fall / charge_unit
-        end_clamp = float(unit_v) / charge_unit
+
+        def whole(drop: Tensor) -> Tensor:
+            recharge = recharge_amount(pulse, e, flat, v - (1 - share) * drop, share * drop, w)
+            return fall_edge(circuit, flat, at, drop) + recharge
+
+        start_drop, start_square = _parabola(lambda drop: start_charge(circuit, at, drop).mean() / charge_unit)
+        end_drop, end_square = _parabola(lambda drop: whole(drop).mean() / charge_unit)
+        lifted = recharge_amount(pulse, e, flat, zero + v + STEP_V, zero, w)
+        end_clamp = float((lifted - amount).mean()) / STEP_V / charge_unit
         line, node = float(wire.c_bit_f) / charge_unit, float(idle_capacitance(pulse, w)) / charge_unit
     idle = _idle_current(circuit, idle_weight(cell, big, w).mean(0))
     found = conversion(circuit, counts, rise, fall, idle)
@@ -179,23 +181,34 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
     )  # fmt: skip
 
 
-def cell_push(circuit: Circuit, rising: bool) -> float:
-    """Charge per volt of the return line that an edge pushes [F]."""
-    p, e = circuit.line.pulse, circuit.edges
-    r = circuit.line.wire.r_return_ohm
-    c, g, n, t, dw = (
-        (p.c_rise_push_f, p.g_rise_push_s, p.n_rise_push, e.rise_s, p.dw_push_um)
-        if rising
-        else (p.c_fall_push_f, p.g_fall_push_s, p.n_fall_push, e.fall_s, p.dw_pull_um)
-    )
-    width = (circuit.w_select_um - float(dw)) / (p.w_ref_um - float(dw))
-    return width * (float(c) + float(g) * float(t)) * float(wire_factor(n, r))
+def start_charge(circuit: Circuit, g: Tensor, drop: Tensor) -> Tensor:
+    """Charge of a rising edge [C] of cells of apparent conductance ``g`` [µS] whose voltage has fallen by ``drop`` [V]."""
+    c, back = circuit, _back(circuit, drop)
+    cell_a = g * 1e-6 * (c.v_read_v - drop)
+    return rise_charge(c.line.pulse, c.edges, cell_a, back, c.w_select_um, float(c.line.wire.r_return_ohm))
+
+
+def fall_edge(circuit: Circuit, conductance_s: Tensor, g: Tensor, drop: Tensor) -> Tensor:
+    """The same of a falling edge, recharge apart."""
+    c, back = circuit, _back(circuit, drop)
+    cell_a = g * 1e-6 * (c.v_read_v - drop)
+    return fall_charge(c.line.pulse, c.edges, conductance_s, cell_a, back, c.w_select_um, float(c.line.wire.r_return_ohm))
+
+
+def _back(circuit: Circuit, drop: Tensor) -> Tensor:
+    r_bit, r_return = float(circuit.line.wire.r_bit_ohm), float(circuit.line.wire.r_return_ohm)
+    return drop * (r_return / max(r_bit + r_return, 1e-30))
+
+
+def _parabola(charge: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+    """Linear and square coefficient of a charge in the drop, from three drops."""
+    none, one, two = (float(charge(torch.full((1,), k * STEP_V, dtype=torch.float64))) for k in range(3))
+    square = (two - 2 * one + none) / (2 * STEP_V**2)
+    return (one - none) / STEP_V - square * STEP_V, square
 
 
 def _idle_current(circuit: Circuit, weight: Tensor) -> float:
     """Current of a line on which nothing conducts [µA]; its wire drops nothing to speak of."""
-    from aimcard.models.cell import leakage_current
-
     v = torch.full((1,), circuit.v_read_v, dtype=torch.float64)
     if circuit.readout is not None:
         v = circuit.readout.v_clamp_v[:1].double()

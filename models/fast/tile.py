@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
-from aimcard.models.fast.columns import Columns, Settings, apparent, group, refresh, spread_of
+from aimcard.models.fast.columns import Columns, Settings, group, refresh, spread_of
 from aimcard.models.fast.curve import unit
 from aimcard.models.fast.effects import Effects, circuit_of
 from aimcard.models.fast.exact import solve
@@ -146,8 +146,7 @@ class FastTile:
         return self._run(self._columns(conductance_s, codes, counts), g, x, counts).to(self.dtype)
 
     def _run(self, columns: Columns, g: Tensor, x: Tensor, counts: bool) -> Tensor:
-        needs = columns.ready is None or (torch.is_grad_enabled() and (g.requires_grad or x.requires_grad))
-        out = columns.answers(apparent(self.circuit, g) if needs else g, x)
+        out = columns.answers(self.circuit, g, x)
         scale = unit(self.circuit, counts)
         return out if scale == 1.0 else out * scale if torch.is_grad_enabled() and out.requires_grad else out.mul_(scale)
 
