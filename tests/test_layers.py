@@ -61,6 +61,17 @@ def test_the_limit_of_the_tile_is_the_product_that_the_layers_take(hardware):
     assert off_by(hardware.phase(tile, g, x, counting), tile.phase(g, x)) < 1e-12
 
 
+def test_half_precision_loses_no_more_than_its_own_rounding(hardware):
+    torch.manual_seed(9)
+    layer, x = nn.Linear(300, 20).bfloat16(), torch.randn(8, 300).bfloat16()
+    analog = convert_to_analog(layer, hardware, non_idealities=NonIdealities.none(adc_rounding=False))
+    truth = nn.functional.linear(x.double(), layer.weight.double(), layer.bias.double())
+    assert analog(x).dtype == torch.bfloat16
+    assert off_by(analog(x).double(), truth) < 2**-7
+    with torch.autocast("cpu", torch.bfloat16):
+        assert off_by(convert_to_analog(layer.float(), hardware, non_idealities=OFF)(x.float()).double(), truth) < 1e-6
+
+
 def test_zero_inputs_weights_and_leading_shapes(hardware):
     layer = nn.Linear(6, 4, dtype=torch.float64)
     analog = convert_to_analog(layer, hardware, non_idealities=OFF)

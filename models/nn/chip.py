@@ -59,12 +59,12 @@ class TileChip:
         model = self.model
         v, levels = model.v_read_v, torch.arange(BINS, dtype=torch.float64)
         times = (levels + 0.5) * model.code_max / BINS
-        on = (codes.abs().double()[:, None] / model.code_max * BINS - levels[:, None]).clamp(0.0, 1.0)
+        on = (codes.abs().double().cpu()[:, None] / model.code_max * BINS - levels[:, None]).clamp(0.0, 1.0)
         # Without a guard bin the bleed's counts after the last pulse would go uncorrected.
         guard = model.slots - model.code_max
         on = torch.cat([on, torch.zeros_like(on[:, :1])], 1)
         width = torch.cat([torch.full_like(times, model.code_max / BINS), times.new_tensor([guard])])
-        current = v * (on @ lines.double().mT).transpose(1, 2)
+        current = v * (on @ lines.double().cpu().mT).transpose(1, 2)
         actual = current
         if n.regulator:
             actual = current * (1 + departure(self.chip.departure("clamp"), current) / v)

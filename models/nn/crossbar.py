@@ -89,15 +89,17 @@ class Crossbar(nn.Module):
             with torch.no_grad():
                 self.observer(self, weight, x.detach().flatten(0, -2))
             return F.linear(x, weight)
-        flat = x.reshape(-1, x.shape[-1])
-        if not len(flat):
+        if not x.numel():
             return F.linear(x, weight)
-        out = self.scaled(weight, flat)
-        n = self.switches
-        if n.output_noise:
-            rms = out.detach().square().mean(0, keepdim=True).sqrt()
-            out = out + n.output_noise * rms * normal_like(out.detach(), self.fresh(n))
-        return out.reshape(*x.shape[:-1], weight.shape[0])
+        # Counts and differences of charges need more digits than half precision has, whatever autocast wants.
+        wide = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            out = self.scaled(weight.to(wide), x.reshape(-1, x.shape[-1]).to(wide))
+            n = self.switches
+            if n.output_noise:
+                rms = out.detach().square().mean(0, keepdim=True).sqrt()
+                out = out + n.output_noise * rms * normal_like(out.detach(), self.fresh(n))
+        return out.reshape(*x.shape[:-1], weight.shape[0]).to(x.dtype)
 
     def scaled(self, weight: Tensor, x: Tensor) -> Tensor:
         """The sum of the tiles' partial products after their affine corrections, (batch, outputs)."""

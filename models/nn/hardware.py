@@ -109,4 +109,4 @@ class Hardware:
             return charge * self.counts_per_coulomb()
         adc = model.adc()
         mean_a = model.v_read_v * (codes.abs().double() @ lines.double().mT) / self.code_max
-        return charge * lookup_slope(adc.i_adc_a, adc.rate_hz, mean_a).to(charge.dtype)
+        return charge * lookup_slope(adc.i_adc_a, adc.rate_hz, mean_a.cpu()).to(charge)
