@@ -131,7 +131,7 @@ class NonIdealities:
     @classmethod
     def none(cls, **on: Any) -> NonIdealities:
         """All off but those given: the digital product, through the same code."""
-        off = {f.name: False for f in fields(cls) if f.type == "bool" and f.name != "drift_compensation"}
+        off: dict[str, Any] = {f.name: False for f in fields(cls) if f.type == "bool" and f.name != "drift_compensation"}
         return cls(**(off | on))
 
     @property
