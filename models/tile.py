@@ -72,9 +72,7 @@ def line_parameters(
     return LineParameters(
         _pick(CellParameters, values, w_ref_um=w_ref_um, v_read_v=v_read_v, apparent_weight=apparent_weight),
         _pick(PulseParameters, values, w_ref_um=w_ref_um, v_read_v=v_read_v, vdd_v=vdd_v),
-        WireParameters(
-            values["r_bit_ohm"] * wire_scale, values["r_return_ohm"] * wire_scale, values["c_bit_f"], segments
-        ),
+        WireParameters(values["r_bit_ohm"] * wire_scale, values["r_return_ohm"] * wire_scale, values["c_bit_f"], segments),
     )
 
 
@@ -149,9 +147,7 @@ def _check_meta(card: Card) -> None:
             raise CardError(f"{card.source}: meta@{key}: missing (the tile model needs it); calibrate again")
     form = card.meta["apparent_weight"]
     if form not in APPARENT_WEIGHTS:
-        raise CardError(
-            f"{card.source}: meta@apparent_weight: expected one of {', '.join(APPARENT_WEIGHTS)}; got {form!r}"
-        )
+        raise CardError(f"{card.source}: meta@apparent_weight: expected one of {', '.join(APPARENT_WEIGHTS)}; got {form!r}")
 
 
 def _check_complete(card: Card, readout: bool) -> None:

@@ -49,9 +49,7 @@ class CardCell:
         parts = torch.autograd.grad(current.sum(), [at[k] for k in of])
         return (current.detach().numpy(), *(p.numpy() for p in parts))
 
-    def current(
-        self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray
-    ) -> tuple[Array, Array, Array]:
+    def current(self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray) -> tuple[Array, Array, Array]:
         """Current [A] and its derivatives [S] to the bit-line and the return-line voltage."""
         i, to_bit, to_return = self._derivatives(conductance_s, v_bit_v, v_return_v, on, (1, 2))
         return i, to_bit, to_return

@@ -69,8 +69,7 @@ def score(c: Comparison, sigma_gaussian: np.ndarray | None = None) -> dict[str, 
     """Measures of every predictor, each (lines,); of currents the first slot apart, as first_slot_*."""
     truth, ideal = later_slots(c.truth), later_slots(c.predicted["ideal"])
     found = {
-        name: measures(later_slots(values), truth, ideal, sigma_gaussian=sigma_gaussian)
-        for name, values in c.predicted.items()
+        name: measures(later_slots(values), truth, ideal, sigma_gaussian=sigma_gaussian) for name, values in c.predicted.items()
     }
     if c.floor is not None:
         found["floor"] = measures(

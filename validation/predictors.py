@@ -120,11 +120,7 @@ def model_of(record: Record, model: TileModel) -> Values:
     line = {"current": response.current_a, "charge": response.charge_c}
     if response.mirror_a is None or response.phase_count is None:
         return line
-    seen = (
-        {"current": response.mirror_a, "charge": response.mirror_a @ length_s}
-        if "mirror_a" in record
-        else line
-    )
+    seen = {"current": response.mirror_a, "charge": response.mirror_a @ length_s} if "mirror_a" in record else line
     return {
         **seen,
         "line_current": line["current"],
@@ -170,9 +166,7 @@ def nominal_readout(model: TileModel, mean_current_a: float) -> NominalReadout:
     """
     mean = mean_current_a if mean_current_a > 0 else float(model.tables["adc"][0][-1]) / 2
     ends = torch.tensor([0.0, mean], dtype=torch.float64)
-    (idle_a, mean_a), (idle_hz, mean_hz) = (
-        lookup(*model.tables[name], ends).tolist() for name in ("mirror", "adc")
-    )
+    (idle_a, mean_a), (idle_hz, mean_hz) = (lookup(*model.tables[name], ends).tolist() for name in ("mirror", "adc"))
     return NominalReadout((mean_a - idle_a) / mean, idle_a, (mean_hz - idle_hz) / mean, idle_hz)
 
 
@@ -183,9 +177,7 @@ def floor_of(record: Record, reference: ReferenceSet) -> dict[str, tuple[np.ndar
         return {}
     run = runs[0]
     if not np.array_equal(run["conductance_s"], record["conductance_s"]):
-        raise ReferenceSetError(
-            f"{reference.source}: records/{run.name}/conductance_s: expected those of {record.name}"
-        )
+        raise ReferenceSetError(f"{reference.source}: records/{run.name}/conductance_s: expected those of {record.name}")
     number = {row.tobytes(): k for k, row in reversed(list(enumerate(record["codes"])))}
     rows = [number.get(row.tobytes()) for row in run["codes"]]
     if None in rows:

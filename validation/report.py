@@ -98,9 +98,7 @@ class ValidationResult:
             "held-out columns; 1-R2 about each line's own mean over vectors, median over lines, then worst",
             "currents: slot means, the first apart; affine: the ideal MAC corrected on the scored vectors",
         ]
-        rows = [
-            ("data set", "1-R2", "worst", "affine", "ideal", "floor", "RMSE/σ", "ε_MAC %", "max/σ", "ppm")
-        ]
+        rows = [("data set", "1-R2", "worst", "affine", "ideal", "floor", "RMSE/σ", "ε_MAC %", "max/σ", "ppm")]
         for name, data_set in self.data_sets.items():
             rows += _rows(name, data_set)
         lines += rows_of_text(rows)
@@ -150,9 +148,7 @@ def _check_same_drive(card: Card, reference: ReferenceSet) -> None:
         expected, got = card.meta[key], reference.meta[key]
         same = np.isclose(got, expected, rtol=1e-9) if isinstance(expected, float) else got == expected
         if not same:
-            raise ReferenceSetError(
-                f"{reference.source}: {key}: expected the card's {expected!r}, got {got!r}"
-            )
+            raise ReferenceSetError(f"{reference.source}: {key}: expected the card's {expected!r}, got {got!r}")
 
 
 def _card_facts(card: Card) -> dict[str, Any]:
@@ -191,9 +187,7 @@ def _rows(name: str, data_set: DataSet) -> list[tuple[str, ...]]:
     if (gaussian := figure(s, "charge", "one_minus_r2_gaussian")) is not None:
         rows.append((f"    charge over σ of the column's Gaussian inputs: 1-R2 {gaussian:.2g}",))
     if s.get("slots_beyond_full_scale"):
-        rows.append(
-            (f"    {100 * s['slots_beyond_full_scale']:.0f} % of the slots are beyond the ADC's full scale",)
-        )
+        rows.append((f"    {100 * s['slots_beyond_full_scale']:.0f} % of the slots are beyond the ADC's full scale",))
     return rows
 
 

@@ -89,14 +89,14 @@ def group(circuit: Circuit, conductance_s: Tensor, settings: Settings, *, counts
         back = order.argsort()
         parts = list(g[order].split(math.ceil(len(g) / count)))
     grid = make_grid(g.shape[1], circuit.code_max, settings.bins, settings.segments)
-    compiled = not plain and g.device.type == "cpu" and available()
+    compiled = not plain and g.device.type == "cpu" and g.dtype == torch.float32 and available()
     plans = []
     for part in parts:
         ref = make_reference(circuit, part.cpu(), grid, counts)
         # Without curvature there is no second order; all off is then exactly linear.
         flat = not circuit.effects.ir_drop and ref.conversion.rate is None
         squares = 0 if flat else settings.squares
-        kernel = Kernel(ref, squares, g.dtype) if compiled else None
+        kernel = Kernel(ref, squares) if compiled else None
         plans.append(Plan(ref, squares, kernel, g.dtype == torch.float32 and low_precision(g.device)))
     return Columns(plans, [len(p) for p in parts], order, back)
 
@@ -110,6 +110,6 @@ def refresh(columns: Columns, conductance_s: Tensor) -> Columns:
     for part, plan in zip(parts, columns.plans, strict=True):
         mean, variance = part.mean(0).cpu().double(), part.var(0, correction=0).cpu().double()
         ref = replace(plan.ref, g=mean, variance=variance)
-        kernel = Kernel(ref, plan.squares, weight.dtype) if plan.kernel is not None else None
+        kernel = Kernel(ref, plan.squares) if plan.kernel is not None else None
         plans.append(replace(plan, ref=ref, kernel=kernel))
     return Columns(plans, columns.sizes, columns.order, columns.back)

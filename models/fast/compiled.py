@@ -36,10 +36,10 @@ def available() -> bool:
 
 
 class Kernel:
-    """The compiled preparation of one reference column, in one precision."""
+    """The compiled preparation of one reference column, in float32; double precision is plain torch's."""
 
-    def __init__(self, ref: Reference, squares: int, dtype: torch.dtype) -> None:
-        kind: Any = np.float32 if dtype == torch.float32 else np.float64
+    def __init__(self, ref: Reference, squares: int) -> None:
+        kind = np.float32
         self.squares, self.kind = squares, kind
         c, cell, conv = ref.circuit, ref.circuit.line.cell, ref.conversion
         grid = ref.grid

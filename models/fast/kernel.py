@@ -42,7 +42,7 @@ def _curve(pieces, current, k):
     return a + s * (b + s * (c + s * d)) + (t - s) * first, first, second
 
 
-@numba.njit(fastmath=True, nogil=True, boundscheck=False, error_model="numpy")
+@numba.njit(fastmath=True, nogil=True, boundscheck=False, error_model="numpy", cache=True)
 def prepare(x, g, distance, variance, bounds, edges, inverse, width, lengths, source, drain, weight, spread, ratio, cells, k,
             rate_c, start_c, clamp_c, modes, cuts, y, z, y_rate, z_rate, sign_of):  # fmt: skip
     """Fill y (batch, rows + 8), z (squares, batch, rows), their rates if they are not empty, and sign (squares, batch).
@@ -69,7 +69,12 @@ def prepare(x, g, distance, variance, bounds, edges, inverse, width, lengths, so
     ends, gates = np.empty(shape, x.dtype), np.empty(shape, x.dtype)
     wy, wt, wz, wo = np.empty(shape, x.dtype), np.empty(shape, x.dtype), np.empty(shape, x.dtype), np.empty(shape, x.dtype)
     ws = np.empty(shape, x.dtype)
-    ya, ja, cur, drop = np.empty(points, x.dtype), np.empty(points, x.dtype), np.empty(points, x.dtype), np.empty(points, x.dtype)
+    ya, ja, cur, drop = (
+        np.empty(points, x.dtype),
+        np.empty(points, x.dtype),
+        np.empty(points, x.dtype),
+        np.empty(points, x.dtype),
+    )
     iv, cl = np.empty(points, x.dtype), np.empty(points, x.dtype)
     answer, rate, bend, loop = (
         np.empty(points, x.dtype),

@@ -44,8 +44,8 @@ class Grid:
 
 
 def make_grid(rows: int, code_max: int, bins: int, segments: int) -> Grid:
-    """Bins of the window: the first LSB, in which pulses begin, then ``bins`` that are shorter where more pulses end."""
-    u = torch.linspace(0, 1, bins + 1, dtype=torch.float64) ** 1.2
+    """``bins`` of the window: the first LSB, in which pulses begin, then some that are shorter where more pulses end."""
+    u = torch.linspace(0, 1, bins, dtype=torch.float64) ** 1.2
     edges = torch.cat([torch.zeros(1, dtype=torch.float64), 1 + (code_max - 1) * u])
     pairs = segment_bounds(rows, segments)
     return Grid(edges, (0, *(b for _, b in pairs)))

@@ -17,12 +17,12 @@ from aimcard.models.tile import TileModel
 
 #: From coarse to fine, tried in this order for a tolerance: charges want one square, phases more.
 LADDER = (
-    Settings(4, 4, 0), Settings(5, 8, 1), Settings(6, 8, 2), Settings(6, 8, 3, 2), Settings(8, 8, 3, 4), Settings(12, 12, 4, 8),
-    Settings(24, 32, 4, 16),
+    Settings(4, 4, 0), Settings(4, 8, 1), Settings(8, 8, 2), Settings(8, 8, 3, 2), Settings(8, 8, 3, 4), Settings(16, 16, 4, 8),
+    Settings(32, 32, 4, 16),
 )  # fmt: skip
-FAST = {False: Settings(5, 8, 1), True: Settings(6, 8, 2)}
+FAST = {False: Settings(4, 8, 1), True: Settings(8, 8, 2)}
 #: Spread of the columns' total conductance that one mean column stands for; beyond it two groups, then four.
-NARROW, WIDE = 0.25, 0.5
+NARROW, WIDE = {False: 0.45, True: 0.15}, {False: 0.7, True: 0.5}
 #: Vectors and lines on which an error is estimated against the slow twin.
 SAMPLE_VECTORS, SAMPLE_LINES = 6, 8
 
@@ -105,7 +105,7 @@ class FastTile:
         spread = spread_of(conductance_s)
         if self.accuracy == "fast" or self.accuracy == "exact":
             base = FAST[counts]
-            groups = 1 if spread < NARROW else 2 if spread < WIDE else 4
+            groups = 1 if spread < NARROW[counts] else 2 if spread < WIDE[counts] else 4
             return Settings(base.bins, base.segments, base.squares, groups)
         assert isinstance(self.accuracy, float)
         for settings in LADDER:
