@@ -97,15 +97,15 @@ def draw_thresholds(m: Mismatch, seed: int, lines: int, rows: int, w_select_um: 
     return torch.from_numpy(sigma * np.stack([stream(seed, "cells", k).standard_normal(rows) for k in range(lines)]))
 
 
-def on_factor(m: Mismatch, threshold_v: Tensor) -> Tensor:
+def on_factor(cell: Spread, threshold_v: Tensor) -> Tensor:
     """R_on over its nominal value for threshold shifts [V], same shape."""
-    c = m.cell.constants
+    c = cell.constants
     return torch.exp(threshold_v * (c["on_per_v"] + c["on_per_v2"] * threshold_v))
 
 
-def leak_factor(m: Mismatch, threshold_v: Tensor) -> Tensor:
+def leak_factor(cell: Spread, threshold_v: Tensor) -> Tensor:
     """Leakage over its nominal value, same shape: nearly lognormal, so its mean lies above one."""
-    c = m.cell.constants
+    c = cell.constants
     return torch.exp(threshold_v * (c["leak_per_v"] + c["leak_per_v2"] * threshold_v))
 
 
@@ -152,5 +152,10 @@ def draw_chip(m: Mismatch, seed: int, lines: int, rows: int, w_select_um: float)
     threshold = draw_thresholds(m, seed, lines, rows, w_select_um)
     c = m.readout.constants
     return Chip(
-        seed, draw_readout(m, seed, lines), on_factor(m, threshold), leak_factor(m, threshold), c["i_idle_a"], c["i_ref_a"]
+        seed,
+        draw_readout(m, seed, lines),
+        on_factor(m.cell, threshold),
+        leak_factor(m.cell, threshold),
+        c["i_idle_a"],
+        c["i_ref_a"],
     )

@@ -22,7 +22,7 @@ from aimcard.models.errors import AimcardError, InputError
 from aimcard.models.export import export, exporters, register, to_json
 from aimcard.models.tile import TileModel
 
-COMMANDS = ("calibrate", "simulate", "validate", "show", "export")
+COMMANDS = ("calibrate", "simulate", "validate", "statistics", "noise", "show", "export")
 
 
 @pytest.fixture

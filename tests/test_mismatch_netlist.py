@@ -14,10 +14,9 @@ from aimcard.calibrate.chips import population_line, simulate_lines
 from aimcard.calibrate.mismatch import cell_spread, simulate_cells
 from aimcard.calibrate.noise import jitter_check, noise_tables
 from aimcard.data import shipped_card
-from aimcard.models.card import Spread
 from aimcard.models.chip import ChipModel
 from aimcard.models.errors import InputError, TechnologyError
-from aimcard.models.mismatch import READOUT_NAMES, Chip, Mismatch, leak_factor, on_factor
+from aimcard.models.mismatch import Chip, leak_factor, on_factor
 from aimcard.models.pulse import edges_at
 from aimcard.models.tile import TileModel
 from aimcard.netlists.cell import CellDesign
@@ -122,11 +121,7 @@ class TestCells:
         )
         cells = simulate_cells(BENCH, 1, cells=60, widths_um=np.array([w]), a_vt_v_um=a_vt, cache_dir=tmp_path)
         cell = cell_spread(cells, a_vt, TECH.l_min_um, w)
-        readout = Spread(
-            "readout", READOUT_NAMES, READOUT_NAMES.values(), np.zeros(13), np.zeros((13, 13)), 0,
-            {"i_idle_a": 1e-5, "i_ref_a": 6e-5},
-        )  # fmt: skip
-        population, nominal = Mismatch(readout, cell), TileModel.read(shipped_card())
+        nominal = TileModel.read(shipped_card())
         g = line.conductance_s[None]
         plain = nominal.respond(g, line.codes, clamp="ideal", w_select_um=w).charge_c
         edge = edges_at(nominal.tables, line.position)
@@ -134,7 +129,7 @@ class TestCells:
         for k, seed in enumerate(seeds):
             t = mismatched(TECH, seed, a_vt_v_um=a_vt, part="cells")
             shift = np.array([[t.threshold_shift_v(f"s{i}", w, TECH.l_min_um) for i in range(12)]])
-            on, leak = (f(population, torch.from_numpy(shift)) for f in (on_factor, leak_factor))
+            on, leak = (f(cell, torch.from_numpy(shift)) for f in (on_factor, leak_factor))
             chip = ChipModel(nominal.card, Chip(0, {}, on, leak, 1e-5, 6e-5))
             moved = (chip.respond(g, line.codes, clamp="ideal", w_select_um=w).charge_c - plain)[:, 0]
             # What the model leaves out: a higher threshold lies later on the rising edge and earlier on the falling one.

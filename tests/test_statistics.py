@@ -218,7 +218,7 @@ class TestMismatch:
         assert torch.allclose(narrow, 2 * wide)
         sigma = 12.6e-3
         assert float(wide.std()) == pytest.approx(sigma, rel=0.02)
-        assert float(leak_factor(self.M, wide).mean()) == pytest.approx(np.exp((29.0 * sigma) ** 2 / 2), rel=0.02)
+        assert float(leak_factor(self.M.cell, wide).mean()) == pytest.approx(np.exp((29.0 * sigma) ** 2 / 2), rel=0.02)
 
     def test_no_spread_is_the_nominal_tile_and_a_spread_is_not(self, card_of):
         g = np.random.default_rng(1).uniform(0.1e-6, 4e-6, (3, 24))

@@ -98,8 +98,8 @@ class PopulationResult:
         for s in self.scores:
             rows.append(
                 (
-                    s.name, str(s.chips), f"{s.mean:.5g} ± {s.mean_error:.2g}", f"{s.model_mean:.5g}",
-                    f"{s.sigma:.3g} ± {s.sigma_error:.1g}", f"{s.model_sigma:.3g}", f"{s.quantiles[0]:.4g}",
+                    s.name, str(s.chips), f"{s.mean:.5g} ± {_error(s.mean_error)}", f"{s.model_mean:.5g}",
+                    f"{s.sigma:.3g} ± {_error(s.sigma_error)}", f"{s.model_sigma:.3g}", f"{s.quantiles[0]:.4g}",
                     f"{s.model_quantiles[0]:.4g}", f"{s.quantiles[-1]:.4g}", f"{s.model_quantiles[-1]:.4g}",
                     f"{s.ks:.3f}", f"{s.p:.2f}",
                 )
@@ -107,12 +107,16 @@ class PopulationResult:
         return "\n".join(rows_of_text(rows, indent=""))
 
 
+def _error(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def score_population(name: str, simulated: np.ndarray, drawn: np.ndarray) -> PopulationScore:
     """Simulated chips (chips,) against drawn ones (draws,). Raises InputError for fewer than 8 simulated chips."""
     n = len(simulated)
     if n < 8:
         raise InputError(f"chips: expected 8 or more to compare populations; got {n}")
-    test = ks_2samp(simulated, drawn)
+    test: Any = ks_2samp(simulated, drawn)
     sigma = float(np.std(simulated, ddof=1))
     return PopulationScore(
         name, n, float(np.mean(simulated)), sigma / np.sqrt(n), sigma, sigma / np.sqrt(2 * (n - 1)),
