@@ -16,6 +16,7 @@ from aimcard.models.card_set import CardSet
 from aimcard.models.errors import InputError
 from aimcard.netlists.column import Pulses
 from aimcard.netlists.column_decks import ColumnBench
+from aimcard.netlists.corner_survey import corner_figures
 from aimcard.netlists.driver import DriverDesign, driver_deck
 from aimcard.netlists.readout import default_readout
 from aimcard.netlists.technology import get_technology
@@ -67,6 +68,19 @@ def test_a_lower_supply_reads_less_and_counts_less(tmp_path):
     assert 0.99 < ratio < 0.9999
     assert low["phase_count"][0, 0] != full["phase_count"][0, 0]
     assert abs(low["phase_count"][0, 0] / full["phase_count"][0, 0] - 1) < 0.2
+
+
+def test_cells_and_ring_follow_temperature_and_supply(tmp_path):
+    design = default_readout(TECHNOLOGY)
+    usual, hot = (corner_figures(TECHNOLOGY, design, "nom", t, 1, tmp_path) for t in (27.0, 85.0))
+    low = corner_figures(TECHNOLOGY.at_supply(0.8), design, "nom", 27.0, 1, tmp_path)
+    # Less mobility when hot, less gate drive at a low supply; leakage is over a barrier, and at V_gate = 0.
+    assert hot.r_on_ohm > 1.3 * usual.r_on_ohm
+    assert low.r_on_ohm > 1.05 * usual.r_on_ohm
+    assert hot.leak_a > 3 * usual.leak_a
+    assert low.leak_a == pytest.approx(usual.leak_a, rel=1e-3)
+    assert all(min(f.margin_deg) > 55 for f in (usual, hot, low))
+    assert usual.ring_hz[1] > hot.ring_hz[1]
 
 
 # --- columns ---------------------------------------------------------------------------------------------------
