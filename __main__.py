@@ -42,6 +42,9 @@ class Simulation:
 
     technology: Annotated[str | None, _help("Transistor technology (default: freepdk45).")] = None
     corner: Annotated[str | None, _help("Process corner: nom, ff or ss in freepdk45 (default: nom).")] = None
+    topology: Annotated[
+        str | None, _help("Column: gated (idle cells float) or tied (four-quadrant, always connected; default: gated).")
+    ] = None
     temperature: Annotated[float | None, _help("Temperature in degrees Celsius (default: 27).")] = None
     w_select: Annotated[
         float | None, _help("Drawn width of the select transistors in µm (default: the range 0.3 to 0.5).")

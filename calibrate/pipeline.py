@@ -41,6 +41,23 @@ def calibrate(reference: ReferenceSet, progress: bool = True) -> Card:
     Reads records of role ``fit`` only: cell_dc, cell_pulse, edge and columns with an ideal clamp; for the
     read-out also readout_dc, oscillator and columns with clamp "ota". Raises FitError if a needed record is missing.
     """
+    if reference.meta["topology"] == "tied":
+        from aimcard.calibrate.tied_pipeline import calibrate_tied
+
+        fitted = calibrate_tied
+    else:
+        fitted = calibrate_gated
+    threads = torch.get_num_threads()
+    # Sums in another order are other numbers: one thread makes the card repeat on any machine.
+    torch.set_num_threads(1)
+    try:
+        return fitted(reference, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def calibrate_gated(reference: ReferenceSet, progress: bool = True) -> Card:
+    """As ``calibrate``, for a gated set."""
     needed = ("w_ref_um", "w_min_um", "r_bit_ohm", "r_return_ohm", "edge_delay_s", "rows", "guard_slots")
     missing = [key for key in needed if key not in reference.meta]
     if missing:
@@ -48,13 +65,7 @@ def calibrate(reference: ReferenceSet, progress: bool = True) -> Card:
             f"{reference.source}: a calibration needs {', '.join(missing)} in the set's meta data, which are missing; "
             "see docs/reference-set.md"
         )
-    threads = torch.get_num_threads()
-    # Sums in another order are other numbers: one thread makes the card repeat on any machine.
-    torch.set_num_threads(1)
-    try:
-        return _calibrate(reference, progress)
-    finally:
-        torch.set_num_threads(threads)
+    return _calibrate(reference, progress)
 
 
 def _calibrate(reference: ReferenceSet, progress: bool) -> Card:

@@ -16,6 +16,7 @@ from aimcard.calibrate.columns import (
 )
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
+from aimcard.models.topology import TOPOLOGIES
 from aimcard.netlists.technology import Technology, get_technology
 
 
@@ -58,9 +59,11 @@ class Options:
     jobs: int | None = None
     seed: int = 1
     w_select_um: float | None = None
+    topology: str = "gated"
 
     def __post_init__(self) -> None:
         check_choice("effort", self.effort, tuple(EFFORTS))
+        check_choice("topology", self.topology, TOPOLOGIES)
         technology = self.pdk
         technology.library(self.corner)
         technology.check_temperature(self.temperature_c)
@@ -94,6 +97,10 @@ class Options:
 
 def plan(options: Options) -> list[Column]:
     """All columns that ``options`` asks for: fitted, held out, floor, saturated."""
+    if options.topology == "tied":
+        from aimcard.calibrate.tied_columns import tied_plan
+
+        return list(tied_plan(options))
     size = options.size
     fitted = fit_columns("ideal", size.fit_ideal, options.seed, options.w_range_um)
     fitted += fit_columns("ota", size.fit_ota, options.seed + 1, options.w_range_um)

@@ -56,6 +56,10 @@ def simulate(options: Options, cache_dir: str | Path | None = None, progress: bo
     Finished decks are kept in ``cache_dir`` (None: the default cache), so a killed run goes on where it stopped.
     Raises SimulationError or SimulatorMissingError as ``netlists.ngspice.run_many``.
     """
+    if options.topology == "tied":
+        from aimcard.calibrate.tied_simulate import simulate_tied
+
+        return simulate_tied(options, cache_dir, progress)
     technology = options.pdk
     bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
     driver = edges(technology, options.corner, options.temperature_c, cache_dir=cache_dir)
@@ -243,8 +247,9 @@ def _column_record(
                 arrays[name] = np.stack([w[name] for w in wave])
         attrs["waveform_vector"] = 0
     hashes = sorted(w.deck_hash for (i, _, _), w in done.items() if i == id(c))
-    return Record(c.name, "column", c.role, attrs, arrays, _hash_of(hashes))
+    return Record(c.name, "column", c.role, attrs, arrays, hash_of(hashes))
 
 
-def _hash_of(hashes: list[str]) -> str:
+def hash_of(hashes: list[str]) -> str:
+    """One hash for the decks of a record."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

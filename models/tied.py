@@ -35,7 +35,8 @@ class TiedCell:
     """Fitted numbers of one always-on cell; scalars, or tensors (..., 1) with one value per column.
 
     r_on_ohm: triode resistance at the reference width, both ends at the common mode. dw_um: drawn minus effective width.
-    k_mid_per_v: R_on goes with 1/(1 − k·v), v the middle of the transistor's two ends: less gate drive, and body effect.
+    k_mid_per_v, k_mid_per_v2: R_on goes with 1/(1 − k·v − k2·v²), v the middle of the transistor's two ends: less gate
+    drive, and body effect.
     k_drain_per_v2: rise of R_on with the square of the voltage across the transistor.
     i_gate_a: gate tunnelling current at the reference width; it leaves through the column, whatever the inputs.
     v_gate_v: the column voltage that divides it by e.
@@ -45,6 +46,7 @@ class TiedCell:
     r_on_ohm: Scalar
     dw_um: Scalar
     k_mid_per_v: Scalar
+    k_mid_per_v2: Scalar
     k_drain_per_v2: Scalar
     i_gate_a: Scalar
     v_gate_v: Scalar
@@ -70,28 +72,30 @@ def cell_current(p: TiedCell, conductance_s: Tensor, v_column: Scalar, v_source:
     """Current from the column line into a cell [A]; arguments broadcast.
 
     G/(1 + G·R) times the voltage, with R at the middle of the transistor's ends: the column, and the inner node, which
-    the transistor's share of the voltage separates. Beside it, the gate's tunnelling current flows into the column.
+    the transistor's share of the voltage separates; the share depends on R in turn, and one correction of it is enough.
+    Beside it, the gate's tunnelling current flows into the column.
     """
     r = on_resistance(p, w_select_um)
-    share = conductance_s * r / (1 + conductance_s * r)
     across = v_column - v_source
-    middle = v_column - 0.5 * share * across
-    r_here = r * (1 + p.k_drain_per_v2 * (share * across) ** 2) / (1 - p.k_mid_per_v * middle)
+    r_here = _resistance(p, r, conductance_s * r, v_column, across)
+    r_here = _resistance(p, r, conductance_s * r_here, v_column, across)
     gate = p.i_gate_a * (w_select_um / p.w_ref_um) * torch.exp(-torch.as_tensor(v_column) / p.v_gate_v)
     return across * conductance_s / (1 + conductance_s * r_here) - gate
 
 
+def _resistance(p: TiedCell, r_ohm: Scalar, gr: Tensor, v_column: Scalar, across: Scalar) -> Tensor:
+    """R of a transistor that takes gr/(1 + gr) of the voltage ``across`` the cell."""
+    drop = gr / (1 + gr) * across
+    middle = v_column - 0.5 * drop
+    return r_ohm * (1 + p.k_drain_per_v2 * drop**2) / (1 - p.k_mid_per_v * middle - p.k_mid_per_v2 * middle**2)
+
+
 def cell_slope(p: TiedCell, conductance_s: Tensor, v_source: Scalar, w_select_um: Scalar) -> Tensor:
     """Derivative of ``cell_current`` to the column's voltage at the common mode [S]."""
-    r = on_resistance(p, w_select_um)
-    share = conductance_s * r / (1 + conductance_s * r)
-    across = -v_source
-    a = 1 + p.k_drain_per_v2 * (share * across) ** 2
-    b = 1 + p.k_mid_per_v * 0.5 * share * across
-    slope = 2 * p.k_drain_per_v2 * share**2 * across / b + a * p.k_mid_per_v * (1 - 0.5 * share) / b**2
-    g = conductance_s / (1 + conductance_s * r * a / b)
-    gate = p.i_gate_a * (w_select_um / p.w_ref_um) / p.v_gate_v
-    return g - across * g * g * r * slope + gate
+    shape = torch.broadcast_shapes(conductance_s.shape, torch.as_tensor(v_source).shape)
+    zero = torch.zeros(shape, dtype=conductance_s.dtype)
+    law = lambda v: cell_current(p, conductance_s, v, v_source, w_select_um)  # noqa: E731
+    return torch.func.jvp(law, (zero,), (torch.ones_like(zero),))[1]
 
 
 @dataclass(frozen=True)
@@ -248,10 +252,11 @@ class TiedEdges:
 
 @dataclass(frozen=True)
 class TiedPulse:
-    """Fitted numbers of the edges: t_node_s, how much later than its source line a cell's current follows (the inner
-    node's RC), the same for all cells; t_node_per_s: what a cell's conductance adds to it, per siemens."""
+    """Fitted numbers of the edges: how much later than its source line a cell's current follows (the inner node's RC),
+    at the start and at the end of a pulse; t_node_s_per_s: what a cell's conductance adds to both, per siemens."""
 
-    t_node_s: Scalar
+    t_start_s: Scalar
+    t_end_s: Scalar
     t_node_s_per_s: Scalar
 
 
@@ -271,10 +276,10 @@ def edge_charges(
     gains = []
     for g, direction in ((g_plus_s, -sign), (g_minus_s, sign)):
         moved = cell_current(p, g, zero, direction * v, w_select_um) - cell_current(p, g, zero, zero, w_select_um)
-        lag = pulse.t_node_s + pulse.t_node_s_per_s * g
+        lag = pulse.t_node_s_per_s * g
         down = direction < 0
-        start = torch.where(down, e.down_start_s + lag, e.up_start_s + lag)
-        end = torch.where(down, e.down_end_s + lag, e.up_end_s + lag)
+        start = torch.where(down, e.down_start_s + lag, e.up_start_s + lag) + pulse.t_start_s
+        end = torch.where(down, e.down_end_s + lag, e.up_end_s + lag) + pulse.t_end_s
         gains.append((c.transfer * moved * start, c.transfer * moved * end))
     start = -(gains[0][0] + gains[1][0]).sum(-1, keepdim=True)
     ends = gains[0][1] + gains[1][1]

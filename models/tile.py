@@ -257,6 +257,7 @@ def ideal_charge(conductance_s: np.ndarray, codes: np.ndarray, v_read_v: float, 
 
 
 def ideal_current(conductance_s: np.ndarray, codes: np.ndarray, v_read_v: float, slots: int) -> np.ndarray:
-    """V·Σ G over the rows that conduct in each slot [A], (vectors, lines, slots)."""
-    on = np.asarray(codes)[:, None, :] > np.arange(slots)[None, :, None]
+    """V·Σ ±G over the rows that conduct in each slot [A], (vectors, lines, slots); the sign is the code's."""
+    x = np.asarray(codes)[:, None, :]
+    on = np.sign(x) * (np.abs(x) > np.arange(slots)[None, :, None])
     return v_read_v * np.einsum("vsr,lr->vls", on, np.asarray(conductance_s, dtype=float), optimize=True)

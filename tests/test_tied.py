@@ -10,10 +10,10 @@ from numpy.testing import assert_allclose
 from aimcard.models import tied
 from aimcard.models.tied_twin import static_column, static_gradients
 
-OHMIC = tied.TiedCell(1e-3, 0.0, 0.0, 0.0, 0.0, 0.2, 0.5, 0.2)
-CELL = tied.TiedCell(1400.0, 0.005, 2.5, 1.0, 1e-10, 0.16, 0.5, 0.2)
+OHMIC = tied.TiedCell(1e-3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2, 0.5, 0.2)
+CELL = tied.TiedCell(1400.0, 0.005, 5.0, -10.0, 20.0, 1e-10, 0.16, 0.5, 0.2)
 EDGES = tied.TiedEdges(2e-10, 2.1e-10, 1.9e-10, 2.05e-10)
-PULSE = tied.TiedPulse(2e-12, 1e-7)
+PULSE = tied.TiedPulse(2e-12, 2e-12, 1e-7)
 
 
 def pairs(rows: int, seed: int = 1, columns: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
