@@ -100,7 +100,7 @@ def model_current(c: TiedColumns, setting: TiedSetting, values: Values) -> Tenso
 
 
 def tied_lines(c: TiedColumns, setting: TiedSetting) -> Callable[[Values], Tensor]:
-    """Slot errors of columns in 2e-4 of their rms current, errors of charge and first slot in 2e-5 of Σ |i|·t, (columns, slots + 1).
+    """Errors (columns, slots + 1): of slots in 2e-4 of the rms current, of charge and first slot in 2e-5 of Σ |i|·t.
 
     A tied charge may vanish, so its error counts against the window's mean magnitude.
     """
