@@ -1,7 +1,6 @@
 """A tied calibration on data of known truth, its card in the tile, and what the set and the tile refuse."""
 
 import attrs
-
 import numpy as np
 import pytest
 import torch
@@ -158,7 +157,7 @@ def test_bad_input_is_one_line(card, reference):
         tile.respond(g, codes + 16, conductance_minus_s=g)
     with pytest.raises(InputError, match=r"conductance_minus_s: expected shape \(1, 32\)"):
         tile.respond(g, codes, conductance_minus_s=g[:, 1:])
-    with pytest.raises(InputError, match="read_out: expected one of south, north; got 'sout'.*did you mean 'south'"):
+    with pytest.raises(InputError, match=r"read_out: expected one of south, north; got 'sout'.*did you mean 'south'"):
         tile.respond(g, codes, conductance_minus_s=g, read_out="sout")
     with pytest.raises(InputError, match="topology: expected one of gated, tied; got 'tide'"):
         Options(topology="tide")
