@@ -90,14 +90,15 @@ def _card(s: Stages, setting: TiedSetting, names: tuple[str, ...], errors: Error
         "position": Interval(*span("position", fitted), "1"),
     }
     keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "v_common_v", "t_lsb_s",
-            "code_max", "rows", "guard_slots", "edge_delay_s", "w_ref_um", "r_bit_ohm", "r_return_ohm")  # fmt: skip
+            "code_max", "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bias_a", "r_bit_ohm", "r_return_ohm")  # fmt: skip
     words = {
         "down_start": "down from the common mode", "down_end": "back up to the common mode",
         "up_start": "up from the common mode", "up_end": "back down to the common mode",
     }  # fmt: skip
     return Card(
-        meta={key: meta[key] for key in keys} | {
-            "segments": int(meta["rows"]), "w_select_um": float(meta["w_ref_um"]), "n_phases": 1, "mirror_ratio": 1.0,
+        meta={key: meta[key] for key in keys if key in meta} | {
+            "segments": int(meta["rows"]), "w_select_um": float(meta["w_ref_um"]), "n_phases": 1,
+            "mirror_ratio": float(meta.get("mirror_ratio", 1.0)),
             "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]),
         },
         parameters=tuple(parameters),
@@ -111,7 +112,19 @@ def _card(s: Stages, setting: TiedSetting, names: tuple[str, ...], errors: Error
             Table(name, x.numpy(), y.numpy(), "1", "s", "position", "delay",
                   f"source line's edge {words[name.removeprefix('edge_')]}, equal-area delay after the slot boundary")
             for name, (x, y) in ((n, setting.edge_tables[n]) for n in EDGE_TABLES)
-        ),
+        ) + _readout_tables(ref),
         correlation_names=names,
         correlation=errors.correlation,
     )  # fmt: skip
+
+
+def _readout_tables(reference: ReferenceSet) -> tuple[Table, ...]:
+    """Static clamp voltage and mirror current over the line's, where the set has them."""
+    found = reference.select(kind="readout_dc", role="fit")
+    if not found:
+        return ()
+    i, clamp_v, mirror_a = (found[0][n] for n in ("current_a", "v_clamp_v", "mirror_a"))
+    return (
+        Table("clamp", i, clamp_v, "A", "V", "line current", "clamp voltage", "voltage that the regulator holds, static"),
+        Table("mirror", i, mirror_a, "A", "A", "line current", "mirror current", "mirror output, static, bias included"),
+    )

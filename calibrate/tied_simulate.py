@@ -16,11 +16,15 @@ from aimcard.netlists.column import Pulses, Wire
 from aimcard.netlists.column_decks import ColumnBench, overlay, slot_currents
 from aimcard.netlists.ngspice import Deck, Waveforms, run, run_many, simulator_version
 from aimcard.netlists.readout import default_readout
+from aimcard.netlists.readout_decks import loop_gain
 from aimcard.netlists.tied import TIED_OPTIONS, TIED_TIGHT, V_COMMON_V, SourceEdges, tied_column_deck
 from aimcard.netlists.tied_cell_decks import tied_cell_arrays, tied_cell_deck
+from aimcard.netlists.tied_readout import default_tied_readout, tied_loop_gain_deck, tied_static_deck
 
 #: Column voltages about the common mode [V] (first, last, points), and the three levels of a source line.
 V_COLUMN_GRID = (V_COMMON_V - 0.02, V_COMMON_V + 0.02, 5)
+#: Line currents of the regulator's static curves end here [A]: below minus the bias it lets go.
+READOUT_MAX_A = 170e-6
 EDGES = ("down_start", "down_end", "up_start", "up_end")
 
 
@@ -30,6 +34,7 @@ def simulate_tied(options: Options, cache_dir: str | Path | None = None, progres
     bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
     edges, pulses = {place: SourceEdges() for place in POSITIONS}, Pulses()
     records = [edge_record(edges, pulses), cell_record(options, bench, cache_dir)]
+    records += readout_records(bench, cache_dir)
     records += simulate_pairs(tied_plan(options), bench, pulses, edges, options.jobs, cache_dir, progress)
     wire = Wire()
     meta: dict[str, str | int | float] = {
@@ -38,6 +43,7 @@ def simulate_tied(options: Options, cache_dir: str | Path | None = None, progres
         "code_max": CODE_MAX, "mode": "conventional", "topology": "tied", "simulator": simulator_version(),
         "guard_slots": pulses.guard, "edge_delay_s": pulses.delay_s, "rows": ROWS, "w_ref_um": options.w_ref_um,
         "w_min_um": options.w_range_um[0], "r_bit_ohm": wire.r_bit_ohm, "r_return_ohm": 0.0, "c_bit_f": wire.c_bit_f,
+        "bias_a": default_tied_readout(technology).bias_a, "mirror_ratio": float(bench.readout.mirror_ratio),
         "seed": options.seed, "effort": options.effort,
     }  # fmt: skip
     return ReferenceSet(meta, records)
@@ -58,6 +64,26 @@ def cell_record(options: Options, bench: ColumnBench, cache_dir: str | Path | No
     dc = run(deck, cache=cache_dir)
     arrays = tied_cell_arrays(dc, bench.technology.vdd_v, g, widths, V_COLUMN_GRID, sources)
     return Record("cell-dc", "cell_dc", "fit", {}, arrays, dc.deck_hash)
+
+
+def readout_records(bench: ColumnBench, cache_dir: str | Path | None) -> list[Record]:
+    """Static curves of the regulator on its bias, and its loop gain on a column of 4 mS."""
+    where = {"corner": bench.corner, "temperature_c": bench.temperature_c}
+    limit = READOUT_MAX_A
+    deck = tied_static_deck(bench.technology, bench.readout, current_max_a=limit, points=69, **where)
+    static = run(deck, cache=cache_dir)
+    loads = np.linspace(-limit, limit, 5)
+    waves = [run(tied_loop_gain_deck(bench.technology, bench.readout, float(i), **where), cache=cache_dir) for i in loads]
+    gains = [loop_gain(w, float(i)) for w, i in zip(waves, loads, strict=True)]
+    return [
+        Record("readout-dc", "readout_dc", "fit", {},
+               {"current_a": static.scale, "v_clamp_v": static["v(bl)"], "mirror_a": static["i(vmir)"]}, static.deck_hash),
+        Record("loop-gain", "loop_gain", "check", {},
+               {"current_a": loads, "frequency_hz": gains[0].frequency_hz,
+                "gain_db": np.stack([20 * np.log10(np.abs(g.gain)) for g in gains]),
+                "phase_deg": np.stack([g.phase_deg for g in gains]),
+                "phase_margin_deg": np.array([g.phase_margin_deg for g in gains])}, waves[0].deck_hash),
+    ]  # fmt: skip
 
 
 def pair_deck(

@@ -25,6 +25,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimcard.models.lut import lookup, lookup_slope
+
 Scalar = Tensor | float
 #: A read-out as the column sees it: (Y, J) to (V_clamp − V_cm, I) with I = Y·(V_clamp − V_cm) + J.
 Clamp = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -304,6 +306,19 @@ def slot_currents(
     solution = solve_column(c, signs(codes, slots, g_plus_s.dtype), clamp, bend)
     charge = edge_charges(p, c, wire, pulse, e, g_plus_s, g_minus_s, codes, solution, w_select_um, t_lsb_s)
     return solution.current_a + charge / t_lsb_s, solution
+
+
+def regulated_clamp(current_a: Tensor, clamp_v: Tensor, iterations: int = 4) -> Clamp:
+    """The read-out with a static table, line current to clamp voltage from the common mode, by Newton's method."""
+
+    def clamp(y: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        i = j
+        for _ in range(iterations):
+            residual = i - y * lookup(current_a, clamp_v, i) - j
+            i = i - residual / (1 - y * lookup_slope(current_a, clamp_v, i))
+        return lookup(current_a, clamp_v, i), i
+
+    return clamp
 
 
 def fixed_clamp(v_offset_v: Scalar = 0.0) -> Clamp:

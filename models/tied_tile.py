@@ -15,6 +15,7 @@ from aimcard.models.domain import check_domain
 from aimcard.models.errors import CardError, InputError
 from aimcard.models.lut import lookup
 from aimcard.models.tied import (
+    Clamp,
     EffectiveColumn,
     TiedCell,
     TiedEdges,
@@ -22,6 +23,7 @@ from aimcard.models.tied import (
     TiedWire,
     effective_column,
     fixed_clamp,
+    regulated_clamp,
     slot_currents,
 )
 from aimcard.models.tile import Response
@@ -31,7 +33,7 @@ CELL = ("r_on_ohm", "dw_um", "k_mid_per_v", "k_mid_per_v2", "k_drain_per_v2", "i
 PULSE = ("t_start_s", "t_end_s", "t_node_s_per_s")
 WIRE = ("r_bit_ohm", "c_column_f")
 EDGE_TABLES = ("edge_down_start", "edge_down_end", "edge_up_start", "edge_up_end")
-TIED_META = ("guard_slots", "w_ref_um", "w_select_um")
+TIED_META = ("guard_slots", "w_ref_um", "w_select_um", "v_common_v")
 READ_OUTS = ("south", "north")
 
 
@@ -80,7 +82,7 @@ class TiedTile:
             if missing := [name for name in needs if name not in has]:
                 raise CardError(f"{card.source}: {group}/{missing[0]}: missing (the tied tile needs it); calibrate again")
 
-    #: No card of this topology carries a read-out yet.
+    #: Tables of clamp and mirror are static and there is no oscillator: nothing to be judged as a whole read-out.
     has_readout = False
 
     @classmethod
@@ -118,6 +120,7 @@ class TiedTile:
     ) -> Response:
         """Currents of columns: conductance_s and conductance_minus_s (lines, rows) [S], codes (vectors, rows), signed.
 
+        clamp: "ideal", or "ota" for the card's static tables of clamp voltage and mirror: no lag after a step, no count.
         read_out: "south" (next to the last row) or "north" (next to row 0, as on every other column of a tile).
         offset_v: the clamp's distance from the common mode [V], an OTA's offset. bend False leaves out the cells' answer
         to the column's voltage: two products, with the weights of ``effective``, are then all.
@@ -129,8 +132,8 @@ class TiedTile:
             raise InputError(f"conductance_minus_s: expected shape {plus.shape}, that of conductance_s; got {minus.shape}")
         x = check_signed_codes(codes, rows=plus.shape[1], code_max=self.code_max)
         check_choice("read_out", read_out, READ_OUTS)
-        if clamp != "ideal":
-            raise InputError(f"clamp: a tied card has no read-out yet; expected 'ideal', got {clamp!r}")
+        check_choice("clamp", clamp, ("ideal", "ota") if "clamp" in self.tables else ("ideal",))
+        end = fixed_clamp(offset_v) if clamp == "ideal" else self._regulated(offset_v)
         w = self._width(w_select_um)
         used = np.stack([plus, minus])
         check_domain(self.card, conductance_s=used, code=x, wire_scale=wire_scale, w_select_um=w, position=position)
@@ -144,9 +147,22 @@ class TiedTile:
             for row in torch.as_tensor(x):
                 current, _ = slot_currents(
                     cell, wire, pulse, edges, torch.as_tensor(plus), torch.as_tensor(minus),
-                    row[None, :].expand(len(plus), -1), self.slots, self.t_lsb_s, w, fixed_clamp(offset_v), bend,
+                    row[None, :].expand(len(plus), -1), self.slots, self.t_lsb_s, w, end, bend,
                 )  # fmt: skip
                 parts.append(current)
         current = torch.stack(parts)
         slot_edge_s = np.arange(self.slots + 1) * self.t_lsb_s
-        return Response(slot_edge_s, current.numpy(), (current.sum(-1) * self.t_lsb_s).numpy())
+        charge = (current.sum(-1) * self.t_lsb_s).numpy()
+        if clamp == "ideal":
+            return Response(slot_edge_s, current.numpy(), charge)
+        check_domain(self.card, line_current_a=current.numpy())
+        return Response(slot_edge_s, current.numpy(), charge, lookup(*self.tables["mirror"], current).numpy())
+
+    def _regulated(self, offset_v: float) -> Clamp:
+        current_a, clamp_v = self.tables["clamp"]
+        return regulated_clamp(current_a, clamp_v - float(self.card.meta["v_common_v"]) + offset_v)
+
+    def offset_current_a(self, g_plus_s: np.ndarray, g_minus_s: np.ndarray, offset_v: float = 1e-3) -> np.ndarray:
+        """What an OTA's offset makes columns (lines, rows) draw at rest [A], (lines,): Y times the offset."""
+        with torch.no_grad():
+            return (self.effective(torch.as_tensor(g_plus_s), torch.as_tensor(g_minus_s)).y_s * offset_v).numpy()

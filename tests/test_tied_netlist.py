@@ -63,12 +63,12 @@ def current(drawn, scale: float = 1.0, **options) -> np.ndarray:
     return slot_currents(run(deck), PULSES)["current_a"]
 
 
-def model(cells, drawn, scale: float = 1.0, offset_v: float = 0.0) -> np.ndarray:
+def model(cells, drawn, scale: float = 1.0, offset_v: float = 0.0, clamp=None) -> np.ndarray:
     cell, wire, pulse = tied_parameters(tensors(cells), w_ref_um=0.5, v_read_v=0.2, wire_scale=scale)
     delay = PULSES.delay_s + SourceEdge().delay_s
     plus, minus, codes = (torch.tensor(a)[None] for a in (drawn.plus, drawn.minus, drawn.codes))
     edges = tied.TiedEdges(*(4 * [delay]))
-    args = (cell, wire, pulse, edges, plus, minus, codes, PULSES.slots, 1e-9, 0.5, tied.fixed_clamp(offset_v))
+    args = (cell, wire, pulse, edges, plus, minus, codes, PULSES.slots, 1e-9, 0.5, clamp or tied.fixed_clamp(offset_v))
     return tied.slot_currents(*args)[0][0].numpy()
 
 
@@ -119,6 +119,16 @@ def test_regulator_holds_the_column_for_both_signs():
     assert r_out.max() < 20
     assert np.all(np.diff(waves["i(vmir)"]) > 0)
     assert_allclose(waves["i(vreg)"] - waves.scale, default_tied_readout(FREEPDK45).bias_a, rtol=0.03)
+
+
+def test_a_column_on_its_regulator(cells, drawn):
+    """Rest and the mean current follow from the regulator's static table; steps it follows late."""
+    static = run(tied_static_deck(FREEPDK45, ReadoutDesign(), current_max_a=150e-6))
+    clamp = tied.regulated_clamp(torch.tensor(static.scale), torch.tensor(static["v(bl)"] - V_COMMON_V))
+    spice, fast, held = current(drawn, clamp="ota"), model(cells, drawn, clamp=clamp), model(cells, drawn)
+    assert fast[-1] == pytest.approx(spice[-1], rel=5e-3)
+    assert abs(held[-1] - spice[-1]) > 20 * abs(fast[-1] - spice[-1])
+    assert abs(fast.sum() - spice.sum()) < 0.1 * abs(held.sum() - spice.sum())
 
 
 @pytest.mark.parametrize("current_a", [-150e-6, 0.0, 150e-6])
