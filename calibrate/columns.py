@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import qmc
@@ -32,6 +32,7 @@ class Column:
     wire_scale: float = 1.0
     column: str = ""
     of: str = ""
+    supply: bool = False
 
     @property
     def runs(self) -> int:
@@ -80,6 +81,14 @@ def fit_columns(clamp: str, count: int, seed: int, w_range_um: tuple[float, floa
     return columns
 
 
+def thinned(column: Column, rows: int, lines: int, code_step: int) -> Column:
+    """The column's first rows and lines, its codes rounded up to multiples of ``code_step``: fewer cells and edges to
+    simulate. Codes stay within CODE_MAX."""
+    codes = -(-column.codes[:, :rows] // code_step) * code_step
+    codes = np.minimum(codes, CODE_MAX // code_step * code_step)
+    return replace(column, conductance_s=column.conductance_s[:lines, :rows], codes=codes)
+
+
 def pair_conductances(rng: np.random.Generator, g_max_s: float, rows: int = ROWS) -> np.ndarray:
     """G+ and G− (2, rows) of normal weights, clipped at three sigma: the line of the other sign rests at g_min."""
     w = np.clip(rng.normal(0.0, 1.0, rows) / 3, -1, 1)
@@ -105,22 +114,19 @@ def draw_codes(rng: np.random.Generator, distribution: str, vectors: int, rows: 
 
 
 DISTRIBUTIONS = ("gaussian", "uniform", "sparse", "all-on")
-#: Held-out columns: select width [µm], g_max [S] and position, in the order in which they are added.
-VARIANTS = ((0.5, 25e-6, 0.5), (0.3, 15e-6, 1.0), (0.4, 25e-6, 0.0), (0.5, 8e-6, 1.0))
+#: Held-out columns: place of the select width in its range, g_max [S] and position, in the order in which they are added.
+VARIANTS = ((1.0, 25e-6, 0.5), (0.0, 15e-6, 1.0), (0.5, 25e-6, 0.0), (1.0, 8e-6, 1.0))
 
 
 def held_out_columns(
     columns: int, vectors: int, seed: int, distributions: dict[str, tuple[str, ...]], wire_scales: tuple[float, ...],
-    w_select_um: float | None = None,
+    w_range_um: tuple[float, float],
 ) -> list[Column]:  # fmt: skip
-    """Pairs of lines that no fit sees: distributions of inputs per clamp, Gaussian ones at other wire resistances too.
-
-    ``w_select_um`` overrides the variants' widths (for a tile of one given width).
-    """
+    """Pairs of lines that no fit sees: distributions of inputs per clamp, Gaussian ones at other wire resistances too."""
     out: list[Column] = []
     for c in range(columns):
-        w, g_max, position = VARIANTS[c % len(VARIANTS)]
-        w = w if w_select_um is None else w_select_um
+        share, g_max, position = VARIANTS[c % len(VARIANTS)]
+        w = round(w_range_um[0] + share * (w_range_um[1] - w_range_um[0]), 6)
         rng = np.random.default_rng([seed, 29, c])
         g = pair_conductances(rng, g_max)
         for distribution in DISTRIBUTIONS:
@@ -180,6 +186,14 @@ def floor_columns(held_out: list[Column], vectors: int) -> list[Column]:
             )
         )
     return out
+
+
+def supply_column(held_out: list[Column]) -> Column:
+    """The first vector of the first Gaussian column with the read-out again, with V_DD's current recorded."""
+    first = next(c for c in held_out if c.clamp == "ota" and c.distribution == "gaussian")
+    return replace(
+        first, name=f"supply-{first.name}", role="check", codes=first.codes[:1], of=first.name, supply=True
+    )
 
 
 def saturated_column(w_select_um: float) -> Column:

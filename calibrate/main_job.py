@@ -58,7 +58,7 @@ def calibrate_to(path: Path, reference: ReferenceSet, say: Say) -> tuple[Card, V
 
 def compare(card: Card, reference: ReferenceSet) -> ValidationResult:
     """Scores on the set's held-out columns; warns if card and set differ in what they are for."""
-    for key in ("technology", "corner", "temperature_c"):
+    for key in ("technology", "corner", "temperature_c", "vdd_v"):
         if card.meta[key] != reference.meta[key]:
             warnings.warn(
                 f"{key}: the card is for {card.meta[key]}, the reference set for {reference.meta[key]}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from scipy.linalg import block_diag
 
 import aimcard
 from aimcard.calibrate.bootstrap import Errors, bootstrap
+from aimcard.calibrate.energy import has_supplies, oscillator_table, run_energy
 from aimcard.calibrate.fit import jacobian, tensors
 from aimcard.calibrate.parameters import SPECS
 from aimcard.calibrate.stages import (
@@ -29,35 +31,39 @@ from aimcard.calibrate.targets import Columns, Setting, column_current
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card, Decision, FitSummary, Interval, Parameter, Provenance, Table
 from aimcard.models.cell import APPARENT_WEIGHTS
+from aimcard.models.energy import OSCILLATOR_TABLE
 from aimcard.models.errors import FitError
 from aimcard.models.pulse import EDGE_TABLES
 
 SEGMENTS = 64
 
 
-def calibrate(reference: ReferenceSet, progress: bool = True) -> Card:
+def calibrate(
+    reference: ReferenceSet, progress: bool = True, apparent_weight: str | None = None, fixed: Iterable[str] = ()
+) -> Card:
     """A card from a reference set; the same set gives the same card, number for number.
+
+    ``apparent_weight`` names the form of the cell's equation; None compares all forms on columns held out of the
+    comparison's fits. ``fixed`` names parameters that are not fitted. Cards that are to be interpolated need the same
+    form, and none of the parameters that a few columns leave open.
 
     Reads records of role ``fit`` only: cell_dc, cell_pulse, edge and columns with an ideal clamp; for the
     read-out also readout_dc, oscillator and columns with clamp "ota". Raises FitError if a needed record is missing.
     """
-    if reference.meta["topology"] == "tied":
-        from aimcard.calibrate.tied_pipeline import calibrate_tied
-
-        fitted = calibrate_tied
-    else:
-        fitted = calibrate_gated
     threads = torch.get_num_threads()
     # Sums in another order are other numbers: one thread makes the card repeat on any machine.
     torch.set_num_threads(1)
     try:
-        return fitted(reference, progress)
+        if reference.meta["topology"] == "tied":
+            from aimcard.calibrate.tied_pipeline import calibrate_tied
+
+            return calibrate_tied(reference, progress)
+        return _calibrate_gated(reference, progress, apparent_weight, frozenset(fixed))
     finally:
         torch.set_num_threads(threads)
 
 
-def calibrate_gated(reference: ReferenceSet, progress: bool = True) -> Card:
-    """As ``calibrate``, for a gated set."""
+def _calibrate_gated(reference: ReferenceSet, progress: bool, apparent_weight: str | None, fixed: frozenset[str]) -> Card:
     needed = ("w_ref_um", "w_min_um", "r_bit_ohm", "r_return_ohm", "edge_delay_s", "rows", "guard_slots")
     missing = [key for key in needed if key not in reference.meta]
     if missing:
@@ -65,14 +71,14 @@ def calibrate_gated(reference: ReferenceSet, progress: bool = True) -> Card:
             f"{reference.source}: a calibration needs {', '.join(missing)} in the set's meta data, which are missing; "
             "see docs/reference-set.md"
         )
-    return _calibrate(reference, progress)
+    return _calibrate(reference, progress, apparent_weight, fixed)
 
 
-def _calibrate(reference: ReferenceSet, progress: bool) -> Card:
+def _calibrate(reference: ReferenceSet, progress: bool, apparent_weight: str | None, fixed: frozenset[str]) -> Card:
     from aimcard.calibrate.steps import steps
 
     with steps(progress, 6) as step:
-        s = Stages(reference, Setting.of(reference, SEGMENTS))
+        s = Stages(reference, Setting.of(reference, SEGMENTS, apparent_weight or "rational"), fixed=fixed)
         step("single cells")
         run_cells(s)
         tables = readout_tables(reference)
@@ -83,16 +89,18 @@ def _calibrate(reference: ReferenceSet, progress: bool) -> Card:
                 f"{reference.source}: expected columns with clamp 'ideal' and role 'fit'; there are none; "
                 "simulate or measure some, see docs/reference-set.md"
             )
-        if ota is not None and (tables is None or ota.phase_count is None):
+        if ota is not None and (tables is None or ota.phase_counts is None):
             raise FitError(
                 f"{reference.source}: columns with clamp 'ota' need records readout_dc and oscillator, and phase_count; "
                 "add these, or leave the columns out"
             )
         step("lines with an ideal clamp")
         run_line(s, ideal)
-        step("variants of the apparent weight")
-        decision = compare_apparent_weights(s, reference, ideal)
-        s.setting = dataclasses.replace(s.setting, apparent_weight=decision.winner)
+        decisions: tuple[Decision, ...] = ()
+        if apparent_weight is None:
+            step("variants of the apparent weight")
+            decisions = (compare_apparent_weights(s, reference, ideal),)
+            s.setting = dataclasses.replace(s.setting, apparent_weight=decisions[0].winner)
         step("single cells and lines together")
         # Without the read-out's lines: the line's parameters would take over what the read-out's equations leave.
         s.fit("joint refinement", JOINT, joint_residual(s, ideal, None, None)[0])
@@ -109,7 +117,9 @@ def _calibrate(reference: ReferenceSet, progress: bool) -> Card:
         # What columns tell of a parameter, too, is told better by them.
         errors += [(tuple(n for n in cells if n not in names), e.take([n not in names for n in cells]))
                    for cells, e in cell_errors(s, seed)]  # fmt: skip
-        return _card(s, errors, decision, tables if ota is not None else None, ideal, ota)
+        if has_supplies(reference):
+            errors.append(run_energy(s, seed))
+        return _card(s, errors, decisions, tables if ota is not None else None, ideal, ota)
 
 
 def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns) -> Decision:
@@ -142,7 +152,7 @@ def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns)
 
 
 def _card(
-    s: Stages, errors: list[tuple[tuple[str, ...], Errors]], decision: Decision,
+    s: Stages, errors: list[tuple[tuple[str, ...], Errors]], decisions: tuple[Decision, ...],
     tables: dict[str, tuple[torch.Tensor, torch.Tensor]] | None, ideal: Columns, ota: Columns | None,
 ) -> Card:  # fmt: skip
     ref, meta = s.reference, s.reference.meta
@@ -152,7 +162,7 @@ def _card(
     parameters = []
     for name, value in values.items():
         spec = SPECS.get(name, SPECS["r_bit_ohm"])
-        if tables is None and spec.group in ("read-out", "adc"):
+        if (tables is None and spec.group in ("read-out", "adc")) or (spec.group == "energy" and name not in s.fitted):
             continue
         error = stderr.get("r_bit_ohm" if name == "r_return_ohm" else name)
         text = "return-line wire per cell, drawn like the bit line's" if name == "r_return_ohm" else spec.description
@@ -178,13 +188,15 @@ def _card(
     line_a = max(float(r["current_a"].max()) for r in (ota_columns or fit_columns))
     if tables is not None:
         line_a = min(line_a, float(tables["adc"][0][-1]))
+    # A line whose pulses end recharges its cells: for a slot it may take a little current back.
+    line_lo_a = min(0.0, *(float(r["current_a"].min()) for r in fit_columns + judged))
     widths = [float(r.attrs["w_select_um"]) for r in fit_columns]
     places = [float(r.attrs["position"]) for r in fit_columns]
     scales = [float(r.attrs["wire_scale"]) for r in [*judged, *fit_columns]]
     celsius = float(meta["temperature_c"])
     domain = {
         "conductance_s": Interval(float(g.min()), float(g.max()), "S"),
-        "line_current_a": Interval(0.0, line_a, "A"),
+        "line_current_a": Interval(line_lo_a, line_a, "A"),
         "code": Interval(0, int(meta["code_max"]), "1"),
         "wire_scale": Interval(min(scales), max(scales), "1"),
         "temperature_c": Interval(celsius, celsius, "degC"),
@@ -192,12 +204,16 @@ def _card(
         "position": Interval(min(places), max(places), "1"),
     }
     keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "t_lsb_s", "code_max",
-            "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bleed_a", "r_bit_ohm", "r_return_ohm")  # fmt: skip
+            "rows", "guard_slots", "phase_rule", "hold_s", "edge_delay_s", "w_ref_um", "bleed_a", "r_bit_ohm",
+            "r_return_ohm")  # fmt: skip
     card_meta = {key: meta[key] for key in keys if key in meta} | {
-        "segments": SEGMENTS, "w_select_um": float(meta["w_ref_um"]), "apparent_weight": decision.winner,
+        "segments": SEGMENTS, "w_select_um": float(meta["w_ref_um"]), "apparent_weight": s.setting.apparent_weight,
         "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]), "n_phases": int(meta.get("counts_per_period", 1)),
         "mirror_ratio": float(meta.get("mirror_ratio", 1.0)),
     }  # fmt: skip
+    if has_supplies(ref):
+        (drivers,) = ref.select(kind="driver_supply", role="fit")
+        card_meta["word_columns"] = int(drivers.attrs["columns"])
     return Card(
         meta=card_meta,
         parameters=tuple(parameters),
@@ -212,7 +228,7 @@ def _card(
             reference_hashes={"calibration": ref.content_hash},
         ),
         tables=_tables(s, tables),
-        decisions=(decision,),
+        decisions=decisions,
         correlation_names=names,
         # Cells and columns are resampled apart, so nothing is known across the groups.
         correlation=block_diag(*(e.correlation for _, e in errors if len(e.stderr))),
@@ -224,10 +240,13 @@ def _tables(s: Stages, tables: dict[str, tuple[torch.Tensor, torch.Tensor]] | No
         "clamp": ("A", "V", "line current", "clamp voltage", "voltage that the regulator holds, static"),
         "mirror": ("A", "A", "line current", "mirror current", "mirror output, static, bleed included"),
         "adc": ("A", "Hz", "line current", "count rate", "edges counted per second, mirror and bleed included"),
+        OSCILLATOR_TABLE: ("A", "A", "line current", "supply current", "oscillator's supply, mirror and bleed included"),
         "edge_rise_delay": ("1", "s", "position", "delay", "rising word line through V_DD/2 after the slot boundary"),
         "edge_fall_delay": ("1", "s", "position", "delay", "falling word line through V_DD/2 after the slot boundary"),
         "edge_rise_time": ("1", "s", "position", "time", "10 to 90 % of the rising word line"),
         "edge_fall_time": ("1", "s", "position", "time", "90 to 10 % of the falling word line"),
     }
     every = {**{n: s.setting.edge_tables[n] for n in EDGE_TABLES}, **(tables or {})}
+    if tables is not None and has_supplies(s.reference):
+        every[OSCILLATOR_TABLE] = oscillator_table(s.reference)
     return tuple(Table(name, x.numpy(), y.numpy(), *words[name]) for name, (x, y) in every.items())

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 import joblib
 
 from aimcard.calibrate.columns import (
+    CODE_MAX,
     DISTRIBUTIONS,
+    ROWS,
     Column,
     fit_columns,
     floor_columns,
     held_out_columns,
     saturated_column,
+    supply_column,
+    thinned,
 )
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
+from aimcard.models.modes import get_mode
 from aimcard.models.topology import TOPOLOGIES
 from aimcard.netlists.technology import Technology, get_technology
 
@@ -23,7 +28,8 @@ from aimcard.netlists.technology import Technology, get_technology
 @dataclass(frozen=True)
 class Effort:
     """Sizes of a run: lines fitted per clamp, held-out columns and vectors, their input distributions per clamp,
-    wire scales beside 1, and how many vectors are run again with tighter settings."""
+    wire scales beside 1, and how many vectors are run again with tighter settings. A sweep of many cards thins its
+    columns: their first ``rows`` and ``lines``, and codes that are multiples of ``code_step``."""
 
     fit_ideal: int
     fit_ota: int
@@ -32,12 +38,16 @@ class Effort:
     distributions: dict[str, tuple[str, ...]]
     wire_scales: tuple[float, ...]
     floor_vectors: int
+    rows: int = ROWS
+    lines: int = 2
+    code_step: int = 1
 
 
 _ALL: dict[str, tuple[str, ...]] = {"ideal": DISTRIBUTIONS, "ota": DISTRIBUTIONS}
 #: All cells on saturates nothing at an ideal clamp, and the saturated column shows the read-out's end.
 _USUAL = _ALL | {"ota": ("gaussian", "uniform", "sparse")}
 EFFORTS = {
+    "sweep": Effort(5, 3, 1, 3, {"ideal": ("gaussian",), "ota": ("gaussian",)}, (), 0, rows=256, lines=1, code_step=3),
     "quick": Effort(5, 3, 1, 2, {"ideal": ("gaussian",), "ota": ("gaussian",)}, (), 0),
     "default": Effort(16, 8, 1, 4, _USUAL, (3.0, 10.0), 1),
     "full": Effort(32, 20, 2, 6, _ALL, (2.0, 3.0, 10.0), 3),
@@ -48,7 +58,11 @@ EFFORTS = {
 class Options:
     """What the user may choose. ``columns`` is the number of held-out columns; None takes the effort's.
 
-    ``w_select_um`` calibrates for select transistors of one drawn width; None for the range 0.3 to 0.5 µm.
+    ``corner`` "nom" is the typical corner of every technology, and becomes its own name for it.
+    ``w_select_um`` calibrates for select transistors of one drawn width; None for the technology's range.
+    ``vdd_v`` is the supply of everything; None takes the technology's own.
+    ``mode``: the PWM mode that all columns are driven in, a name of ``models/modes.py``.
+    ``lsb_ns`` is the LSB time [ns]; None for the one that the technology's read-out is made for.
     """
 
     technology: str = "freepdk45"
@@ -59,13 +73,20 @@ class Options:
     jobs: int | None = None
     seed: int = 1
     w_select_um: float | None = None
+    vdd_v: float | None = None
+    mode: str = "conventional"
+    lsb_ns: float | None = None
     topology: str = "gated"
 
     def __post_init__(self) -> None:
         check_choice("effort", self.effort, tuple(EFFORTS))
         check_choice("topology", self.topology, TOPOLOGIES)
+        if self.topology == "tied" and self.mode != "conventional":
+            raise InputError(f"mode: a tied column has conventional PWM only so far; got {self.mode!r}")
+        get_mode(self.mode, CODE_MAX)
         technology = self.pdk
         technology.library(self.corner)
+        object.__setattr__(self, "corner", technology.corner(self.corner))
         technology.check_temperature(self.temperature_c)
         for name in ("columns", "jobs"):
             value = getattr(self, name)
@@ -76,9 +97,14 @@ class Options:
         if self.w_select_um is not None and not technology.w_min_um <= self.w_select_um <= 2:
             raise InputError(f"w_select_um: expected {technology.w_min_um:g} to 2 µm; got {self.w_select_um:g}")
 
+        if self.lsb_ns is not None and not 0.5 <= self.lsb_ns <= 100:
+            raise InputError(f"lsb_ns: expected 0.5 to 100 ns; got {self.lsb_ns:g}")
+
     @property
     def pdk(self) -> Technology:
-        return get_technology(self.technology)
+        """The technology, at the supply asked for."""
+        technology = get_technology(self.technology)
+        return technology if self.vdd_v is None else technology.at_supply(self.vdd_v)
 
     @property
     def size(self) -> Effort:
@@ -88,7 +114,7 @@ class Options:
     def w_range_um(self) -> tuple[float, float]:
         """Select widths that the fit covers [µm]."""
         w = self.w_select_um
-        return (0.3, 0.5) if w is None else (w, w)
+        return self.pdk.w_select_range_um if w is None else (w, w)
 
     @property
     def w_ref_um(self) -> float:
@@ -110,21 +136,23 @@ def plan(options: Options) -> list[Column]:
         options.seed,
         size.distributions,
         size.wire_scales,
-        options.w_select_um,
+        options.w_range_um,
     )
     out = fitted + held + (floor_columns(held, size.floor_vectors) if size.floor_vectors else [])
-    return out if options.effort == "quick" else [*out, saturated_column(options.w_ref_um)]
+    if options.effort == "sweep":
+        return [thinned(c, size.rows, size.lines, size.code_step) for c in out]
+    return out if options.effort == "quick" else [*out, saturated_column(options.w_ref_um), supply_column(held)]
 
 
 def expected_cpu_s(column: Column) -> float:
     """CPU seconds of a column's decks, as measured on one core of a 2-core machine; its ring included."""
     distinct = len(set(column.codes[0].tolist()))
-    one = (0.5 + 0.09 * distinct) * (1.0 if column.clamp == "ideal" else 1.6)
+    one = column.codes.shape[1] / ROWS * (0.5 + 0.09 * distinct) * (1.0 if column.clamp == "ideal" else 1.6)
     return column.runs * (one * (2.0 if column.role == "floor" else 1.0) + (0.0 if column.clamp == "ideal" else 4.0))
 
 
 #: Seconds that fits, validation and figures take after the simulation.
-FIT_S = {"quick": 45.0, "default": 200.0, "full": 300.0}
+FIT_S = {"sweep": 30.0, "quick": 45.0, "default": 200.0, "full": 300.0}
 
 
 def estimate(options: Options) -> str:

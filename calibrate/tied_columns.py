@@ -68,8 +68,8 @@ def tied_held_out_columns(
                 out.append(
                     PairColumn(
                         f"ideal-{distribution}-{scale:g}x-{c}", "held_out", distribution, "ideal", g[:1], codes,
-                        w if w_select_um is None else w_select_um, position, scale, f"held{c}", "", g[1:],
-                        ("south", "north")[c % 2],
+                        w if w_select_um is None else w_select_um, position, scale, column=f"held{c}",
+                        conductance_minus_s=g[1:], read_out=("south", "north")[c % 2],
                     )
                 )  # fmt: skip
     return out

@@ -32,7 +32,8 @@ def simulate_tied(options: Options, cache_dir: str | Path | None = None, progres
     """The whole reference set of ``options`` with topology tied; as ``calibrate.simulate.simulate`` otherwise."""
     technology = options.pdk
     bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
-    edges, pulses = {place: SourceEdges() for place in POSITIONS}, Pulses()
+    t_lsb_s = bench.readout.t_lsb_s if options.lsb_ns is None else options.lsb_ns * 1e-9
+    edges, pulses = {place: SourceEdges() for place in POSITIONS}, Pulses(t_lsb_s)
     records = [edge_record(edges, pulses), cell_record(options, bench, cache_dir)]
     records += readout_records(bench, cache_dir)
     records += simulate_pairs(tied_plan(options), bench, pulses, edges, options.jobs, cache_dir, progress)

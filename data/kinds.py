@@ -88,6 +88,22 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
         "mirror_a": _slots("mirror current", "vectors lines slots", required=False),
         "phase_count": _spec("vectors lines", "1", "ADC's phase: count before truncation", required=False),
         "count": _spec("vectors lines", "1", "ADC's count", kind="i", required=False),
+        "oscillator_charge_c": _spec(
+            "vectors lines", "C", "charge that the oscillator takes from its supply over the window", required=False
+        ),
+        "vdd_charge_c": _spec(
+            "vectors lines", "C", "charge that regulator and mirror take from V_DD over the window", required=False
+        ),
+        "phase_counts": _spec(
+            "vectors lines phases", "1", "phase gained in each PWM phase, unweighted", required=False
+        ),
+        "counts": _spec("vectors lines phases", "1", "count of each PWM phase", kind="i", required=False),
+        "free_phase_counts": _spec(
+            "vectors lines phases", "1", "the same of an oscillator that runs on between phases", required=False
+        ),
+        "free_counts": _spec(
+            "vectors lines phases", "1", "its counts, the gate closing and opening", kind="i", required=False
+        ),
         "waveform_time_s": _spec("t", "s", "time of the waveforms", required=False, increasing=True),
         "waveform_a": _spec("lines t", "A", "line current of one vector", required=False, single=True),
         "mirror_waveform_a": _spec(
@@ -98,6 +114,8 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
         "current_a": _spec("n", "A", "line current", increasing=True),
         "v_clamp_v": _spec("n", "V", "bit-line voltage that the regulator holds"),
         "mirror_a": _spec("n", "A", "mirror current"),
+        "regulator_a": _spec("n", "A", "regulator's current from V_DD, bleed included", required=False),
+        "supply_a": _spec("n", "A", "current of regulator, mirror, OTA and references from V_DD", required=False),
     },
     "readout_step": {
         "time_s": _TIME,
@@ -117,6 +135,13 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
         "current_a": _spec("n", "A", "line current, the mirror between them included", increasing=True),
         "count_rate_hz": _spec("n", "Hz", "counted edges per second, all counted phases together", low=0.0),
         "mirror_a": _spec("n", "A", "mirror current", required=False),
+        "supply_a": _spec("n", "A", "current from the oscillator's supply", required=False),
+    },
+    "driver_supply": {
+        "code": _spec("n", "1", "pulse length in LSB", kind="i", low=0),
+        "window_s": _spec("n", "s", "time over which the charge is counted", low=0.0),
+        "rest_a": _spec("n", "A", "current from V_DD before the pulse"),
+        "charge_c": _spec("n", "C", "charge that one word line's driver takes from V_DD"),
     },
     "split_check": {
         "split_phase_count": _spec(

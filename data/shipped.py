@@ -8,7 +8,7 @@ from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 
 # What a card and a reference set must share to be compared without a second thought.
-_SAME = ("technology", "corner", "temperature_c", "topology", "mode")
+_SAME = ("technology", "corner", "temperature_c", "vdd_v", "topology", "mode")
 
 
 def find_card(name: str | Path) -> Card:
@@ -22,7 +22,7 @@ def find_card(name: str | Path) -> Card:
 
 
 def reference_for(card: Card) -> ReferenceSet:
-    """The shipped reference set of the card's technology, corner, temperature, topology and mode.
+    """The shipped reference set of the card's technology, corner, temperature, supply, topology and mode.
 
     Raises InputError if none ships.
     """

@@ -10,14 +10,14 @@ from typing import Any
 import attrs
 import numpy as np
 
-from aimcard.models.card_parts import Decision, FitSummary, Interval, Parameter, Provenance, Table, check_name
+from aimcard.models.card_parts import Decision, FitSummary, Interval, Parameter, Provenance, Spread, Table, check_name
 from aimcard.models.card_text import card_json, card_table
 from aimcard.models.checks import did_you_mean
 from aimcard.models.errors import CardError
 from aimcard.models.h5 import read_tree, sealed_tree, write_tree
 from aimcard.models.tree import Form, Tree, TreeReader, Value
 
-__all__ = ["Card", "Decision", "FitSummary", "Interval", "Parameter", "Provenance", "Table"]
+__all__ = ["Card", "Decision", "FitSummary", "Interval", "Parameter", "Provenance", "Spread", "Table"]
 
 CARD_FORM = Form("aimcard-resistive-card", "model card", 1, CardError, frozenset({"min", "max"}))
 
@@ -66,8 +66,7 @@ _TABLE_ATTRIBUTES = ("description", "x_name", "y_name")
 def _plain_meta(meta: Mapping[str, Any]) -> dict[str, Value]:
     plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in meta.items()}
     return {
-        key: float(value) if REQUIRED_META.get(key) is float and type(value) is int else value
-        for key, value in plain.items()
+        key: float(value) if REQUIRED_META.get(key) is float and type(value) is int else value for key, value in plain.items()
     }
 
 
@@ -97,8 +96,9 @@ class Card:
 
     `meta` holds REQUIRED_META and may hold more; `domain` the dimensions of DOMAIN_UNITS and may hold more;
     `correlation` has shape (n, n) for the n parameters of `correlation_names`; `validation` is a nested dict
-    of plain numbers and texts. `source` is the file in error messages and no part of the content. Two cards
-    are equal if their content is. Raises CardError on anything that does not fit.
+    of plain numbers and texts; `spreads` what differs from chip to chip (most cards have none). `source` is the file in
+    error messages and no part of the content. Two cards are equal if their content is. Raises CardError on anything that
+    does not fit.
     """
 
     meta: dict[str, Value] = attrs.field(converter=_plain_meta)
@@ -111,6 +111,7 @@ class Card:
     validation: dict[str, Any] = attrs.field(factory=dict, converter=plain_numbers)
     correlation_names: tuple[str, ...] = attrs.field(default=(), converter=tuple)
     correlation: np.ndarray = attrs.field(factory=lambda: np.zeros((0, 0)), converter=_square)
+    spreads: tuple[Spread, ...] = attrs.field(default=(), converter=tuple)
     source: str = attrs.field(default="card", converter=str)
 
     @cached_property
@@ -197,6 +198,13 @@ def card_tree(card: Card) -> Tree:
     tree.text("validation", validation, "validation figures as JSON")
     tree.text("correlation/names", card.correlation_names, "parameters of the rows and columns")
     tree.array("correlation/matrix", card.correlation, "1", "correlation of the fitted parameters")
+    for s in card.spreads:
+        tree.group(f"spreads/{s.name}", samples=s.samples, description=s.description)
+        tree.group(f"spreads/{s.name}/constants", **s.constants)
+        tree.text(f"spreads/{s.name}/names", s.names, "numbers that differ from chip to chip")
+        tree.text(f"spreads/{s.name}/units", s.units, "their units")
+        tree.array(f"spreads/{s.name}/mean", s.mean, "1", "means, each in its unit")
+        tree.array(f"spreads/{s.name}/covariance", s.covariance, "1", "covariances, in products of the units")
     fit = attrs.asdict(card.fit)
     tree.text("fit/messages", fit.pop("messages"), "what the fit said")
     tree.group("fit", **fit)
@@ -250,12 +258,26 @@ def _card_from(r: TreeReader) -> Card:
             validation=_validation(r),
             correlation_names=r.texts("correlation/names"),
             correlation=r.array("correlation/matrix", ndim=2, unit="1"),
+            spreads=_spreads(r),
             source=str(r.path),
         )
     except CardError as error:
         # The parts name their field, only the reader knows the file.
         text = str(error)
         raise error if text.startswith(f"{r.path}: ") else CardError(f"{r.path}: {text}") from None
+
+
+def _spreads(r: TreeReader) -> list[Spread]:
+    """The optional group of spreads: a card without mismatch has none."""
+    spreads = []
+    for name in r.group("spreads") if "spreads" in r.tree.groups else ():
+        at = f"spreads/{name}"
+        texts = {key: r.texts(f"{at}/{key}") for key in ("names", "units")}
+        arrays = {key: r.array(f"{at}/{key}", ndim=n, unit="1") for key, n in (("mean", 1), ("covariance", 2))}
+        constants = {key: r.value(f"{at}/constants", key, float) for key in r.values(f"{at}/constants")}
+        samples, text = r.value(at, "samples", int), r.value(at, "description", str)
+        spreads.append(Spread(name, **texts, **arrays, samples=samples, constants=constants, description=text))
+    return spreads
 
 
 def _validation(r: TreeReader) -> Any:
@@ -293,6 +315,7 @@ def _check_card(card: Card) -> None:
         ("parameters", card.parameters),
         ("tables", card.tables),
         ("decisions", card.decisions),
+        ("spreads", card.spreads),
     ):
         known = [part.name for part in parts]
         if len(set(known)) != len(known):
@@ -316,10 +339,5 @@ def _check_card(card: Card) -> None:
         raise fail("correlation/matrix", f"expected shape {(n, n)}, got {matrix.shape}")
     if not np.isfinite(matrix).all():
         raise fail("correlation/matrix", "expected finite numbers, got NaN or inf")
-    if (
-        n
-        and (np.abs(matrix) > 1 + 1e-6).any()
-        | ~np.isclose(matrix, matrix.T).all()
-        | ~np.isclose(np.diag(matrix), 1).all()
-    ):
+    if n and (np.abs(matrix) > 1 + 1e-6).any() | ~np.isclose(matrix, matrix.T).all() | ~np.isclose(np.diag(matrix), 1).all():
         raise fail("correlation/matrix", "expected a symmetric matrix from -1 to 1 with ones on its diagonal")

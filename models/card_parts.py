@@ -81,9 +81,7 @@ class Table:
         check_name("tables", self.name)
         where = f"tables/{self.name}"
         if self.x.ndim != 1 or self.x.shape != self.y.shape or self.x.size < 2:
-            raise CardError(
-                f"{where}: expected x and y of one shape (n,), n >= 2; got {self.x.shape} and {self.y.shape}"
-            )
+            raise CardError(f"{where}: expected x and y of one shape (n,), n >= 2; got {self.x.shape} and {self.y.shape}")
         for axis, values in (("x", self.x), ("y", self.y)):
             if not np.isfinite(values).all():
                 raise CardError(f"{where}/{axis}: expected finite numbers, got {values[~np.isfinite(values)][0]}")
@@ -130,6 +128,56 @@ class Decision:
 
 def _texts(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(values)
+
+
+def _constants(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
+
+
+@attrs.frozen
+class Spread:
+    """Numbers that differ from chip to chip: mean (n,) and covariance (n, n) of a joint normal distribution.
+
+    `samples` is how many simulated specimens they come from, `constants` what the equations that use them need besides.
+    """
+
+    name: str
+    names: tuple[str, ...] = attrs.field(converter=_texts)
+    units: tuple[str, ...] = attrs.field(converter=_texts)
+    mean: np.ndarray = attrs.field(converter=_axis, eq=_ARRAY)
+    covariance: np.ndarray = attrs.field(converter=_axis, eq=_ARRAY)
+    samples: int
+    constants: dict[str, float] = attrs.field(factory=dict, converter=_constants)
+    description: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        check_name("spreads", self.name)
+        where, n = f"spreads/{self.name}", len(self.names)
+        for name in self.names:
+            check_name(where, name)
+        if not n or len(set(self.names)) != n or len(self.units) != n:
+            raise CardError(f"{where}: expected names, each once, and as many units; got {n} and {len(self.units)}")
+        if self.mean.shape != (n,) or self.covariance.shape != (n, n):
+            shapes = f"{self.mean.shape} and {self.covariance.shape}"
+            raise CardError(f"{where}: expected a mean of shape {(n,)} and a covariance of {(n, n)}; got {shapes}")
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.covariance).all()):
+            raise CardError(f"{where}: expected finite mean and covariance, got NaN or inf")
+        # In units of the standard deviations, or volts beside ratios would decide what counts as rounding.
+        scale = np.sqrt(np.clip(np.diag(self.covariance), 0, None))
+        unit = np.where(scale > 0, scale, 1.0)
+        matrix = self.covariance / np.outer(unit, unit)
+        if not np.allclose(matrix, matrix.T, atol=1e-9) or np.linalg.eigvalsh(matrix).min() < -1e-9 * n:
+            raise CardError(f"{where}/covariance: expected a symmetric matrix without negative eigenvalues")
+        if self.samples < 0:
+            raise CardError(f"{where}@samples: expected 0 or more, got {self.samples}")
+        for name, value in self.constants.items():
+            check_name(where, name)
+            _check_finite(f"{where}@{name}", value)
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Standard deviations, shape (n,)."""
+        return np.sqrt(np.diag(self.covariance))
 
 
 @attrs.frozen

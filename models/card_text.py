@@ -39,6 +39,11 @@ def card_table(card: "Card") -> str:
     units = {"1": ""}
     rows = [(n, f"{_text(i.lo)} to {_text(i.hi)}", units.get(i.unit, i.unit)) for n, i in card.domain.items()]
     lines += rows_of_text(rows)
+    for s in card.spreads:
+        lines.append(f"spread {s.name}, from {s.samples} specimens: {s.description}")
+        numbers = zip(s.names, s.units, s.mean, s.sigma, strict=True)
+        lines += rows_of_text([(n, f"{m:.4g}", f"sigma {d:.3g}", units.get(u, u)) for n, u, m, d in numbers])
+        lines += rows_of_text([(name, f"{value:.6g}") for name, value in s.constants.items()])
     if card.decisions:
         lines.append("decisions")
     for d in card.decisions:
@@ -65,6 +70,7 @@ def card_json(card: "Card", schema_version: int) -> str:
         "tables": [attrs.asdict(t, value_serializer=_plain) for t in card.tables],
         "domain": {name: attrs.asdict(interval) for name, interval in card.domain.items()},
         "decisions": [attrs.asdict(d) for d in card.decisions],
+        **({"spreads": [attrs.asdict(s, value_serializer=_plain) for s in card.spreads]} if card.spreads else {}),
         "validation": card.validation,
         "correlation": {"names": list(card.correlation_names), "matrix": card.correlation.tolist()},
         "fit": attrs.asdict(card.fit),

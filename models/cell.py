@@ -31,6 +31,8 @@ class CellParameters:
     into the return line, so the read-out does not see it, but the return line's voltage does.
     v_gate_source_v: it falls by e per this voltage on the return line.
     w_ref_um, v_read_v: the point about which the above hold.
+    leak_factor: leakage of each cell over its nominal one, a number or (..., rows) (models/mismatch.py); r_on_ohm may be
+    (..., rows) likewise.
     """
 
     r_on_ohm: Tensor | float
@@ -46,6 +48,7 @@ class CellParameters:
     w_ref_um: float
     v_read_v: float
     apparent_weight: str = "rational"
+    leak_factor: Tensor | float = 1.0
 
 
 def on_resistance(p: CellParameters, w_select_um: Tensor | float) -> Tensor | float:
@@ -126,6 +129,7 @@ def leakage_current(p: CellParameters, v_bit: Tensor, v_return: Tensor, w_select
 
 
 def idle_weight(p: CellParameters, conductance_s: Tensor, w_select_um: Tensor | float) -> Tensor:
-    """Share of ``leakage_current`` left by the leakage's own drop over the PCM, first order; 0.98 at 0.1 µS."""
-    width = (w_select_um - p.dw_leak_um) / (p.w_ref_um - p.dw_leak_um)
-    return 1 / (1 + p.i_leak_a * width / (conductance_s.clamp(min=1e-9) * p.v_leak_drain_v))
+    """Share of ``leakage_current`` that a cell passes: its own ``leak_factor``, less the leakage's drop over the PCM
+    (first order; 0.98 at 0.1 µS)."""
+    width = p.leak_factor * (w_select_um - p.dw_leak_um) / (p.w_ref_um - p.dw_leak_um)
+    return p.leak_factor / (1 + p.i_leak_a * width / (conductance_s.clamp(min=1e-9) * p.v_leak_drain_v))

@@ -1,22 +1,17 @@
 """Cards for other programs: a registry of exporters, each of which says what its target cannot carry."""
 
-import math
 from collections.abc import Callable
-
-from attrs import field, frozen
 
 from aimcard.models.card import Card
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
+from aimcard.models.export_aihwkit import to_aihwkit
+from aimcard.models.export_csv import to_csv
+from aimcard.models.export_form import Exported
+from aimcard.models.export_json import to_json
+from aimcard.models.export_spice import to_spice
 
-
-@frozen
-class Exported:
-    """A card in another form: the text of the file, and what of the card is not in it, one text each."""
-
-    text: str
-    left_out: tuple[str, ...] = field(converter=tuple)
-
+__all__ = ["Exported", "Exporter", "export", "exporters", "register"]
 
 Exporter = Callable[[Card], Exported]
 _EXPORTERS: dict[str, Exporter] = {}
@@ -40,16 +35,7 @@ def export(card: Card, to: str) -> Exported:
     return _EXPORTERS[check_choice("--to", to, exporters())](card)
 
 
-def to_json(card: Card) -> Exported:
-    """All numbers and texts of the card as JSON.
-
-    JSON has no infinity, so an absent bound is null; and nothing in it lets a reader find a changed byte.
-    """
-    left_out = ["the sha256 of each field: a byte changed in the JSON goes unseen"]
-    open_ended = [p.name for p in card.parameters if math.isinf(p.min) or math.isinf(p.max)]
-    if open_ended:
-        left_out.append(f"infinite bounds, written as null: {', '.join(open_ended)}")
-    return Exported(card.to_json() + "\n", left_out)
-
-
 register("json", to_json)
+register("csv", to_csv)
+register("spice", to_spice)
+register("aihwkit", to_aihwkit)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimcard.models.departure import Departure, departure, departure_slope
 from aimcard.models.lut import lookup, lookup_slope
 
 Scalar = Tensor | float
@@ -59,7 +60,10 @@ def response_names(block: str) -> dict[str, tuple[str, ...]]:
 @dataclass(frozen=True)
 class ReadoutParameters:
     """Tables (knots,) of clamp voltage and mirror current against line current, bleed left out of the line current
-    and included in the mirror's; step responses of both blocks."""
+    and included in the mirror's; step responses of both blocks.
+
+    clamp_departure [V], mirror_departure (logarithm): what mismatch adds to each line's tables; None for nominal lines.
+    """
 
     i_clamp_a: Tensor
     v_clamp_v: Tensor
@@ -67,6 +71,16 @@ class ReadoutParameters:
     mirror_a: Tensor
     clamp: StepResponse
     mirror: StepResponse
+    clamp_departure: Departure | None = None
+    mirror_departure: Departure | None = None
+
+
+def clamp_voltage(p: ReadoutParameters, current_a: Tensor) -> tuple[Tensor, Tensor]:
+    """V_clamp [V] at a line current and its slope [Ω], both of the current's shape (..., lines, slots)."""
+    v, slope = (f(p.i_clamp_a, p.v_clamp_v, current_a) for f in (lookup, lookup_slope))
+    if p.clamp_departure is None:
+        return v, slope
+    return v + departure(p.clamp_departure, current_a), slope + departure_slope(p.clamp_departure, current_a)
 
 
 def regulated_clamp(p: ReadoutParameters, iterations: int = 4) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -75,15 +89,17 @@ def regulated_clamp(p: ReadoutParameters, iterations: int = 4) -> Callable[[Tens
     def clamp(y: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         i = y * p.v_clamp_v[0] + j
         for _ in range(iterations):
-            residual = i - y * lookup(p.i_clamp_a, p.v_clamp_v, i) - j
-            i = i - residual / (1 - y * lookup_slope(p.i_clamp_a, p.v_clamp_v, i))
-        return lookup(p.i_clamp_a, p.v_clamp_v, i), i
+            v, slope = clamp_voltage(p, i)
+            i = i - (i - y * v - j) / (1 - y * slope)
+        return clamp_voltage(p, i)[0], i
 
     return clamp
 
 
-def step_charges(p: StepResponse, static_a: Tensor) -> Tensor:
+def step_charges(p: StepResponse, static_a: Tensor, starts: tuple[int, ...] = (0,)) -> Tensor:
     """Charges [C] that the steps of the line leave in the slots, (..., slots).
+
+    starts: first slots of the phases, each TAPS slots or more before the next: there the line turns on from rest.
 
     static_a: the line's static currents (..., slots), which step at the slot boundaries; the slot means do not show
     the steps as cleanly, for the pulses' edges lie a little inside the slots.
@@ -91,23 +107,31 @@ def step_charges(p: StepResponse, static_a: Tensor) -> Tensor:
     at = torch.clamp(static_a, min=0.0)
     before = torch.cat([at[..., :1], at[..., :-1]], dim=-1)
     weight = 1 / (1 + SPEED * at / p.half_a + (1 - SPEED) * before / p.half_a)
-    # The step into the first slot is turn-on, too large for the response to small steps.
+    # The step into a phase's first slot is turn-on, too large for the response to small steps.
+    turn_on = torch.zeros(static_a.shape[-1], dtype=torch.bool)
+    turn_on[list(starts)] = True
     steps = torch.cat([torch.zeros_like(at[..., :1]), static_a[..., 1:] - static_a[..., :-1]], dim=-1)
+    steps = torch.where(turn_on, torch.zeros_like(steps), steps)
     charge = torch.zeros_like(static_a)
     for k in range(TAPS):
         left = (p.step_s[k] + p.step_idle_s[k] * weight + p.step_low_s[k] * weight * weight) * steps
         charge = charge + (left if k == 0 else torch.cat([torch.zeros_like(left[..., :k]), left[..., :-k]], dim=-1))
-    start = at[..., :1]
+    start = torch.where(turn_on, at, torch.zeros_like(at))
     on_weight = 1 / (1 + start / p.on_half_a)
-    on = torch.cat([(p.on_s[k] + p.on_idle_s[k] * on_weight) * start for k in range(TAPS)], dim=-1)
-    return torch.cat([charge[..., :TAPS] + on, charge[..., TAPS:]], dim=-1)
+    for k in range(TAPS):
+        on = (p.on_s[k] + p.on_idle_s[k] * on_weight) * start
+        charge = charge + (on if k == 0 else torch.cat([torch.zeros_like(on[..., :k]), on[..., :-k]], dim=-1))
+    return charge
 
 
-def lagged(p: ReadoutParameters, current_a: Tensor, static_a: Tensor, t_lsb_s: float) -> Tensor:
+def lagged(
+    p: ReadoutParameters, current_a: Tensor, static_a: Tensor, t_lsb_s: float, starts: tuple[int, ...] = (0,)
+) -> Tensor:
     """The line's slot currents (..., slots) as the mirror's gate follows them [A], means over the slots."""
-    return current_a + step_charges(p.mirror, static_a) / t_lsb_s
+    return current_a + step_charges(p.mirror, static_a, starts) / t_lsb_s
 
 
 def mirror(p: ReadoutParameters, lagged_a: Tensor) -> Tensor:
     """Mirror output [A] for lagged line currents, any shape."""
-    return lookup(p.i_mirror_a, p.mirror_a, lagged_a)
+    nominal = lookup(p.i_mirror_a, p.mirror_a, lagged_a)
+    return nominal if p.mirror_departure is None else nominal * torch.exp(departure(p.mirror_departure, lagged_a))

@@ -14,6 +14,7 @@ from aimcard.models.checks import check_choice, check_conductances, check_signed
 from aimcard.models.domain import check_domain
 from aimcard.models.errors import CardError, InputError
 from aimcard.models.lut import lookup
+from aimcard.models.modes import Mode
 from aimcard.models.tied import (
     Clamp,
     EffectiveColumn,
@@ -72,7 +73,8 @@ class TiedTile:
                 raise CardError(f"{card.source}: meta@{key}: missing (the tied tile needs it); calibrate again")
         self.v_read_v, self.t_lsb_s = float(meta["v_read_v"]), float(meta["t_lsb_s"])
         self.code_max = int(meta["code_max"])
-        self.slots = self.code_max + int(meta["guard_slots"])
+        self.guard_slots = int(meta["guard_slots"])
+        self.slots = self.code_max + self.guard_slots
         self.w_ref_um = float(meta["w_ref_um"])
         self.values = card.values()
         self.tables = {t.name: (torch.tensor(t.x), torch.tensor(t.y)) for t in card.tables}
@@ -117,19 +119,22 @@ class TiedTile:
         read_out: str = "south",
         offset_v: float = 0.0,
         bend: bool = True,
+        mode: Mode | None = None,
     ) -> Response:
         """Currents of columns: conductance_s and conductance_minus_s (lines, rows) [S], codes (vectors, rows), signed.
 
         clamp: "ideal", or "ota" for the card's static tables of clamp voltage and mirror: no lag after a step, no count.
         read_out: "south" (next to the last row) or "north" (next to row 0, as on every other column of a tile).
         offset_v: the clamp's distance from the common mode [V], an OTA's offset. bend False leaves out the cells' answer
-        to the column's voltage: two products, with the weights of ``effective``, are then all.
+        to the column's voltage: two products, with the weights of ``effective``, are then all. mode: conventional only.
         Raises InputError on bad shapes, signs, NaN or codes out of range; warns OutsideDomainWarning.
         """
         plus = check_conductances(conductance_s)
         minus = check_conductances(conductance_minus_s, "conductance_minus_s")
         if minus.shape != plus.shape:
             raise InputError(f"conductance_minus_s: expected shape {plus.shape}, that of conductance_s; got {minus.shape}")
+        if mode is not None and mode.name != "conventional":
+            raise InputError(f"mode: a tied tile has conventional PWM only so far; got {mode.name!r}")
         x = check_signed_codes(codes, rows=plus.shape[1], code_max=self.code_max)
         check_choice("read_out", read_out, READ_OUTS)
         check_choice("clamp", clamp, ("ideal", "ota") if "clamp" in self.tables else ("ideal",))

@@ -112,3 +112,35 @@ def cell_pulse_arrays(waves: Waveforms, pulses: Pulses, points: list[dict[str, f
     columns = {name: np.array([p[name] for p in points]) for name in points[0]}
     columns["code"] = columns["code"].astype(np.int64)
     return columns | {"current_a": current, "slot_edge_s": pulses.slot_edge_s}
+
+
+#: A large PCM, so that the select transistor is a visible part of the cell.
+POPULATION_CONDUCTANCE_S = 25e-6
+
+
+def cell_population_deck(
+    technology: Technology, design: CellDesign, corner: str, temperature_c: float, v_bit_v: float, widths_um: np.ndarray,
+    *, cells: int, conducting: bool,
+) -> Deck:  # fmt: skip
+    """Operating point of ``cells`` cells of each width; cell k of width j is number j·cells + k in both states' decks."""
+    circuit = Circuit("cell population")
+    circuit.V("bl", "bl", "0", v_bit_v)
+    circuit.V("w", "w", "0", technology.vdd_v if conducting else 0.0)
+    save = []
+    for j, w in enumerate(widths_um):
+        cell = CellDesign(float(w), design.flavour, design.pcm_v0_v)
+        for k in range(j * cells, (j + 1) * cells):
+            circuit.V(f"b{k}", "bl", f"b{k}", 0)
+            add_cell(
+                circuit, technology, cell, str(k), conductance_s=POPULATION_CONDUCTANCE_S, bit=f"b{k}", word="w", back="0"
+            )
+            save.append(f"i(vb{k})")
+    return make_deck(
+        circuit, "cell population", technology, corner, temperature_c, ".op", tuple(save), DC_OPTIONS, expected_cpu_s=1.0
+    )
+
+
+def cell_population(waves: Waveforms, v_bit_v: float, *, conducting: bool) -> np.ndarray:
+    """On-resistances [Ω] of the select transistors, or leakages [A], (widths · cells,)."""
+    current = np.array([waves[f"i(vb{k})"][0] for k in range(len(waves.names))])
+    return v_bit_v / current - 1 / POPULATION_CONDUCTANCE_S if conducting else current

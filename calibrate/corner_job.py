@@ -1,0 +1,76 @@
+"""What the commands on corners do, from files to files: a sweep, a card between two temperatures, a trim."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aimcard.calibrate.plan import Options
+from aimcard.calibrate.sweep import cells, numbers, sweep, texts
+from aimcard.data.reference import ReferenceSet
+from aimcard.data.shipped import find_card
+from aimcard.models.card import Card
+from aimcard.models.card_set import CardSet
+from aimcard.models.h5 import write_bytes
+from aimcard.validation.adc_trim import TrimReport, trim_figure, trim_report
+from aimcard.validation.interpolation import HeldOutTemperature, hold_out
+from aimcard.validation.style import save
+from aimcard.validation.sweep_report import reference_at, write_report
+
+Say = Callable[[str], None]
+
+
+def sweep_to(folder: Path, base: Options, corners: str, temperatures: str, vdds: str | None, say: Say) -> str:
+    """Cards of every combination of "nom,ff", "0,85" and supplies, and their report; its tables as text."""
+    supplies = [] if vdds is None else numbers("--vdds", vdds)
+    todo = cells(base, texts("--corners", corners), numbers("--temperatures", temperatures), supplies, folder)
+    return write_report(sweep(todo, say), folder, say)
+
+
+def between(
+    folder: Path, temperature_c: float, corner: str | None, vdd_v: float | None, out: Path | None, say: Say
+) -> Card:
+    """The card of a sweep's folder at a temperature, written to ``out`` if that is given."""
+    card = CardSet.read(folder).at(temperature_c, corner, vdd_v)
+    if out is not None:
+        card.write(out)
+        say(f"card: {out}")
+    return card
+
+
+def judge_between(
+    folder: Path, temperature_c: float, corner: str | None, vdd_v: float | None, out: Path | None,
+    document: Path | None, laws: bool, say: Say,
+) -> HeldOutTemperature:  # fmt: skip
+    """The same without the folder's card at this temperature, judged on that card's simulations."""
+    cards = CardSet.read(folder)
+    reference = reference_at(cards, temperature_c, corner, vdd_v)
+    result = hold_out(cards, temperature_c, reference, corner, vdd_v, compare_laws=laws)
+    if out is not None:
+        result.interpolated.write(out)
+        say(f"card: {out}")
+    if document is not None:
+        _write_json(document, result.to_json(), say)
+    return result
+
+
+def trim_to(
+    card: str, nominal: str, against: Path | None, full_scale_a: float | None, second_a: float | None,
+    document: Path | None, figure: Path | None, say: Say,
+) -> TrimReport:  # fmt: skip
+    """A card's ADC trimmed to the nominal card's; figures of merit and drawing where files are given."""
+    reference = None if against is None else ReferenceSet.read(against)
+    report = trim_report(find_card(nominal), [find_card(card)], [reference], full_scale_a, second_a)
+    if document is not None:
+        _write_json(document, report.to_json(), say)
+    if figure is not None:
+        save(trim_figure(report), figure)
+        say(f"figure: {figure}")
+    return report
+
+
+def _write_json(path: Path, document: dict[str, Any], say: Say) -> None:
+    write_bytes(path, (json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    say(f"written: {path}")

@@ -1,0 +1,58 @@
+"""The energy model's fit: supply currents of drivers, regulator and oscillator against what they carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimcard.calibrate.bootstrap import Errors, bootstrap
+from aimcard.calibrate.fit import jacobian, tensors
+from aimcard.calibrate.stages import Stages
+from aimcard.data.reference import Record, ReferenceSet
+from aimcard.models.energy import ENERGY_PARAMETERS
+
+Values = Mapping[str, Tensor]
+
+
+def has_supplies(reference: ReferenceSet) -> bool:
+    """Whether the set has what the energy model is fitted to."""
+    static, ring = (reference.select(kind=kind, role="fit") for kind in ("readout_dc", "oscillator"))
+    drivers = reference.select(kind="driver_supply", role="fit")
+    return bool(drivers and static and ring and "supply_a" in static[0] and "supply_a" in ring[0])
+
+
+def _t(array: np.ndarray) -> Tensor:
+    return torch.tensor(np.array(array, dtype=float))
+
+
+def supply_residual(static: Record, drivers: Record, t_lsb_s: float) -> tuple[Callable[[Values], Tensor], np.ndarray]:
+    """Relative errors of every supply current and charge, in units of 1 %, and which point each belongs to."""
+    line, regulator, output, supply = (_t(static[n]) for n in ("current_a", "regulator_a", "mirror_a", "supply_a"))
+    bias, bleed = supply - regulator - output, regulator - line
+    code, window, rest, charge = (_t(drivers[n]) for n in ("code", "window_s", "rest_a", "charge_c"))
+
+    def residual(v: Values) -> Tensor:
+        pulse_c = v["q_pulse_c"] + v["i_pulse_a"] * code * t_lsb_s + v["i_driver_a"] * window
+        parts = (v["i_bias_a"] / bias, v["i_bleed_a"] / bleed, pulse_c / charge, v["i_driver_a"] / rest)
+        return torch.cat([(part - 1) / 1e-2 for part in parts])
+
+    return residual, np.arange(2 * len(line) + 2 * len(code))
+
+
+def oscillator_table(reference: ReferenceSet) -> tuple[Tensor, Tensor]:
+    """Supply current of the oscillator against the line's, from its record at constant currents."""
+    (ring,) = reference.select(kind="oscillator", role="fit")
+    return _t(ring["current_a"]), _t(ring["supply_a"])
+
+
+def run_energy(s: Stages, seed: int) -> tuple[tuple[str, ...], Errors]:
+    """Fit the energy model; errors from a bootstrap over operating points and pulses."""
+    static, drivers = (s.record(kind) for kind in ("readout_dc", "driver_supply"))
+    residual, owner = supply_residual(static, drivers, float(s.reference.meta["t_lsb_s"]))
+    fit = s.fit("energy", ENERGY_PARAMETERS, residual)
+    with torch.no_grad():
+        left = residual(tensors(s.values)).numpy()
+    return fit.free, bootstrap(jacobian(fit.free, s.values, residual), left, owner, seed)

@@ -1,0 +1,144 @@
+"""Statistics of an existing card: mismatch and noise from ngspice, and how well they predict whole lines of other chips."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import attrs
+import numpy as np
+
+from aimcard.calibrate.chips import VECTORS, TestLine, population_line, simulate_lines
+from aimcard.calibrate.mismatch import (
+    LEAST_CHIPS,
+    RATE_CURRENTS_A,
+    cell_spread,
+    readout_numbers,
+    readout_spread,
+    simulate_cells,
+    simulate_readouts,
+)
+from aimcard.calibrate.noise import noise_tables
+from aimcard.models.card import Card
+from aimcard.models.errors import CardError, InputError
+from aimcard.models.tile import TileModel
+from aimcard.netlists.column_decks import ColumnBench
+from aimcard.netlists.mismatch import mismatched
+from aimcard.netlists.ngspice import simulator_version
+from aimcard.netlists.readout import default_readout
+from aimcard.netlists.technology import get_technology
+from aimcard.validation.population import PopulationResult, compare_populations, draw_population
+
+#: Chips of the judgement are numbered from here on, so none of them is one that the spreads were taken from.
+HELD_OUT_SEED = 1000
+DRAWN_CHIPS = 10_000
+
+
+@dataclass(frozen=True)
+class Population:
+    """chips: read-outs that the spreads come from; columns: other chips that judge them, 0 for none; a_vt_v_um: Pelgrom
+    constant [V·µm], None for the technology's; rows: of the judged line."""
+
+    chips: int = 60
+    columns: int = 0
+    a_vt_v_um: float | None = None
+    seed: int = 1
+    rows: int = 64
+    jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("chips", LEAST_CHIPS), ("columns", 0), ("seed", 0), ("rows", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: expected {least} or more; got {getattr(self, name)}")
+        if 0 < self.columns < 8:
+            raise InputError(f"columns: expected 0, or 8 or more to compare populations; got {self.columns}")
+
+
+def bench_of(card: Card) -> ColumnBench:
+    """The circuits of a card. Raises TechnologyError if its technology or corner is not known here."""
+    meta = card.meta
+    if meta["topology"] != "gated":
+        raise CardError(f"{card.source}: meta@topology: statistics know the gated column; got {meta['topology']!r}")
+    technology = get_technology(str(meta["technology"]))
+    return ColumnBench(
+        technology, str(meta["corner"]), float(meta["temperature_c"]), default_readout(technology), float(meta["v_read_v"])
+    )
+
+
+def estimate(options: Population) -> str:
+    """Decks and minutes, as measured on one core of a 2-core machine."""
+    rings = (options.chips + 1) * len(RATE_CURRENTS_A)
+    lines = (options.columns + 1) * len(VECTORS) if options.columns else 0
+    minutes = (0.35 * rings + (8 + 0.02 * options.rows) * lines) / 60
+    return (
+        f"{options.chips} read-outs, {rings} rings, {lines} whole lines in ngspice: about {minutes:.0f} min of CPU the first "
+        "time; finished decks are kept, so it can be interrupted"
+    )
+
+
+def add_statistics(
+    card: Card, options: Population, *, cache_dir: str | Path | None = None, progress: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Card, PopulationResult | None]:  # fmt: skip
+    """The card with spreads and noise tables, and its judgement if ``options.columns`` asks for one.
+
+    What the card had of these is replaced; everything else stays. Raises CardError if the card has no read-out, and as
+    ``run_many``.
+    """
+    model = TileModel(card)
+    if not model.has_readout:
+        raise CardError(f"{card.source}: tables/adc: missing (statistics need a card with a read-out)")
+    bench = bench_of(card)
+    technology = mismatched(bench.technology, options.seed, a_vt_v_um=options.a_vt_v_um)
+    a_vt = technology.a_vt_v_um
+    assert a_vt is not None
+    simulator_version()
+    say(estimate(options))
+    tables, noise_hashes = noise_tables(bench, model.tables, cache_dir=cache_dir)
+    cells = simulate_cells(bench, options.seed, a_vt_v_um=a_vt, cache_dir=cache_dir)
+    cell = cell_spread(cells, a_vt, technology.l_min_um, model.w_ref_um)
+    seeds = range(options.seed, options.seed + options.chips)
+    readouts = simulate_readouts(bench, seeds, a_vt_v_um=a_vt, jobs=options.jobs, cache_dir=cache_dir, progress=progress)
+    left = readout_numbers(readouts)[1]
+    say(
+        f"what the departures leave of the chips' curves, rms: clamp {left['clamp'] * 1e6:.2g} uV, "
+        f"mirror {left['mirror'] * 1e6:.0f} ppm, rate {left['rate'] * 1e6:.0f} ppm"
+    )
+    hashes = "".join((*noise_hashes, *cells.deck_hashes, *readouts.deck_hashes))
+    made = attrs.evolve(
+        card.provenance,
+        reference_hashes=card.provenance.reference_hashes | {"statistics": hashlib.sha256(hashes.encode()).hexdigest()},
+    )
+    new = {t.name for t in tables}
+    out = attrs.evolve(
+        card,
+        tables=(*(t for t in card.tables if t.name not in new), *tables),
+        spreads=(readout_spread(readouts), cell),
+        provenance=made,
+        validation={k: v for k, v in card.validation.items() if k != "population"},
+    )
+    if not options.columns:
+        return out, None
+    result = judge(out, bench, population_line(options.rows, options.seed), options, cache_dir, progress)
+    return attrs.evolve(out, validation=out.validation | {"population": result.to_json()}), result
+
+
+def judge(
+    card: Card, bench: ColumnBench, line: TestLine, options: Population, cache_dir: str | Path | None = None,
+    progress: bool = True,
+) -> PopulationResult:  # fmt: skip
+    """Whole lines of held-out chips, thresholds drawn everywhere, against chips drawn from the card."""
+    first = HELD_OUT_SEED + options.seed
+    spice = simulate_lines(
+        bench, line, range(first, first + options.columns), a_vt_v_um=options.a_vt_v_um, jobs=options.jobs,
+        cache_dir=cache_dir, progress=progress,
+    )  # fmt: skip
+    # Eight segments, for speed: on this short line they move a count by less than 0.01.
+    fast = attrs.evolve(card, meta=card.meta | {"segments": 8})
+    drawn = draw_population(
+        fast, line.conductance_s, line.codes, chips=DRAWN_CHIPS, seed=options.seed, w_select_um=line.w_select_um,
+        position=line.position, progress=progress,
+    )  # fmt: skip
+    return compare_populations(VECTORS, spice.phase_count[1:], drawn, np.asarray(spice.phase_count[0]))
