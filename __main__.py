@@ -42,6 +42,9 @@ class Simulation:
 
     technology: Annotated[str | None, _help("Transistor technology: freepdk45 or sky130 (default: freepdk45).")] = None
     corner: Annotated[str | None, _help("Process corner: nom, ff or ss; sky130 has fs and sf too (default: nom).")] = None
+    topology: Annotated[
+        str | None, _help("Column: gated (idle cells float) or tied (four-quadrant, always connected; default: gated).")
+    ] = None
     temperature: Annotated[float | None, _help("Temperature in degrees Celsius (default: 27).")] = None
     vdd: Annotated[float | None, _help("Supply voltage in V (default: the technology's own).")] = None
     w_select: Annotated[

@@ -21,6 +21,7 @@ from aimcard.calibrate.columns import (
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
 from aimcard.models.modes import get_mode
+from aimcard.models.topology import TOPOLOGIES
 from aimcard.netlists.technology import Technology, get_technology
 
 
@@ -75,9 +76,13 @@ class Options:
     vdd_v: float | None = None
     mode: str = "conventional"
     lsb_ns: float | None = None
+    topology: str = "gated"
 
     def __post_init__(self) -> None:
         check_choice("effort", self.effort, tuple(EFFORTS))
+        check_choice("topology", self.topology, TOPOLOGIES)
+        if self.topology == "tied" and self.mode != "conventional":
+            raise InputError(f"mode: a tied column has conventional PWM only so far; got {self.mode!r}")
         get_mode(self.mode, CODE_MAX)
         technology = self.pdk
         technology.library(self.corner)
@@ -118,6 +123,10 @@ class Options:
 
 def plan(options: Options) -> list[Column]:
     """All columns that ``options`` asks for: fitted, held out, floor, saturated."""
+    if options.topology == "tied":
+        from aimcard.calibrate.tied_columns import tied_plan
+
+        return list(tied_plan(options))
     size = options.size
     fitted = fit_columns("ideal", size.fit_ideal, options.seed, options.w_range_um)
     fitted += fit_columns("ota", size.fit_ota, options.seed + 1, options.w_range_um)

@@ -63,6 +63,10 @@ def simulate(
     Finished decks are kept in ``cache_dir`` (None: the default cache), so a killed run goes on where it stopped.
     Raises SimulationError or SimulatorMissingError as ``netlists.ngspice.run_many``.
     """
+    if options.topology == "tied":
+        from aimcard.calibrate.tied_simulate import simulate_tied
+
+        return simulate_tied(options, cache_dir, progress)
     technology = options.pdk
     readout = default_readout(technology)
     if options.lsb_ns is not None:
@@ -124,7 +128,7 @@ def _driver_supply_record(options: Options, t_lsb_s: float, cache_dir: str | Pat
     found = [driver_supply(w, code) for w, code in zip(waves, SUPPLY_CODES, strict=True)]
     arrays = {name: np.array([getattr(f, name) for f in found]) for name in ("code", "window_s", "charge_c", "rest_a")}
     attrs: dict[str, str | int | float] = {"columns": design.columns}
-    return Record("driver-supply", "driver_supply", "fit", attrs, arrays, _hash_of(sorted(w.deck_hash for w in waves)))
+    return Record("driver-supply", "driver_supply", "fit", attrs, arrays, hash_of(sorted(w.deck_hash for w in waves)))
 
 
 def _cells(options: Options, pulses: Pulses, by_position: dict[float, Edge], cache_dir: str | Path | None) -> list[Record]:
@@ -311,7 +315,7 @@ def _column_record(
                 arrays[name] = np.stack([w[name] for w in wave])
         attrs["waveform_vector"] = 0
     hashes = sorted(w.deck_hash for (i, _, _), w in done.items() if i == id(c))
-    return Record(c.name, "column", c.role, attrs, arrays, _hash_of(hashes))
+    return Record(c.name, "column", c.role, attrs, arrays, hash_of(hashes))
 
 
 def _counts(phases: list[list[dict[str, np.ndarray]]], mode: Mode) -> dict[str, np.ndarray]:
@@ -328,5 +332,6 @@ def _counts(phases: list[list[dict[str, np.ndarray]]], mode: Mode) -> dict[str, 
     return arrays | {"phase_count": arrays["phase_counts"] @ weights, "count": arrays["counts"] @ weights}
 
 
-def _hash_of(hashes: list[str]) -> str:
+def hash_of(hashes: list[str]) -> str:
+    """One hash for the decks of a record."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

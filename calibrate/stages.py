@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aimcard.calibrate.bootstrap import Errors, bootstrap
 from aimcard.calibrate.fit import Fit, jacobian, minimise, tensors
-from aimcard.calibrate.parameters import SPECS
+from aimcard.calibrate.parameters import SPECS, Spec
 from aimcard.calibrate.targets import (
     Columns,
     Setting,
@@ -75,13 +75,14 @@ class Stages:
     at_bound: set[str] = field(default_factory=set)
     messages: list[str] = field(default_factory=list)
     converged: bool = True
+    specs: Mapping[str, Spec] = field(default_factory=lambda: SPECS)
     #: Names that stay where their fits would start.
     fixed: frozenset[str] = frozenset()
 
     def fit(self, stage: str, names: tuple[str, ...], residual: Residual) -> Fit:
         """Fit ``names``, keep the result, remember what must be said about it."""
         free = tuple(n for n in names if n not in self.fixed and not (self.one_width and n in WIDTHS))
-        fit = minimise(stage, free, self.values, residual)
+        fit = minimise(stage, free, self.values, residual, self.specs)
         self.values = fit.values
         self.fitted = list(dict.fromkeys([*self.fitted, *free]))
         # A later stage may see what an earlier one could not.

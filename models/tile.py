@@ -319,11 +319,14 @@ def ideal_charge(conductance_s: np.ndarray, codes: np.ndarray, v_read_v: float, 
 def ideal_current(
     conductance_s: np.ndarray, codes: np.ndarray, v_read_v: float, slots: int, mode: Mode | None = None, guard: int = 0
 ) -> np.ndarray:
-    """V·Σ G over the rows that conduct in each slot [A], (vectors, lines, slots); without a mode, conventional PWM."""
-    x, slot = np.asarray(codes), np.arange(slots)[None, :, None]
+    """V·Σ ±G over the rows that conduct in each slot [A], (vectors, lines, slots), with the code's sign; without a mode,
+    conventional PWM."""
+    sign, x = np.sign(codes), np.abs(codes)
+    slot = np.arange(slots)[None, :, None]
     if mode is None:
         on = x[:, None, :] > slot
     else:
         pulses = mode.window_pulses(x, np.arange(x.shape[-1]), guard)
         on = np.any([(start[:, None, :] <= slot) & (slot < stop[:, None, :]) for start, stop in pulses], axis=0)
+    on = sign[:, None, :] * on
     return v_read_v * np.einsum("vsr,lr->vls", on, np.asarray(conductance_s, dtype=float), optimize=True)

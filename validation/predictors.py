@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.errors import ReferenceSetError
 from aimcard.models.lut import lookup
 from aimcard.models.modes import Mode, get_mode
-from aimcard.models.tile import TileModel, ideal_charge, ideal_current
+from aimcard.models.tile import ideal_charge, ideal_current
+from aimcard.models.topology import Tile
 from aimcard.validation.scores import affine, affine_fit, later_slots, pair_difference
 
 QUANTITIES = ("current", "charge", "phase", "line_current", "line_charge")
@@ -72,7 +74,7 @@ def comparison(
     return Comparison(truth, predicted, floor, floor_vectors)
 
 
-def compare(record: Record, model: TileModel, reference: ReferenceSet) -> dict[str, Comparison]:
+def compare(record: Record, model: Tile, reference: ReferenceSet) -> dict[str, Comparison]:
     """All quantities that the record has, by name in the order of QUANTITIES.
 
     Raises ReferenceSetError if the record does not fit the card's window or wire, or its floor does not fit
@@ -120,11 +122,14 @@ def truth_of(record: Record, mode: Mode | None = None, guard: int = 0) -> Values
     return found
 
 
-def model_of(record: Record, model: TileModel, mode: Mode) -> Values:
+def model_of(record: Record, model: Tile, mode: Mode) -> Values:
     """What the card's model says of the record's conductances and codes."""
     a = record.attrs
+    # A pair of a tied column is two cells of one line.
+    own: dict[str, Any] = {"conductance_minus_s": record["conductance_minus_s"]} if "conductance_minus_s" in record else {}
+    own |= {"read_out": str(a["read_out"])} if "read_out" in a else {}
     response = model.respond(
-        record["conductance_s"], record["codes"], clamp=str(a["clamp"]), wire_scale=float(a["wire_scale"]),
+        record["conductance_s"], record["codes"], **own, clamp=str(a["clamp"]), wire_scale=float(a["wire_scale"]),
         w_select_um=float(a["w_select_um"]), position=float(a["position"]), mode=mode,
     )  # fmt: skip
     length_s = slot_weights_s(response.slot_edge_s, mode, model.guard_slots)
@@ -140,9 +145,15 @@ def model_of(record: Record, model: TileModel, mode: Mode) -> Values:
     }
 
 
-def ideal_of(record: Record, model: TileModel, mode: Mode) -> Values:
+def net_conductance(record: Record) -> np.ndarray:
+    """What a product is meant to weigh its codes with [S], (lines, rows): G, or G+ minus G− in a tied column."""
+    g = record["conductance_s"]
+    return g - record["conductance_minus_s"] if "conductance_minus_s" in record else g
+
+
+def ideal_of(record: Record, model: Tile, mode: Mode) -> Values:
     """The ideal MAC in each quantity's unit."""
-    g, codes, edge_s = record["conductance_s"], record["codes"], record["slot_edge_s"]
+    g, codes, edge_s = net_conductance(record), record["codes"], record["slot_edge_s"]
     current = ideal_current(g, codes, model.v_read_v, len(edge_s) - 1, mode, model.guard_slots)
     charge = ideal_charge(g, codes, model.v_read_v, model.t_lsb_s)
     line = {"current": current, "charge": charge}
@@ -170,7 +181,7 @@ class NominalReadout:
     idle_hz: float
 
 
-def nominal_readout(model: TileModel, mean_current_a: float) -> NominalReadout:
+def nominal_readout(model: Tile, mean_current_a: float) -> NominalReadout:
     """The chord of the card's static curves from no line current to the mean one.
 
     Idle current and rate (the bleed) are part of it, since hardware subtracts them digitally.
@@ -213,12 +224,12 @@ def gaussian_twin(record: Record, records: Mapping[str, Record]) -> Record | Non
             continue
         if any(other.attrs[key] != record.attrs[key] for key in keys) or other is record:
             continue
-        if np.array_equal(other["conductance_s"], record["conductance_s"]):
+        if np.array_equal(net_conductance(other), net_conductance(record)):
             return other
     return None
 
 
-def check_record(record: Record, model: TileModel, mode: Mode) -> None:
+def check_record(record: Record, model: Tile, mode: Mode) -> None:
     """Raises ReferenceSetError if the record's slots or wire are not the card's."""
     where = f"records/{record.name}"
     slots = mode.window_slots(model.guard_slots)

@@ -20,7 +20,7 @@ from aimcard.models.card_text import rows_of_text
 from aimcard.models.errors import ReferenceSetError
 from aimcard.models.h5 import write_bytes
 from aimcard.models.modes import get_mode
-from aimcard.models.tile import TileModel
+from aimcard.models.topology import Tile, tile_of
 from aimcard.validation.aims import AimResult, aims_table, judge
 from aimcard.validation.data_sets import DataSet, RecordResult, data_sets, figure
 from aimcard.validation.predictors import QUANTITIES, compare, gaussian_twin, truth_of
@@ -113,7 +113,7 @@ def validate(card: Card, reference: ReferenceSet, progress: bool = True) -> Vali
     Raises ReferenceSetError if the set has no held-out column or was driven in another way than the card.
     ``progress`` shows a bar on a terminal's standard error.
     """
-    model = TileModel(card)
+    model = tile_of(card)
     _check_same_drive(card, reference)
     records = [r for role in SCORED_ROLES for r in reference.select(kind="column", role=role)]
     if not reference.select(kind="column", role="held_out"):
@@ -136,7 +136,7 @@ def validate(card: Card, reference: ReferenceSet, progress: bool = True) -> Vali
     return ValidationResult(_card_facts(card), _reference_facts(reference), data_sets(results), tuple(notes))
 
 
-def score_record(record: Record, model: TileModel, reference: ReferenceSet) -> RecordResult:
+def score_record(record: Record, model: Tile, reference: ReferenceSet) -> RecordResult:
     """One record's comparisons."""
     twin = gaussian_twin(record, reference.records)
     mode = get_mode(str(reference.meta["mode"]), model.code_max)
