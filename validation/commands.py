@@ -1,0 +1,146 @@
+"""Commands that judge and study cards: `aimcard validate`, `modes`, `energy`, `noise`, `interpolate`, `trim`."""
+
+# No annotations import: cyclopts reads the real types. Imports that take time are inside the commands.
+from pathlib import Path
+from typing import Annotated
+
+from aimcard.models.console import CardName, option_help, output_file, say, write_text
+
+
+def validate(
+    card: CardName,
+    *,
+    against: Annotated[
+        Path | None, option_help("Reference set (default: the shipped one of the card's technology and corner).")
+    ] = None,
+    json: Annotated[Path | None, option_help("Write the figures of merit to this file too.")] = None,
+    figures: Annotated[
+        Path | None, option_help("Draw parity, residuals, overlays and tables into this folder.")
+    ] = None,
+) -> None:
+    """Compare a card with the held-out columns of a reference set."""
+    from aimcard.calibrate.main_job import compare, draw
+    from aimcard.data.reference import ReferenceSet
+    from aimcard.data.shipped import find_card, reference_for
+
+    target = None if json is None else output_file("--json", json)
+    model = find_card(card)
+    reference = reference_for(model) if against is None else ReferenceSet.read(against)
+    result = compare(model, reference)
+    if target is not None:
+        result.write_json(target)
+        say(f"figures of merit: {target}")
+    if figures is not None:
+        draw(model, reference, result, figures, say)
+    print(result)
+
+
+def modes(
+    card: Annotated[str | None, option_help("File or name of a model card (default: list the modes only).")] = None,
+    *,
+    against: Annotated[
+        tuple[Path, ...], option_help("Reference sets in the modes, from `python -m aimcard.calibrate.mode_sets`.")
+    ] = (),
+    mode: Annotated[tuple[str, ...], option_help("Only these modes (default: all).")] = (),
+    vectors: Annotated[int, option_help("Input vectors for the counts' error.")] = 48,
+) -> None:
+    """List the PWM modes; with a card, compare predicted and simulated lines, and the counts with the ideal product."""
+    from aimcard.validation.modes import compare_modes, list_modes
+
+    if card is None:
+        print(list_modes())
+        return
+    from aimcard.data.reference import ReferenceSet
+    from aimcard.data.shipped import find_card
+
+    print(compare_modes(find_card(card), [ReferenceSet.read(path) for path in against], mode, vectors))
+
+
+def energy(
+    card: CardName,
+    *,
+    columns: Annotated[int, option_help("Columns of the tile (pairs of lines).")] = 512,
+    mode: Annotated[tuple[str, ...], option_help("PWM modes to compare (default: all).")] = (),
+    against: Annotated[Path | None, option_help("Reference set whose recorded supplies the card is compared with.")] = None,
+    json: Annotated[Path | None, option_help("Write the figures to this file too.")] = None,
+) -> None:
+    """Energy of one matrix-vector product by part, and TOPS/W with what it counts."""
+    from json import dumps
+
+    from aimcard.data.reference import ReferenceSet
+    from aimcard.data.shipped import find_card
+    from aimcard.models.checks import check_positive
+    from aimcard.models.modes import mode_names
+    from aimcard.validation.energy import energy_study, energy_table, supply_errors
+
+    target = None if json is None else output_file("--json", json)
+    check_positive("--columns", columns)
+    model = find_card(card)
+    studies = [energy_study(model, name, columns=columns) for name in mode or mode_names()]
+    print(energy_table(studies))
+    errors = [] if against is None else supply_errors(model, ReferenceSet.read(against))
+    for part in dict.fromkeys(part for _, part, *_ in errors):
+        found = [(median, worst) for _, name, median, worst in errors if name == part]
+        print(f"{part}: {len(found)} recorded columns, median error {sorted(m for m, _ in found)[len(found) // 2]:.2%}, "
+              f"worst {max(w for _, w in found):.2%}")  # fmt: skip
+    if target is not None:
+        keys = ("record", "part", "median_error", "worst_error")
+        rows = [dict(zip(keys, row, strict=True)) for row in errors]
+        write_text(target, dumps({"studies": [study.to_json() for study in studies], "supplies": rows}, indent=2) + "\n")
+
+
+def noise(
+    card: CardName,
+    *,
+    rows: Annotated[int | None, option_help("Rows of the line (default: the card's).")] = None,
+    jitter: Annotated[float, option_help("Jitter of each clock edge in ps.")] = 1.0,
+    lowest: Annotated[float, option_help("Slowest noise that counts, in Hz: how often the tile is calibrated again.")] = 1.0,
+) -> None:
+    """Print the standard deviation of a typical line's count by source, from a card with noise."""
+    from aimcard.data.shipped import find_card
+    from aimcard.validation.noise_table import noise_table
+
+    print(noise_table(find_card(card), rows=rows, jitter_s=jitter * 1e-12, lowest_hz=lowest))
+
+
+def interpolate(
+    cards: Annotated[Path, option_help("Folder of a sweep's cards.")],
+    *,
+    temperature: Annotated[float, option_help("Temperature in degrees Celsius, within those of the cards.")],
+    corner: Annotated[str | None, option_help("Corner (needed if the cards have several).")] = None,
+    vdd: Annotated[float | None, option_help("Supply voltage in V (needed if the cards have several).")] = None,
+    out: Annotated[Path | None, option_help("File of the card between the cards.")] = None,
+    held_out: Annotated[
+        bool, option_help("Leave the card at this temperature out, and judge the one in between beside it.")
+    ] = False,
+    laws: Annotated[bool, option_help("With --held-out: compare the laws of interpolation too.")] = False,
+    json: Annotated[Path | None, option_help("With --held-out: write the comparison to this file too.")] = None,
+) -> None:
+    """Make a card between the temperatures of a sweep's cards, of one corner; or judge such a card."""
+    from aimcard.models.errors import InputError
+
+    files = {name: None if path is None else output_file(name, path) for name, path in (("--out", out), ("--json", json))}
+    if not held_out and (laws or json is not None):
+        raise InputError(f"{'--laws' if laws else '--json'}: expected --held-out with it; add that")
+    from aimcard.calibrate.corner_job import between, judge_between
+
+    where = (cards, temperature, corner, vdd, files["--out"])
+    print(judge_between(*where, files["--json"], laws, say) if held_out else between(*where, say))
+
+
+def trim(
+    card: CardName,
+    *,
+    nominal: Annotated[str, option_help("Card that the digital side knows.")] = "freepdk45_gated",
+    against: Annotated[Path | None, option_help("Reference set of CARD: its simulated columns are trimmed too.")] = None,
+    full_scale: Annotated[float | None, option_help("Line current in uA to which the ADCs are compared.")] = None,
+    second: Annotated[float | None, option_help("Second trim current in uA (default: half of full scale).")] = None,
+    json: Annotated[Path | None, option_help("Write the figures to this file too.")] = None,
+    figure: Annotated[Path | None, option_help("Draw the error over the current into this PNG file.")] = None,
+) -> None:
+    """What a card's ADC is off by if read as a nominal one, before and after a two-point digital trim."""
+    files = {name: None if path is None else output_file(name, path) for name, path in (("--json", json), ("--figure", figure))}
+    from aimcard.calibrate.corner_job import trim_to
+
+    limits = (None if v is None else v * 1e-6 for v in (full_scale, second))
+    print(trim_to(card, nominal, against, *limits, files["--json"], files["--figure"], say))
