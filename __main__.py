@@ -187,6 +187,7 @@ def noise(
     print(noise_table(find_card(card), rows=rows, jitter_s=jitter * 1e-12, lowest_hz=lowest))
 
 
+@app.command
 def sweep(
     *,
     corners: Annotated[str, _help("Corners with commas between: nom,ff,ss.")],
@@ -198,9 +199,8 @@ def sweep(
     """Calibrate a card for every corner, temperature and supply (by default smaller than --quick), and draw them."""
     from aimcard.models.errors import InputError
 
-    for name in ("corner", "temperature", "vdd"):
-        if name in simulation.given():
-            raise InputError(f"--{name}: a sweep takes several; expected --{name}s")
+    if single := {"corner", "temperature", "vdd"} & set(simulation.given()):
+        raise InputError(f"--{min(single)}: a sweep takes several; expected --{min(single)}s")
     base = _options(simulation, effort="sweep")
     from aimcard.calibrate.corner_job import sweep_to
 
@@ -246,8 +246,8 @@ def trim(
     files = {name: None if path is None else _output(name, path) for name, path in (("--json", json), ("--figure", figure))}
     from aimcard.calibrate.corner_job import trim_to
 
-    limits = (None if v is None else v * 1e-6 for v in (full_scale, second))
-    print(trim_to(card, nominal, against, *limits, files["--json"], files["--figure"], _say))
+    limits_a = (v if v is None else v * 1e-6 for v in (full_scale, second))
+    print(trim_to(card, nominal, against, *limits_a, files["--json"], files["--figure"], _say))
 
 
 @app.command
