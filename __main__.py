@@ -40,12 +40,21 @@ CardName = Annotated[str, _help("File or name of a model card.")]
 class Simulation:
     """What to simulate; None takes the default of `aimcard.calibrate.plan.Options`."""
 
-    technology: Annotated[str | None, _help("Transistor technology (default: freepdk45).")] = None
-    corner: Annotated[str | None, _help("Process corner: nom, ff or ss in freepdk45 (default: nom).")] = None
+    technology: Annotated[str | None, _help("Transistor technology: freepdk45 or sky130 (default: freepdk45).")] = None
+    corner: Annotated[str | None, _help("Process corner: nom, ff or ss; sky130 has fs and sf too (default: nom).")] = None
+    topology: Annotated[
+        str | None, _help("Column: gated (idle cells float) or tied (four-quadrant, always connected; default: gated).")
+    ] = None
     temperature: Annotated[float | None, _help("Temperature in degrees Celsius (default: 27).")] = None
     vdd: Annotated[float | None, _help("Supply voltage in V (default: the technology's own).")] = None
     w_select: Annotated[
-        float | None, _help("Drawn width of the select transistors in µm (default: the range 0.3 to 0.5).")
+        float | None, _help("Drawn width of the select transistors in µm (default: 0.3 to 0.5, sky130 1.0).")
+    ] = None
+    lsb_ns: Annotated[
+        float | None, _help("LSB of the pulses in ns (default: what the read-out follows, 1 in freepdk45, 4 in sky130).")
+    ] = None
+    mode: Annotated[
+        str | None, _help("PWM mode: conventional, split, bitwise, ...; `aimcard modes` lists them (default: conventional).")
     ] = None
     columns: Annotated[int | None, _help("How many held-out columns judge the card.")] = None
     jobs: Annotated[int | None, _help("ngspice processes at a time (default: all cores).")] = None
@@ -251,6 +260,28 @@ def trim(
 
 
 @app.command
+def modes(
+    card: Annotated[str | None, _help("File or name of a model card (default: list the modes only).")] = None,
+    *,
+    against: Annotated[
+        tuple[Path, ...], _help("Reference sets in the modes, from `python -m aimcard.calibrate.mode_sets`.")
+    ] = (),
+    mode: Annotated[tuple[str, ...], _help("Only these modes (default: all).")] = (),
+    vectors: Annotated[int, _help("Input vectors for the counts' error.")] = 48,
+) -> None:
+    """List the PWM modes; with a card, compare predicted and simulated lines, and the counts with the ideal product."""
+    from aimcard.validation.modes import compare_modes, list_modes
+
+    if card is None:
+        print(list_modes())
+        return
+    from aimcard.data.reference import ReferenceSet
+    from aimcard.data.shipped import find_card
+
+    print(compare_modes(find_card(card), [ReferenceSet.read(path) for path in against], mode, vectors))
+
+
+@app.command
 def show(card: CardName) -> None:
     """Print a card: parameters with errors, tables, validity domain, decisions, validation."""
     from aimcard.data.shipped import find_card
@@ -263,6 +294,7 @@ def energy(
     card: CardName,
     *,
     columns: Annotated[int, _help("Columns of the tile (pairs of lines).")] = 512,
+    mode: Annotated[tuple[str, ...], _help("PWM modes to compare (default: all).")] = (),
     against: Annotated[Path | None, _help("Reference set whose recorded supplies the card is compared with.")] = None,
     json: Annotated[Path | None, _help("Write the figures to this file too.")] = None,
 ) -> None:
@@ -272,13 +304,14 @@ def energy(
     from aimcard.data.reference import ReferenceSet
     from aimcard.data.shipped import find_card
     from aimcard.models.checks import check_positive
+    from aimcard.models.modes import mode_names
     from aimcard.validation.energy import energy_study, energy_table, supply_errors
 
     target = None if json is None else _output("--json", json)
     check_positive("--columns", columns)
     model = find_card(card)
-    study = energy_study(model, columns=columns)
-    print(energy_table([study]))
+    studies = [energy_study(model, name, columns=columns) for name in mode or mode_names()]
+    print(energy_table(studies))
     errors = [] if against is None else supply_errors(model, ReferenceSet.read(against))
     for part in dict.fromkeys(part for _, part, *_ in errors):
         found = [(median, worst) for _, name, median, worst in errors if name == part]
@@ -287,7 +320,7 @@ def energy(
     if target is not None:
         keys = ("record", "part", "median_error", "worst_error")
         rows = [dict(zip(keys, row, strict=True)) for row in errors]
-        _write_text(target, dumps({"study": study.to_json(), "supplies": rows}, indent=2) + "\n")
+        _write_text(target, dumps({"studies": [study.to_json() for study in studies], "supplies": rows}, indent=2) + "\n")
 
 
 @app.command
@@ -323,7 +356,7 @@ def _options(simulation: Simulation, effort: str | None = None) -> "Options":
     if quick and full:
         raise InputError("--quick, --full: expected one of them; got both")
     technology = get_technology(given.get("technology", Options.technology))
-    check_choice("corner", given.get("corner", Options.corner), technology.corners)
+    check_choice("corner", technology.corner(given.get("corner", Options.corner)), technology.corners)
     names = {"temperature": "temperature_c", "vdd": "vdd_v", "w_select": "w_select_um"}
     effort = "quick" if quick else "full" if full else effort or Options.effort
     return Options(effort=effort, **{names.get(key, key): value for key, value in given.items()})

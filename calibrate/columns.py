@@ -114,22 +114,19 @@ def draw_codes(rng: np.random.Generator, distribution: str, vectors: int, rows: 
 
 
 DISTRIBUTIONS = ("gaussian", "uniform", "sparse", "all-on")
-#: Held-out columns: select width [µm], g_max [S] and position, in the order in which they are added.
-VARIANTS = ((0.5, 25e-6, 0.5), (0.3, 15e-6, 1.0), (0.4, 25e-6, 0.0), (0.5, 8e-6, 1.0))
+#: Held-out columns: place of the select width in its range, g_max [S] and position, in the order in which they are added.
+VARIANTS = ((1.0, 25e-6, 0.5), (0.0, 15e-6, 1.0), (0.5, 25e-6, 0.0), (1.0, 8e-6, 1.0))
 
 
 def held_out_columns(
     columns: int, vectors: int, seed: int, distributions: dict[str, tuple[str, ...]], wire_scales: tuple[float, ...],
-    w_select_um: float | None = None,
+    w_range_um: tuple[float, float],
 ) -> list[Column]:  # fmt: skip
-    """Pairs of lines that no fit sees: distributions of inputs per clamp, Gaussian ones at other wire resistances too.
-
-    ``w_select_um`` overrides the variants' widths (for a tile of one given width).
-    """
+    """Pairs of lines that no fit sees: distributions of inputs per clamp, Gaussian ones at other wire resistances too."""
     out: list[Column] = []
     for c in range(columns):
-        w, g_max, position = VARIANTS[c % len(VARIANTS)]
-        w = w if w_select_um is None else w_select_um
+        share, g_max, position = VARIANTS[c % len(VARIANTS)]
+        w = round(w_range_um[0] + share * (w_range_um[1] - w_range_um[0]), 6)
         rng = np.random.default_rng([seed, 29, c])
         g = pair_conductances(rng, g_max)
         for distribution in DISTRIBUTIONS:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.calibrate.parameters import SPECS
+from aimcard.calibrate.parameters import SPECS, Spec
 from aimcard.models.errors import FitError
 
 Residual = Callable[[Mapping[str, Tensor]], Tensor]
@@ -47,27 +47,31 @@ def _at_bound(p: lmfit.Parameter) -> bool:
     return value - lo < 1e-6 * max(1.0, abs(lo)) or hi - value < 1e-6 * max(1.0, abs(hi))
 
 
-def jacobian(names: Sequence[str], values: Mapping[str, float], residual: Residual) -> np.ndarray:
+def jacobian(
+    names: Sequence[str], values: Mapping[str, float], residual: Residual, specs: Mapping[str, Spec] = SPECS
+) -> np.ndarray:
     """Derivatives of the residuals to the scaled parameters ``names`` at ``values``, (points, names)."""
-    scale = [SPECS[n].scale for n in names]
+    scale = [specs[n].scale for n in names]
     fixed = tensors(values)
     z = torch.tensor([values[n] / s for n, s in zip(names, scale, strict=True)], dtype=torch.float64)
     vector = lambda z: residual(fixed | {n: z[k] * scale[k] for k, n in enumerate(names)})  # noqa: E731
     return torch.func.jacfwd(vector)(z).detach().numpy()
 
 
-def minimise(stage: str, free: Sequence[str], values: Mapping[str, float], residual: Residual) -> Fit:
+def minimise(
+    stage: str, free: Sequence[str], values: Mapping[str, float], residual: Residual, specs: Mapping[str, Spec] = SPECS
+) -> Fit:
     """Fit ``free`` from ``values`` so that residual(values) is least in squares; float64 throughout.
 
     ``residual`` maps named scalar tensors to a vector of residuals, each already divided by its own weight.
     Raises FitError if the residuals are not finite at the start or there are fewer points than parameters.
     """
     names = tuple(free)
-    scale = np.array([SPECS[n].scale for n in names])
+    scale = np.array([specs[n].scale for n in names])
     fixed = tensors(values)
     inner = lmfit.Parameters()
     for n, s in zip(names, scale, strict=True):
-        spec = SPECS[n]
+        spec = specs[n]
         inner.add(n, value=values[n] / s, min=spec.lo / s, max=spec.hi / s)
 
     def vector(z: Tensor) -> Tensor:

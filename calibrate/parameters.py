@@ -100,7 +100,7 @@ SPECS = _table(
         *_responses("clamp", "clamp"),
         *_responses("mirror", "mirror's lag"),
         ("phase_start", 0, -50, 50, 1, "1", "adc", "counts gained by the oscillator's start from reset"),
-        ("t_wait_s", 2e-10, -5e-10, 5e-10, 1e-10, "s", "adc", "time before the first slot's current reaches the oscillator"),
+        ("t_wait_s", 2e-10, -5e-9, 5e-9, 1e-10, "s", "adc", "time before the first slot's current reaches the oscillator"),
         ("q_pulse_c", 1e-12, 0, 1e-9, 1e-12, "C", "energy", "charge of one word-line pulse from V_DD, whole word line"),
         ("i_pulse_a", 1e-6, -1e-3, 1e-3, 1e-6, "A", "energy", "what its driver draws more while the pulse lasts"),
         ("i_driver_a", 1e-6, 0, 1e-2, 1e-6, "A", "energy", "what its driver draws at rest"),

@@ -50,6 +50,20 @@ def calibrate(
     Reads records of role ``fit`` only: cell_dc, cell_pulse, edge and columns with an ideal clamp; for the
     read-out also readout_dc, oscillator and columns with clamp "ota". Raises FitError if a needed record is missing.
     """
+    threads = torch.get_num_threads()
+    # Sums in another order are other numbers: one thread makes the card repeat on any machine.
+    torch.set_num_threads(1)
+    try:
+        if reference.meta["topology"] == "tied":
+            from aimcard.calibrate.tied_pipeline import calibrate_tied
+
+            return calibrate_tied(reference, progress)
+        return _calibrate_gated(reference, progress, apparent_weight, frozenset(fixed))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _calibrate_gated(reference: ReferenceSet, progress: bool, apparent_weight: str | None, fixed: frozenset[str]) -> Card:
     needed = ("w_ref_um", "w_min_um", "r_bit_ohm", "r_return_ohm", "edge_delay_s", "rows", "guard_slots")
     missing = [key for key in needed if key not in reference.meta]
     if missing:
@@ -57,13 +71,7 @@ def calibrate(
             f"{reference.source}: a calibration needs {', '.join(missing)} in the set's meta data, which are missing; "
             "see docs/reference-set.md"
         )
-    threads = torch.get_num_threads()
-    # Sums in another order are other numbers: one thread makes the card repeat on any machine.
-    torch.set_num_threads(1)
-    try:
-        return _calibrate(reference, progress, apparent_weight, frozenset(fixed))
-    finally:
-        torch.set_num_threads(threads)
+    return _calibrate(reference, progress, apparent_weight, fixed)
 
 
 def _calibrate(reference: ReferenceSet, progress: bool, apparent_weight: str | None, fixed: frozenset[str]) -> Card:
@@ -81,7 +89,7 @@ def _calibrate(reference: ReferenceSet, progress: bool, apparent_weight: str | N
                 f"{reference.source}: expected columns with clamp 'ideal' and role 'fit'; there are none; "
                 "simulate or measure some, see docs/reference-set.md"
             )
-        if ota is not None and (tables is None or ota.phase_count is None):
+        if ota is not None and (tables is None or ota.phase_counts is None):
             raise FitError(
                 f"{reference.source}: columns with clamp 'ota' need records readout_dc and oscillator, and phase_count; "
                 "add these, or leave the columns out"
@@ -196,7 +204,8 @@ def _card(
         "position": Interval(min(places), max(places), "1"),
     }
     keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "t_lsb_s", "code_max",
-            "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bleed_a", "r_bit_ohm", "r_return_ohm")  # fmt: skip
+            "rows", "guard_slots", "phase_rule", "hold_s", "edge_delay_s", "w_ref_um", "bleed_a", "r_bit_ohm",
+            "r_return_ohm")  # fmt: skip
     card_meta = {key: meta[key] for key in keys if key in meta} | {
         "segments": SEGMENTS, "w_select_um": float(meta["w_ref_um"]), "apparent_weight": s.setting.apparent_weight,
         "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]), "n_phases": int(meta.get("counts_per_period", 1)),

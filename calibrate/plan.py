@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import joblib
 
 from aimcard.calibrate.columns import (
+    CODE_MAX,
     DISTRIBUTIONS,
     ROWS,
     Column,
@@ -19,6 +20,8 @@ from aimcard.calibrate.columns import (
 )
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
+from aimcard.models.modes import get_mode
+from aimcard.models.topology import TOPOLOGIES
 from aimcard.netlists.technology import Technology, get_technology
 
 
@@ -55,8 +58,11 @@ EFFORTS = {
 class Options:
     """What the user may choose. ``columns`` is the number of held-out columns; None takes the effort's.
 
-    ``w_select_um`` calibrates for select transistors of one drawn width; None for the range 0.3 to 0.5 µm.
+    ``corner`` "nom" is the typical corner of every technology, and becomes its own name for it.
+    ``w_select_um`` calibrates for select transistors of one drawn width; None for the technology's range.
     ``vdd_v`` is the supply of everything; None takes the technology's own.
+    ``mode``: the PWM mode that all columns are driven in, a name of ``models/modes.py``.
+    ``lsb_ns`` is the LSB time [ns]; None for the one that the technology's read-out is made for.
     """
 
     technology: str = "freepdk45"
@@ -68,11 +74,19 @@ class Options:
     seed: int = 1
     w_select_um: float | None = None
     vdd_v: float | None = None
+    mode: str = "conventional"
+    lsb_ns: float | None = None
+    topology: str = "gated"
 
     def __post_init__(self) -> None:
         check_choice("effort", self.effort, tuple(EFFORTS))
+        check_choice("topology", self.topology, TOPOLOGIES)
+        if self.topology == "tied" and self.mode != "conventional":
+            raise InputError(f"mode: a tied column has conventional PWM only so far; got {self.mode!r}")
+        get_mode(self.mode, CODE_MAX)
         technology = self.pdk
         technology.library(self.corner)
+        object.__setattr__(self, "corner", technology.corner(self.corner))
         technology.check_temperature(self.temperature_c)
         for name in ("columns", "jobs"):
             value = getattr(self, name)
@@ -82,6 +96,9 @@ class Options:
             raise InputError(f"seed: expected 0 or more; got {self.seed}")
         if self.w_select_um is not None and not technology.w_min_um <= self.w_select_um <= 2:
             raise InputError(f"w_select_um: expected {technology.w_min_um:g} to 2 µm; got {self.w_select_um:g}")
+
+        if self.lsb_ns is not None and not 0.5 <= self.lsb_ns <= 100:
+            raise InputError(f"lsb_ns: expected 0.5 to 100 ns; got {self.lsb_ns:g}")
 
     @property
     def pdk(self) -> Technology:
@@ -97,7 +114,7 @@ class Options:
     def w_range_um(self) -> tuple[float, float]:
         """Select widths that the fit covers [µm]."""
         w = self.w_select_um
-        return (0.3, 0.5) if w is None else (w, w)
+        return self.pdk.w_select_range_um if w is None else (w, w)
 
     @property
     def w_ref_um(self) -> float:
@@ -106,6 +123,10 @@ class Options:
 
 def plan(options: Options) -> list[Column]:
     """All columns that ``options`` asks for: fitted, held out, floor, saturated."""
+    if options.topology == "tied":
+        from aimcard.calibrate.tied_columns import tied_plan
+
+        return list(tied_plan(options))
     size = options.size
     fitted = fit_columns("ideal", size.fit_ideal, options.seed, options.w_range_um)
     fitted += fit_columns("ota", size.fit_ota, options.seed + 1, options.w_range_um)
@@ -115,7 +136,7 @@ def plan(options: Options) -> list[Column]:
         options.seed,
         size.distributions,
         size.wire_scales,
-        options.w_select_um,
+        options.w_range_um,
     )
     out = fitted + held + (floor_columns(held, size.floor_vectors) if size.floor_vectors else [])
     if options.effort == "sweep":

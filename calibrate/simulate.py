@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, Column
 from aimcard.calibrate.plan import Options, plan
 from aimcard.data.reference import Record, ReferenceSet
+from aimcard.models.adc import HOLD_S, PHASE_RULES, truncated
 from aimcard.models.errors import SimulationError
+from aimcard.models.modes import Mode
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.cell_decks import cell_dc_arrays, cell_dc_deck, cell_pulse_arrays, cell_pulse_deck
 from aimcard.netlists.column import LEAD_S, Edge, Pulses, Wire
-from aimcard.netlists.column_decks import AFTER_S, ColumnBench, column_deck, overlay, slot_currents
-from aimcard.netlists.driver import DriverDesign, DriverEdges, driver_deck, driver_supply, edges
+from aimcard.netlists.column_decks import AFTER_S, ColumnBench, column_deck, holds, overlay, slot_currents
+from aimcard.netlists.driver import DriverEdges, default_driver, driver_deck, driver_supply, edges
 from aimcard.netlists.ngspice import ACCURATE, TIGHT, Deck, Waveforms, run, run_many, simulator_version
-from aimcard.netlists.oscillator import COUNTS_PER_PERIOD, phase_at
+from aimcard.netlists.oscillator import COUNTS_PER_PERIOD, phase_at, phases_between
 from aimcard.netlists.oscillator_decks import oscillator_drive_deck, oscillator_rate, oscillator_rate_deck
 from aimcard.netlists.readout import default_readout
 from aimcard.netlists.readout_decks import (
@@ -50,33 +54,49 @@ class _Run:
     line: int
 
 
-def simulate(options: Options, cache_dir: str | Path | None = None, progress: bool = True) -> ReferenceSet:
+def simulate(
+    options: Options, cache_dir: str | Path | None = None, progress: bool = True, columns: list[Column] | None = None
+) -> ReferenceSet:
     """The whole reference set of ``options``: cells, driver, read-out, oscillator, fitted and held-out columns.
 
+    ``columns`` None: those of ``plan(options)``.
     Finished decks are kept in ``cache_dir`` (None: the default cache), so a killed run goes on where it stopped.
     Raises SimulationError or SimulatorMissingError as ``netlists.ngspice.run_many``.
     """
+    if options.topology == "tied":
+        from aimcard.calibrate.tied_simulate import simulate_tied
+
+        return simulate_tied(options, cache_dir, progress)
     technology = options.pdk
-    bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
-    driver = edges(technology, options.corner, options.temperature_c, cache_dir=cache_dir)
+    readout = default_readout(technology)
+    if options.lsb_ns is not None:
+        readout = dataclasses.replace(readout, t_lsb_s=options.lsb_ns * 1e-9)
+    bench = ColumnBench(technology, options.corner, options.temperature_c, readout)
+    t_lsb_s, delay_s = bench.readout.t_lsb_s, default_driver(technology).edge_delay_s
+    driver = edges(technology, options.corner, options.temperature_c, t_lsb_s=t_lsb_s, cache_dir=cache_dir)
     by_position = dict(zip(POSITIONS, driver.edge, strict=True))
-    pulses = {position: Pulses(edge=edge) for position, edge in by_position.items()}
-    records = [_driver_record(driver), _driver_supply_record(options, cache_dir, progress)]
-    records += _cells(options, by_position, cache_dir)
+    pulses = {
+        position: Pulses(t_lsb_s, delay_s=delay_s, edge=edge, mode=options.mode) for position, edge in by_position.items()
+    }
+    records = [_driver_record(driver), _driver_supply_record(options, t_lsb_s, cache_dir, progress)]
+    records += _cells(options, pulses[POSITIONS[1]], by_position, cache_dir)
     records += _readout(bench, options.jobs, cache_dir, progress)
     idle_rate_hz = float(next(r for r in records if r.kind == "oscillator")["count_rate_hz"][0])
-    records += simulate_columns(plan(options), bench, pulses, options.jobs, cache_dir, progress, idle_rate_hz)
+    asked = plan(options) if columns is None else columns
+    records += simulate_columns(asked, bench, pulses, options.jobs, cache_dir, progress, idle_rate_hz)
     any_pulses = pulses[POSITIONS[1]]
     meta: dict[str, str | int | float] = {
         "technology": technology.name, "corner": options.corner, "temperature_c": options.temperature_c,
         "vdd_v": technology.vdd_v, "v_read_v": bench.v_read_v, "t_lsb_s": any_pulses.t_lsb_s, "code_max": CODE_MAX,
-        "mode": "conventional", "topology": "gated", "simulator": simulator_version(),
+        "mode": options.mode, "topology": "gated", "simulator": simulator_version(),
         "guard_slots": any_pulses.guard, "edge_delay_s": any_pulses.delay_s, "rows": options.size.rows,
         "w_ref_um": options.w_ref_um, "w_min_um": options.w_range_um[0], "r_bit_ohm": Wire().r_bit_ohm,
         "r_return_ohm": Wire().r_return_ohm, "c_bit_f": Wire().c_bit_f, "c_return_f": Wire().c_return_f,
         "mirror_ratio": float(bench.readout.mirror_ratio), "counts_per_period": COUNTS_PER_PERIOD,
         "bleed_a": bench.readout.bleed_a, "seed": options.seed, "effort": options.effort,
     }  # fmt: skip
+    if len(any_pulses.pwm.phases) > 1:
+        meta |= {"phase_rule": PHASE_RULES[0], "hold_s": HOLD_S}
     return ReferenceSet(meta, records)
 
 
@@ -100,17 +120,18 @@ def _driver_record(driver: DriverEdges) -> Record:
 SUPPLY_CODES = (1, 4, 12)
 
 
-def _driver_supply_record(options: Options, cache_dir: str | Path | None, progress: bool) -> Record:
-    where = {"corner": options.corner, "temperature_c": options.temperature_c}
-    decks = [driver_deck(options.pdk, DriverDesign(), code, **where) for code in SUPPLY_CODES]
+def _driver_supply_record(options: Options, t_lsb_s: float, cache_dir: str | Path | None, progress: bool) -> Record:
+    where = {"corner": options.corner, "temperature_c": options.temperature_c, "t_lsb_s": t_lsb_s}
+    design = default_driver(options.pdk)
+    decks = [driver_deck(options.pdk, design, code, **where) for code in SUPPLY_CODES]
     waves = run_many(decks, options.jobs, cache_dir, "drivers' supply", progress)
     found = [driver_supply(w, code) for w, code in zip(waves, SUPPLY_CODES, strict=True)]
     arrays = {name: np.array([getattr(f, name) for f in found]) for name in ("code", "window_s", "charge_c", "rest_a")}
-    attrs: dict[str, str | int | float] = {"columns": DriverDesign().columns}
-    return Record("driver-supply", "driver_supply", "fit", attrs, arrays, _hash_of(sorted(w.deck_hash for w in waves)))
+    attrs: dict[str, str | int | float] = {"columns": design.columns}
+    return Record("driver-supply", "driver_supply", "fit", attrs, arrays, hash_of(sorted(w.deck_hash for w in waves)))
 
 
-def _cells(options: Options, by_position: dict[float, Edge], cache_dir: str | Path | None) -> list[Record]:
+def _cells(options: Options, pulses: Pulses, by_position: dict[float, Edge], cache_dir: str | Path | None) -> list[Record]:
     technology, where = options.pdk, (options.corner, options.temperature_c)
     lo, hi = options.w_range_um
     widths = np.unique([lo, 0.5 * (lo + hi), hi])
@@ -127,7 +148,7 @@ def _cells(options: Options, by_position: dict[float, Edge], cache_dir: str | Pa
         if code == 3 or (place == 0.5 and vb == 0.2 and vr == 0.0)
     ]  # fmt: skip
     # Short windows: what an edge adds is over 40 LSB after a pulse of 3.
-    short = Pulses(code_max=3, guard=40)
+    short = dataclasses.replace(pulses, code_max=3, guard=40)
     pulse = run(cell_pulse_deck(technology, CellDesign(), *where, short, by_position, points, 0.2), cache=cache_dir)
     return [
         Record("cell-dc", "cell_dc", "fit", {},
@@ -143,7 +164,8 @@ def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None,
         t, d, corner=corner, temperature_c=celsius, read_v=v, current_max_a=STATIC_MAX_A, points=121
     )
     loops = [loop_gain_deck(t, d, float(i), corner=corner, temperature_c=celsius, read_v=v) for i in LOOP_CURRENTS_A]
-    step_t, step_g = conductance_steps(STEP_LEVELS_S, STEP_HOLD_S)
+    hold_s = max(STEP_HOLD_S, 8 * d.t_lsb_s)
+    step_t, step_g = conductance_steps(STEP_LEVELS_S, hold_s)
     step = readout_step_deck(t, d, step_t, step_g, corner=corner, temperature_c=celsius, read_v=v)
     first = run_many([static, step, *loops], jobs, cache_dir, "read-out", progress)
     curves = readout_static(first[0])
@@ -163,7 +185,7 @@ def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None,
     time = np.arange(0, step_t[-1], 25e-12)
     volts = 0.2 * STEP_LEVELS_S
     parts = [
-        slice(round(k * STEP_HOLD_S / 25e-12), round((k + 1) * STEP_HOLD_S / 25e-12))
+        slice(round(k * hold_s / 25e-12), round((k + 1) * hold_s / 25e-12))
         for k in range(1, len(STEP_LEVELS_S))
     ]
     v_step, i_step = (np.interp(time, first[1].time_s, first[1][name]) for name in ("v(bl)", "i(vmir)"))
@@ -201,17 +223,18 @@ def simulate_columns(
     runs = [_Run(c, v, k) for c in columns for v in range(len(c.codes)) for k in range(len(c.conductance_s))]
     waves = run_many([_line_deck(bench, r, pulses) for r in runs], jobs, cache_dir, "columns", progress)
     read = [(r, w) for r, w in zip(runs, waves, strict=True) if r.column.clamp == "ota" and r.column.role != "check"]
-    rings = run_many([_ring_deck(bench, r, w, hold_s) for r, w in read], jobs, cache_dir, "oscillators", progress)
+    decks = [d for r, w in read for d in _ring_decks(bench, r, w, hold_s, pulses[r.column.position])]
+    rings = run_many(decks, jobs, cache_dir, "oscillators", progress)
+    each = len(rings) // max(len(read), 1)
     phases = {
-        (id(r.column), r.vector, r.line): phase_at(
-            ring, [pulses[r.column.position].stop_s],
-            released_s=LEAD_S, level_v=bench.technology.vdd_v / 2,
-        )[0]
-        for (r, _), ring in zip(read, rings, strict=True)
-    }  # fmt: skip
+        (id(r.column), r.vector, r.line): _phases(
+            bench, rings[each * k : each * (k + 1)], pulses[r.column.position], idle_rate_hz
+        )
+        for k, (r, _) in enumerate(read)
+    }
     supplies = {
-        (id(r.column), r.vector, r.line): _window_charge(ring, "i(voscdd)", pulses[r.column.position], -1.0)
-        for (r, _), ring in zip(read, rings, strict=True)
+        (id(r.column), r.vector, r.line): _window_charge(rings[each * k], "i(voscdd)", pulses[r.column.position], -1.0)
+        for k, (r, _) in enumerate(read)
     }
     done = {(id(r.column), r.vector, r.line): w for r, w in zip(runs, waves, strict=True)}
     return [_column_record(c, done, phases, supplies, pulses[c.position]) for c in columns]
@@ -232,18 +255,36 @@ def _line_deck(bench: ColumnBench, r: _Run, pulses: dict[float, Pulses]) -> Deck
     )  # fmt: skip
 
 
-def _ring_deck(bench: ColumnBench, r: _Run, w: Waveforms, hold_s: float) -> Deck:
+def _ring_decks(bench: ColumnBench, r: _Run, w: Waveforms, hold_s: float, pulses: Pulses) -> list[Deck]:
+    """The ring that runs on through all phases, and, where there are several, the one held between them."""
     time_s, current_a = w.time_s, w["i(vreg)"]
     if hold_s > 0:
         time_s, current_a = np.append(time_s, time_s[-1] + hold_s), np.append(current_a, current_a[-1])
-    return oscillator_drive_deck(
-        bench.technology, bench.readout, time_s, current_a, release_s=LEAD_S,
-        name=f"ring {r.column.name} v{r.vector} l{r.line}", corner=bench.corner, temperature_c=bench.temperature_c,
-    )  # fmt: skip
+    kinds = {"ring": ()} if len(pulses.pwm.phases) == 1 else {"ring": (), "held ring": holds(pulses)}
+    return [
+        oscillator_drive_deck(
+            bench.technology, bench.readout, time_s, current_a, release_s=LEAD_S, holds=held,
+            name=f"{kind} {r.column.name} v{r.vector} l{r.line}", corner=bench.corner, temperature_c=bench.temperature_c,
+        )
+        for kind, held in kinds.items()
+    ]  # fmt: skip
+
+
+def _phases(bench: ColumnBench, rings: list[Waveforms], pulses: Pulses, idle_rate_hz: float) -> dict[str, np.ndarray]:
+    """Phases gained in each PWM phase [counts], (phases,): "carry" of a free ring; "reset" of one held between phases."""
+    level = bench.technology.vdd_v / 2
+    windows = pulses.phase_windows_s()
+    free = phase_at(rings[0], [end for _, end in windows], released_s=LEAD_S, level_v=level)
+    found = {"carry": np.diff(free, prepend=0.0)}
+    if len(rings) > 1:
+        closes = [*(a for a, _ in holds(pulses)), windows[-1][1]]
+        gates = [(begin, close) for (begin, _), close in zip(windows, closes, strict=True)]
+        found["reset"] = phases_between(rings[1], gates, level_v=level, idle_rate_hz=idle_rate_hz)
+    return found
 
 
 def _column_record(
-    c: Column, done: dict[tuple[int, int, int], Waveforms], phases: dict[tuple[int, int, int], float],
+    c: Column, done: dict[tuple[int, int, int], Waveforms], phases: dict[tuple[int, int, int], dict[str, np.ndarray]],
     supplies: dict[tuple[int, int, int], float], pulses: Pulses,
 ) -> Record:
     vectors, lines = range(len(c.codes)), range(len(c.conductance_s))
@@ -254,8 +295,7 @@ def _column_record(
     for name in slots[0][0]:
         arrays[name] = np.array([[slots[v][k][name] for k in lines] for v in vectors])
     if (id(c), 0, 0) in phases:
-        phase = np.array([[phases[id(c), v, k] for k in lines] for v in vectors])
-        arrays |= {"phase_count": phase, "count": np.floor(phase).astype(np.int64)}
+        arrays |= _counts([[phases[id(c), v, k] for k in lines] for v in vectors], pulses.pwm)
         arrays["oscillator_charge_c"] = np.array([[supplies[id(c), v, k] for k in lines] for v in vectors])
     if "i(vdd)" in done[id(c), 0, 0]:
         arrays["vdd_charge_c"] = np.array(
@@ -275,8 +315,23 @@ def _column_record(
                 arrays[name] = np.stack([w[name] for w in wave])
         attrs["waveform_vector"] = 0
     hashes = sorted(w.deck_hash for (i, _, _), w in done.items() if i == id(c))
-    return Record(c.name, "column", c.role, attrs, arrays, _hash_of(hashes))
+    return Record(c.name, "column", c.role, attrs, arrays, hash_of(hashes))
 
 
-def _hash_of(hashes: list[str]) -> str:
+def _counts(phases: list[list[dict[str, np.ndarray]]], mode: Mode) -> dict[str, np.ndarray]:
+    """A record's arrays of counts, from each vector's and line's phases by rule."""
+    if len(mode.phases) == 1:
+        (phase,) = np.moveaxis(np.array([[p["carry"] for p in line] for line in phases]), -1, 0)
+        return {"phase_count": phase, "count": np.floor(phase).astype(np.int64)}
+    arrays: dict[str, np.ndarray] = {}
+    for rule, prefix in (("reset", ""), ("carry", "free_")):
+        gained = np.array([[p[rule] for p in line] for line in phases])
+        arrays[f"{prefix}phase_counts"] = gained
+        arrays[f"{prefix}counts"] = truncated(torch.as_tensor(gained), rule).numpy().astype(np.int64)
+    weights = np.array(mode.weights)
+    return arrays | {"phase_count": arrays["phase_counts"] @ weights, "count": arrays["counts"] @ weights}
+
+
+def hash_of(hashes: list[str]) -> str:
+    """One hash for the decks of a record."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -16,7 +16,7 @@ from aimcard.netlists.column import LEAD_S, Pulses, Wire
 from aimcard.netlists.column_decks import ColumnBench, column_deck
 from aimcard.netlists.ngspice import run_many
 from aimcard.netlists.oscillator import phase_at
-from aimcard.netlists.oscillator_decks import RING_OPTIONS, RING_STEP_S, oscillator_drive_deck
+from aimcard.netlists.oscillator_decks import RING_OPTIONS, oscillator_drive_deck
 
 #: A short window: the whole read-out in one deck costs 512 rows a time point every 2 ps.
 SHORT = Pulses(code_max=31, guard=4)
@@ -47,7 +47,7 @@ def split_check(
     codes = np.clip(np.round(inputs), 0, pulses.code_max).astype(np.int64)
     settings: dict[str, tuple[str, dict[str, Any]]] = {
         "split": ("ota", {}),
-        "same_step": ("ota", {"options": RING_OPTIONS, "step_s": RING_STEP_S}),
+        "same_step": ("ota", {"options": RING_OPTIONS, "step_s": bench.readout.ring_step_s}),
         "full": ("full", {"options": RING_OPTIONS}),
     }
     decks = [

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aimcard.calibrate.bootstrap import Errors, bootstrap
 from aimcard.calibrate.fit import Fit, jacobian, minimise, tensors
-from aimcard.calibrate.parameters import SPECS
+from aimcard.calibrate.parameters import SPECS, Spec
 from aimcard.calibrate.targets import (
     Columns,
     Setting,
@@ -57,6 +57,9 @@ WIDTHS = (
     "dw_pull_um", "dw_small_um",
 )  # fmt: skip
 
+#: A gate current below this is the simulator's own conductance to ground: such a technology's models have none [A].
+LEAST_GATE_A = 1e-13
+
 Residual = Callable[[Mapping[str, Tensor]], Tensor]
 
 
@@ -72,13 +75,14 @@ class Stages:
     at_bound: set[str] = field(default_factory=set)
     messages: list[str] = field(default_factory=list)
     converged: bool = True
+    specs: Mapping[str, Spec] = field(default_factory=lambda: SPECS)
     #: Names that stay where their fits would start.
     fixed: frozenset[str] = frozenset()
 
     def fit(self, stage: str, names: tuple[str, ...], residual: Residual) -> Fit:
         """Fit ``names``, keep the result, remember what must be said about it."""
         free = tuple(n for n in names if n not in self.fixed and not (self.one_width and n in WIDTHS))
-        fit = minimise(stage, free, self.values, residual)
+        fit = minimise(stage, free, self.values, residual, self.specs)
         self.values = fit.values
         self.fitted = list(dict.fromkeys([*self.fitted, *free]))
         # A later stage may see what an earlier one could not.
@@ -144,7 +148,7 @@ def run_cells(s: Stages) -> None:
     dc = s.record("cell_dc")
     s.fit("apparent weight", CELL_ON, cell_on(dc, s.setting))
     s.fit("leakage", LEAK, cell_off(dc, s.setting))
-    if "gate_current_a" in dc:
+    if "gate_current_a" in dc and float(dc["gate_current_a"].max()) > LEAST_GATE_A:
         s.fit("gate current", GATE, cell_gate(dc, s.setting))
     else:
         s.values["i_gate_a"] = 0.0

@@ -6,6 +6,7 @@ so that different kinds of record can stand in one least-squares sum.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor
 
 from aimcard.data.reference import Record, ReferenceSet
-from aimcard.models.adc import phase
+from aimcard.models.adc import HOLD_S, PHASE_RULES, phase_counts
 from aimcard.models.cell import cell_current, gate_current, idle_weight, leakage_current
-from aimcard.models.line import LineDrive, slot_currents
+from aimcard.models.line import LineDrive, mode_drive, slot_currents
+from aimcard.models.modes import Mode, get_mode
 from aimcard.models.pulse import (
     EDGE_TABLES,
     R_REF_OHM,
@@ -48,6 +50,10 @@ class Setting:
     return_per_bit: float
     edge_tables: dict[str, tuple[Tensor, Tensor]]
     apparent_weight: str = "rational"
+    mode: Mode = get_mode("conventional")  # noqa: RUF009 (immutable)
+    guard_slots: int = 4
+    phase_rule: str = PHASE_RULES[0]
+    hold_s: float = HOLD_S
 
     @classmethod
     def of(cls, reference: ReferenceSet, segments: int, apparent_weight: str = "rational") -> Setting:
@@ -55,7 +61,8 @@ class Setting:
         ratio = float(meta["r_return_ohm"]) / float(meta["r_bit_ohm"])
         return cls(
             float(meta["w_ref_um"]), float(meta["v_read_v"]), float(meta["vdd_v"]), float(meta["t_lsb_s"]), segments,
-            ratio, edge_tables(reference), apparent_weight,
+            ratio, edge_tables(reference), apparent_weight, get_mode(str(meta["mode"]), int(meta["code_max"])),
+            int(meta["guard_slots"]), str(meta.get("phase_rule", PHASE_RULES[0])), float(meta.get("hold_s", HOLD_S)),
         )  # fmt: skip
 
     def line(self, values: Values, wire_scale: Tensor | float = 1.0):
@@ -205,18 +212,22 @@ class Columns:
     owner: np.ndarray
     current_a: Tensor
     mirror_a: Tensor | None
-    phase_count: Tensor | None
+    phase_counts: Tensor | None
 
     def take(self, lines: np.ndarray) -> Columns:
         """The lines with these indices."""
         k = torch.as_tensor(lines)
         d = self.drive
         edges = Edges(*(getattr(d.edges, name)[k] for name in ("rise_delay_s", "fall_delay_s", "rise_s", "fall_s")))
-        drive = LineDrive(d.conductance_s[k], d.codes[k], d.slots, d.t_lsb_s, d.w_select_um[k], edges)  # type: ignore[index]
+        pulses = None if d.pulses is None else tuple((a[k], b[k]) for a, b in d.pulses)  # type: ignore[index]
+        drive = dataclasses.replace(
+            d, conductance_s=d.conductance_s[k], codes=d.codes[k], edges=edges, pulses=pulses,
+            w_select_um=d.w_select_um[k],  # type: ignore[index]
+        )  # fmt: skip
         return Columns(
             drive, self.wire_scale[k], self.owner[lines], self.current_a[k],
             None if self.mirror_a is None else self.mirror_a[k],
-            None if self.phase_count is None else self.phase_count[k],
+            None if self.phase_counts is None else self.phase_counts[k],
         )  # fmt: skip
 
 
@@ -238,18 +249,16 @@ def stack_columns(records: list[Record], setting: Setting) -> Columns:
             return None
         return torch.cat([_t(r[name]).flatten(0, 1) for r in records])
 
-    slots = len(records[0]["slot_edge_s"]) - 1
-    drive = LineDrive(
-        _t(np.stack(g)),
-        _t(np.stack(x)),
-        slots,
-        setting.t_lsb_s,
-        _t(np.array(w)),
-        edges_at(setting.edge_tables, _t(np.array(u))),
-    )
+    drive = mode_drive(
+        setting.mode, setting.guard_slots, _t(np.stack(g)), _t(np.stack(x)),
+        setting.t_lsb_s, _t(np.array(w)), edges_at(setting.edge_tables, _t(np.array(u))),
+    )  # fmt: skip
     current = every("current_a")
     assert current is not None
-    return Columns(drive, _t(np.array(scale)), np.array(owner), current, every("mirror_a"), every("phase_count"))
+    phases = every("phase_counts")
+    if phases is None and (whole := every("phase_count")) is not None and len(setting.mode.phases) == 1:
+        phases = whole[:, None]
+    return Columns(drive, _t(np.array(scale)), np.array(owner), current, every("mirror_a"), phases)
 
 
 def _weighed(error: Tensor, truth: Tensor) -> Tensor:
@@ -288,20 +297,22 @@ def column_readout(
     ``line``: ``base_current`` for line parameters that are not being fitted, which saves solving the lines.
     """
     assert columns.mirror_a is not None
-    assert columns.phase_count is not None
-    truth_mirror, truth_phase = columns.mirror_a, columns.phase_count
+    assert columns.phase_counts is not None
+    truth_mirror, truth_phase = columns.mirror_a, columns.phase_counts
+    starts, windows = columns.drive.starts, setting.mode.windows(setting.guard_slots)
 
     def residual(values: Values) -> Tensor:
         readout = readout_parameters(values, tables)
         base, static = base_current(columns, setting, tables, values) if line is None else line
-        current = base + step_charges(readout.clamp, static) / setting.t_lsb_s
-        seen = lagged(readout, current, static, setting.t_lsb_s)
-        count = phase(adc_parameters(values, tables), seen, setting.t_lsb_s)
+        current = base + step_charges(readout.clamp, static, starts) / setting.t_lsb_s
+        seen = lagged(readout, current, static, setting.t_lsb_s, starts)
+        adc = adc_parameters(values, tables)
+        count = phase_counts(adc, seen, setting.t_lsb_s, windows, setting.phase_rule, setting.hold_s)
         return torch.cat(
             [
                 _weighed(current - columns.current_a, columns.current_a),
                 _weighed(mirror(readout, seen) - truth_mirror, truth_mirror),
-                (count - truth_phase)[..., None] / 0.02,
+                (count - truth_phase) / 0.02,
             ],
             dim=-1,
         ).flatten()

@@ -69,8 +69,19 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
         "rise_v": _spec("p t", "V", "word-line voltage at a rising edge", single=True),
         "fall_v": _spec("p t", "V", "word-line voltage at a falling edge", single=True),
     },
+    "source_edge": {
+        "position": _spec(
+            "p", "1", "column's position along the source lines, 0 at the driver, 1 at the far end"
+        ),
+        "down_start_delay_s": _spec("p", "s", "equal-area delay of the edge down from the common mode"),
+        "down_end_delay_s": _spec("p", "s", "equal-area delay of the edge back up to the common mode"),
+        "up_start_delay_s": _spec("p", "s", "equal-area delay of the edge up from the common mode"),
+        "up_end_delay_s": _spec("p", "s", "equal-area delay of the edge back down to the common mode"),
+    },
     "column": {
         "conductance_s": _spec("lines rows", **_CONDUCTANCE),
+        # A pair's second cell, in a tied column: its codes have a sign.
+        "conductance_minus_s": _spec("lines rows", required=False, **_CONDUCTANCE),
         "codes": _spec("vectors rows", "1", "pulse length in LSB", kind="i", low=0),
         "slot_edge_s": _EDGES,
         "current_a": _slots("line current", "vectors lines slots"),
@@ -82,6 +93,16 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
         ),
         "vdd_charge_c": _spec(
             "vectors lines", "C", "charge that regulator and mirror take from V_DD over the window", required=False
+        ),
+        "phase_counts": _spec(
+            "vectors lines phases", "1", "phase gained in each PWM phase, unweighted", required=False
+        ),
+        "counts": _spec("vectors lines phases", "1", "count of each PWM phase", kind="i", required=False),
+        "free_phase_counts": _spec(
+            "vectors lines phases", "1", "the same of an oscillator that runs on between phases", required=False
+        ),
+        "free_counts": _spec(
+            "vectors lines phases", "1", "its counts, the gate closing and opening", kind="i", required=False
         ),
         "waveform_time_s": _spec("t", "s", "time of the waveforms", required=False, increasing=True),
         "waveform_a": _spec("lines t", "A", "line current of one vector", required=False, single=True),
@@ -180,7 +201,8 @@ def check_arrays(kind: str, arrays: dict[str, np.ndarray], where: str) -> dict[s
             )
         if name in specs:
             _check_shape(specs[name], array, sizes, at)
-            _check_values(specs[name], array, at)
+            signed = name == "codes" and "conductance_minus_s" in arrays
+            _check_values(attrs.evolve(specs[name], low=None) if signed else specs[name], array, at)
     if "edges" in sizes and sizes["edges"] != sizes.get("slots", sizes["edges"] - 1) + 1:
         expected = f"{sizes['slots'] + 1} edges of {sizes['slots']} slots"
         raise ReferenceSetError(f"{where}/slot_edge_s: expected {expected}, got {sizes['edges']}")

@@ -141,8 +141,8 @@ class ReferenceSet:
         code_max = self.meta["code_max"]
         for record in self.records.values():
             for name in ("code", "codes"):
-                if name in record and (record[name] > code_max).any():
-                    highest = int(record[name].max())
+                if name in record and (np.abs(record[name]) > code_max).any():
+                    highest = int(np.abs(record[name]).max())
                     where = f"records/{record.name}/{name}"
                     raise ReferenceSetError(
                         f"{where}: expected codes from 0 to code_max = {code_max}, got {highest}"

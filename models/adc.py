@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from aimcard.models.checks import check_choice
 from aimcard.models.departure import Departure, departure
 from aimcard.models.lut import lookup
 
@@ -37,6 +40,10 @@ def count_rate(p: AdcParameters, current_a: Tensor) -> Tensor:
 
 def phase(p: AdcParameters, current_a: Tensor, t_lsb_s: float) -> Tensor:
     """Count before truncation (...,), from the line's lagged slot currents (..., slots)."""
+    return _integral(p, current_a, t_lsb_s, 0.0) + p.phase_start
+
+
+def _integral(p: AdcParameters, current_a: Tensor, t_lsb_s: float, hold_s: float) -> Tensor:
     rate = count_rate(p, current_a)
     # The first slot's current jumps inside it, and the rate of the mean is not the mean of the rate.
     # At most half a slot: a shorter LSB than twice the wait is not what was calibrated.
@@ -44,7 +51,51 @@ def phase(p: AdcParameters, current_a: Tensor, t_lsb_s: float) -> Tensor:
     idle = current_a[..., -1]
     on = (current_a[..., :1] - wait * idle[..., None]) / (1 - wait)
     first = wait * rate[..., -1] + (1 - wait) * count_rate(p, on)[..., 0]
-    return (first + rate[..., 1:].sum(-1)) * t_lsb_s + p.phase_start
+    return (first + rate[..., 1:].sum(-1)) * t_lsb_s - rate[..., -1] * hold_s
+
+
+#: What becomes of the oscillator's phase between two edges when one PWM phase ends and the next begins.
+#: reset: the ring is held for a moment and starts each phase alike, so the fraction is lost. carry: it runs on while
+#: the counter's gate closes and opens, so the fraction is counted in the next phase, with that one's weight.
+PHASE_RULES = ("reset", "carry")
+#: How long before a phase's end the ring is held under "reset", if nothing else is said [s].
+HOLD_S = 0.5e-9
+
+
+def phase_counts(p: AdcParameters, current_a: Tensor, t_lsb_s: float, windows: tuple[tuple[int, int], ...], rule: str,
+                 hold_s: float) -> Tensor:  # fmt: skip
+    """Counts before truncation in each PWM phase (..., phases), from the lagged currents of all slots (..., slots).
+
+    windows: slots (first, beyond) of each phase. Under "reset" the ring is held for the last ``hold_s`` of every
+    phase but the last, and gains ``phase_start`` in each; under "carry" it starts once and is not held.
+    Raises InputError for another rule.
+    """
+    check_choice("phase_rule", rule, PHASE_RULES)
+    parts = []
+    for k, (first, beyond) in enumerate(windows):
+        held = hold_s if rule == "reset" and k < len(windows) - 1 else 0.0
+        part = _integral(p, current_a[..., first:beyond], t_lsb_s, held)
+        parts.append(part + p.phase_start if rule == "reset" or k == 0 else part)
+    return torch.stack(parts, dim=-1)
+
+
+def truncated(phases: Tensor, rule: str) -> Tensor:
+    """What the counter shows in each phase (..., phases), from ``phase_counts``: the residue dropped or carried over."""
+    if rule == "reset":
+        return torch.floor(phases)
+    shown = torch.floor(torch.cumsum(phases, -1))
+    return torch.cat([shown[..., :1], shown[..., 1:] - shown[..., :-1]], dim=-1)
+
+
+def residue_sigma(weights: tuple[int, ...], rule: str) -> float:
+    """σ of the weighted counts' truncation error [counts], for fractions spread evenly and independently.
+
+    reset: √(Σ w²/12). carry: phase k loses its own fraction f_k and gains that of the phase before, so the error
+    is Σ (w_{k+1} − w_k)·f_k with w = 0 beyond the last.
+    """
+    check_choice("phase_rule", rule, PHASE_RULES)
+    parts = weights if rule == "reset" else [b - a for a, b in itertools.pairwise((*weights, 0))]
+    return math.sqrt(sum(w * w for w in parts) / 12)
 
 
 def count(phase_count: Tensor) -> Tensor:

@@ -66,8 +66,7 @@ _TABLE_ATTRIBUTES = ("description", "x_name", "y_name")
 def _plain_meta(meta: Mapping[str, Any]) -> dict[str, Value]:
     plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in meta.items()}
     return {
-        key: float(value) if REQUIRED_META.get(key) is float and type(value) is int else value
-        for key, value in plain.items()
+        key: float(value) if REQUIRED_META.get(key) is float and type(value) is int else value for key, value in plain.items()
     }
 
 
@@ -340,10 +339,5 @@ def _check_card(card: Card) -> None:
         raise fail("correlation/matrix", f"expected shape {(n, n)}, got {matrix.shape}")
     if not np.isfinite(matrix).all():
         raise fail("correlation/matrix", "expected finite numbers, got NaN or inf")
-    if (
-        n
-        and (np.abs(matrix) > 1 + 1e-6).any()
-        | ~np.isclose(matrix, matrix.T).all()
-        | ~np.isclose(np.diag(matrix), 1).all()
-    ):
+    if n and (np.abs(matrix) > 1 + 1e-6).any() | ~np.isclose(matrix, matrix.T).all() | ~np.isclose(np.diag(matrix), 1).all():
         raise fail("correlation/matrix", "expected a symmetric matrix from -1 to 1 with ones on its diagonal")

@@ -50,12 +50,27 @@ def check_codes(codes: Any, rows: int, code_max: int, name: str = "codes") -> np
     return array.astype(np.int64)
 
 
+def check_signed_codes(codes: Any, rows: int, code_max: int, name: str = "codes") -> np.ndarray:
+    """Pulse lengths in LSB with a sign as int64 (vectors, rows), whole, from −code_max to code_max; else InputError."""
+    array = _numbers(name, codes)
+    _refuse_negative_range(name, array, code_max)
+    check_codes(np.abs(array), rows, code_max, name)
+    return array.astype(np.int64)
+
+
 def check_positive(name: str, value: Any, *, zero: bool = False) -> float:
     """`value` as a float, finite and above 0 (or at least 0); else InputError."""
     array = _numbers(name, value)
     if array.ndim == 0 and np.isfinite(array) and (array > 0 or (zero and array == 0)):
         return float(array)
     raise InputError(f"{name}: expected a finite number {'of at least' if zero else 'above'} 0; got {value!r}")
+
+
+def _refuse_negative_range(name: str, array: np.ndarray, code_max: int) -> None:
+    # Before magnitudes are taken, so that the message shows the code as it came.
+    if array.ndim == 2 and array.size:
+        beyond = np.abs(array) > code_max
+        _refuse(name, array, beyond, f"codes from {-code_max} to {code_max}", "clip or rescale the inputs")
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:

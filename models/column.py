@@ -13,6 +13,7 @@ Y/(1 + R·Y), J/(1 + R·Y): R_th = 1/Y and V_th = −J/Y of the recursion in IBM
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +59,15 @@ def conducting_sums(weights: Tensor, codes: Tensor, slots: int, bounds: list[tup
 
     codes (..., rows), conventional mode: row i conducts in slots 0 … code−1. Returns (..., kinds, slots, segments).
     Each row is added once at its code, then summed from the last slot back: cost rows, not rows × slots.
+    Codes of a floating type may be broken: the last slot then conducts by its share, differentiable in the code.
     """
+    if codes.is_floating_point():
+        whole = codes.detach().floor().clamp(0, slots)
+        part = (codes - whole)[..., None, :]
+        begun = whole.to(torch.int64)
+        return conducting_sums(weights * (1 - part), begun, slots, bounds) + conducting_sums(
+            weights * part, begun + 1, slots, bounds
+        )
     *lead, kinds, rows = weights.shape
     out = weights.new_zeros(*lead, kinds, slots + 1, len(bounds))
     index = codes.clamp(0, slots)[..., None, :].expand(*lead, kinds, rows).to(torch.int64)
@@ -69,25 +78,49 @@ def conducting_sums(weights: Tensor, codes: Tensor, slots: int, bounds: list[tup
     return torch.flip(torch.cumsum(torch.flip(out, (-2,)), -2), (-2,))[..., 1:, :]
 
 
-def gather_segments(cells: CellExpansion, idle_weight: Tensor, codes: Tensor, slots: int, segments: int) -> Segments:
-    """Reduce a line's cells (..., rows) and codes (..., rows) to its segments in every slot.
+def pulsed_sums(
+    weights: Tensor, pulses: Sequence[tuple[Tensor | None, Tensor]], slots: int, bounds: list[tuple[int, int]]
+) -> Tensor:
+    """``conducting_sums`` for pulses (start, stop), each (..., rows) in slots of the window; start None: slot 0.
+
+    A row's pulses do not touch. The last of ``weights``' kinds must count cells: where none conducts, all sums are zero.
+    """
+    total = torch.zeros(())
+    for start, stop in pulses:
+        part = conducting_sums(weights, stop, slots, bounds)
+        total = total + (part if start is None else part - conducting_sums(weights, start, slots, bounds))
+    if all(start is None for start, _ in pulses):
+        return total
+    # Differences of sums leave rounding where nothing conducts; a count is exact.
+    return total * (total[..., -1:, :, :] > 0.5)
+
+
+def gather_segments(
+    cells: CellExpansion,
+    idle_weight: Tensor,
+    pulses: Sequence[tuple[Tensor | None, Tensor]],
+    slots: int,
+    segments: int,
+) -> Segments:
+    """Reduce a line's cells (..., rows) to its segments in every slot, for pulses as ``pulsed_sums`` takes them.
 
     idle_weight (..., rows): share of the leakage that each cell passes when idle.
     """
-    rows = codes.shape[-1]
+    stop = pulses[0][1]
+    rows = stop.shape[-1]
     bounds = segment_bounds(rows, segments)
     lengths = torch.tensor([b - a for a, b in bounds], dtype=cells.g_s.dtype)
     distance = torch.cat([b - 0.5 - torch.arange(a, b, dtype=cells.g_s.dtype) for a, b in bounds])
     ones = torch.ones_like(cells.g_s)
     weights = torch.stack(
         torch.broadcast_tensors(
-            cells.g_s, cells.source_s_per_v, cells.drain_s_per_v, cells.g_s * distance, cells.g_s**2, ones, idle_weight
+            cells.g_s, cells.source_s_per_v, cells.drain_s_per_v, cells.g_s * distance, cells.g_s**2, idle_weight, ones
         ),
         dim=-2,
     )
-    weights = weights.expand(*codes.shape[:-1], *weights.shape[-2:])
-    sums = conducting_sums(weights, codes, slots, bounds)
-    g, source, drain, moment, square, count, weight = sums.unbind(-3)
+    weights = weights.expand(*stop.shape[:-1], *weights.shape[-2:])
+    sums = pulsed_sums(weights, pulses, slots, bounds)
+    g, source, drain, moment, square, weight, count = sums.unbind(-3)
     whole = torch.stack([idle_weight[..., a:b].sum(-1) for a, b in bounds], dim=-1)[..., None, :]
     tiny = torch.finfo(g.dtype).tiny
     safe = torch.clamp(g, min=tiny)

@@ -29,9 +29,7 @@ def check_domain(card: "Card", **ranges: Any) -> list[str]:
     for name, values in ranges.items():
         if name not in card.domain:
             known = ", ".join(card.domain)
-            raise InputError(
-                f"{name}: expected a dimension of the domain, one of {known}{did_you_mean(name, card.domain)}"
-            )
+            raise InputError(f"{name}: expected a dimension of the domain, one of {known}{did_you_mean(name, card.domain)}")
         message = _excess(name, values, card.domain[name])
         if message is None:
             continue

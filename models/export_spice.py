@@ -14,15 +14,16 @@ import torch
 
 from aimcard.models.card import Card
 from aimcard.models.checks import check_choice, check_codes, check_conductances, check_positive
+from aimcard.models.domain import check_domain
 from aimcard.models.errors import InputError
 from aimcard.models.export_form import Exported
-from aimcard.models.pulse import PulseParameters, edges_at, fall_delay, rise_delay
+from aimcard.models.pulse import edges_at, fall_delay, rise_delay
 from aimcard.models.spice_column import RAMP_S, column_instance, column_library, column_subcircuit, pulses
 from aimcard.models.spice_readout import TABLE_ERROR, clamp_library, readout_library
 from aimcard.models.tile import TileModel, needed_parameters
 
 #: The step control must see charges of 1e-16 C: ngspice's default ignores a transistor's.
-OPTIONS = "reltol=1e-5 chgtol=1e-16"
+OPTIONS = "reltol=1e-4 chgtol=1e-16"
 #: Time before the window, in which the circuit rests in its operating point [s].
 LEAD_S = 1e-9
 #: Rows of the example: conductances [S] and codes as shares of the largest code.
@@ -35,7 +36,8 @@ def to_spice(card: Card) -> Exported:
     model = _model(card)
     g = np.array(_EXAMPLE_S)
     x = np.ceil(np.array(_EXAMPLE_CODES) * model.code_max).astype(int)
-    example = _deck(model, g, x, clamp="ota" if model.has_readout else "ideal", include="card.lib")
+    clamp, width = "ota" if model.has_readout else "ideal", float(card.meta["w_select_um"])
+    example = _deck(model, g, x, clamp=clamp, w_select_um=width, include="card.lib")
     head = [
         "* The example that follows is a deck. Write this file as card.lib and run it:",
         "*   sed -n 's/^\\*> \\{0,1\\}//p' card.lib > example.cir && ngspice -b example.cir",
@@ -78,7 +80,7 @@ def spice_deck(
     """A complete deck of one line: conductance_s [S] and codes, both (rows,), the first row at the far end.
 
     The arguments are those of `TileModel.respond`. Saved are i(Vline), and i(Vmir) and v(phase) with the read-out; the
-    window begins at LEAD_S. The first line is the title. Raises InputError as `respond` does.
+    window begins at LEAD_S. The first line is the title. Raises InputError and warns OutsideDomainWarning as `respond` does.
     """
     model = _model(card)
     g = check_conductances(np.atleast_2d(conductance_s))
@@ -89,12 +91,13 @@ def spice_deck(
     if clamp == "ota" and not model.has_readout:
         raise InputError("clamp: this card was calibrated without a read-out; expected 'ideal', got 'ota'")
     check_positive("wire_scale", wire_scale, zero=True)
-    return _deck(model, g[0], x[0], clamp=clamp, wire_scale=wire_scale, w_select_um=w_select_um, position=position)
+    width = float(card.meta["w_select_um"]) if w_select_um is None else check_positive("w_select_um", w_select_um)
+    check_domain(card, conductance_s=g, code=x, wire_scale=wire_scale, w_select_um=width, position=position)
+    return _deck(model, g[0], x[0], clamp=clamp, wire_scale=wire_scale, w_select_um=width, position=position)
 
 
 def _deck(model: TileModel, g: np.ndarray, x: np.ndarray, *, clamp: str, wire_scale: float = 1.0,
-          w_select_um: float | None = None, position: float = 0.5, include: str | None = None) -> str:  # fmt: skip
-    width = float(model.card.meta["w_select_um"]) if w_select_um is None else float(w_select_um)
+          w_select_um: float, position: float = 0.5, include: str | None = None) -> str:  # fmt: skip
     stop = LEAD_S + model.slots * model.t_lsb_s
     if clamp == "ideal":
         readout, saved = "Xclamp bl q iline aim_clamp\nVline iline 0 0", "i(Vline)"
@@ -110,7 +113,7 @@ def _deck(model: TileModel, g: np.ndarray, x: np.ndarray, *, clamp: str, wire_sc
     return "\n".join([
         f"* {len(x)} rows of an aimcard column",
         f".include {include}" if include else spice_library(model.card, position=position),
-        column_subcircuit(g, x, w_select_um=width, wire_scale=wire_scale).rstrip(),
+        column_subcircuit(g, x, w_select_um=w_select_um, wire_scale=wire_scale).rstrip(),
         pulses(x, LEAD_S).rstrip(),
         column_instance(x).rstrip(),
         readout,
@@ -130,12 +133,9 @@ def _model(card: Card) -> TileModel:
 
 def _parameters(model: TileModel, position: float) -> str:
     """.param lines: meta, edges at ``position``, and every parameter that the equations read, with what it is."""
-    card, values = model.card, model.values
+    card = model.card
     edges = edges_at(model.tables, position)
-    timing = PulseParameters(
-        **{name: values.get(name, 0.0) for name in PulseParameters.__annotations__ if name in values},
-        w_ref_um=model.w_ref_um, v_read_v=model.v_read_v, vdd_v=float(card.meta["vdd_v"]),
-    )  # fmt: skip
+    timing = model.line().pulse
     given: list[tuple[str, Any, str]] = [
         ("v_read_v", model.v_read_v, "read voltage [V]"),
         ("vdd_v", card.meta["vdd_v"], "supply [V]"),

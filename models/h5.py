@@ -256,9 +256,7 @@ def _load_attributes(item: h5py.Group | h5py.Dataset, where: str, form: Form, so
 
 def _check_manifest(tree: Tree, form: Form, path: object, manifest: Field | None, content_hash: object) -> None:
     if manifest is None or not isinstance(manifest.data, str):
-        raise form.fail(
-            path, MANIFEST, "missing (the hashes of all fields); a file from another program is sealed first"
-        )
+        raise form.fail(path, MANIFEST, "missing (the hashes of all fields); a file from another program is sealed first")
     if not isinstance(content_hash, str):
         raise form.fail(path, CONTENT_HASH, "missing (an attribute)")
     if hashlib.sha256(manifest.data.encode()).hexdigest() != content_hash:

@@ -37,9 +37,7 @@ class CellLaw(Protocol):
     law itself may differ per row (and line), not per pattern.
     """
 
-    def current(
-        self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray
-    ) -> tuple[Array, Array, Array]:
+    def current(self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray) -> tuple[Array, Array, Array]:
         """Current [A] and its derivatives [S] to the bit-line and the return-line voltage."""
         ...
 
@@ -67,9 +65,7 @@ class OhmicCell:
 
     leakage_a: float = 0.0
 
-    def current(
-        self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray
-    ) -> tuple[Array, Array, Array]:
+    def current(self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray) -> tuple[Array, Array, Array]:
         g = np.where(on, conductance_s, self.leakage_a / 0.2)
         return g * (v_bit_v - v_return_v), g, -g
 
@@ -196,8 +192,7 @@ class _Ladder:
         self.rows = g.shape[-1]
         if gates.ndim not in (1, 2) or gates.shape[-1] != self.rows or gates.size == 0:
             raise InputError(
-                f"on: expected shape ({self.rows},) or (patterns, {self.rows}), the rows of conductance_s; "
-                f"got {gates.shape}"
+                f"on: expected shape ({self.rows},) or (patterns, {self.rows}), the rows of conductance_s; got {gates.shape}"
             )
         g = g.reshape(-1, self.lines, self.rows)
         gates = gates.reshape(-1, self.rows)
@@ -212,9 +207,7 @@ class _Ladder:
                 raise InputError("v_clamp_v: expected finite voltages; got inf or NaN")
             v = v[..., None] if v.ndim and not shared_return else v
             if v.ndim > 2 or (v.ndim and v.shape[-1] != self.lines):
-                raise InputError(
-                    f"v_clamp_v: expected a scalar or shape (patterns[, lines]); got {np.shape(v_clamp_v)}"
-                )
+                raise InputError(f"v_clamp_v: expected a scalar or shape (patterns[, lines]); got {np.shape(v_clamp_v)}")
             self.v_fixed = np.broadcast_to(v, (len(v) if v.ndim == 2 else 1, self.lines))
             self.patterns = max(self.patterns, len(self.v_fixed))
         for name, count in (("conductance_s", len(g)), ("on", len(gates)), ("v_clamp_v", len(self.v_fixed))):

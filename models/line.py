@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aimcard.models.cell import CellParameters, expand, idle_weight
 from aimcard.models.column import LineSolution, WireParameters, gather_segments, segment_bounds, solve_line
+from aimcard.models.modes import Mode
 from aimcard.models.pulse import (
     Edges,
     PulseParameters,
@@ -37,6 +38,9 @@ class LineDrive:
 
     edges: the column's word-line edges. slots: LSB-long slots of the window.
     w_select_um is a number, or a tensor (..., 1) with one value per line; so are the fields of ``edges``.
+    pulses: (start, stop) of each row's pulses, each (..., rows) as codes, in slots of the window, one pair a phase, in
+    order and with at least one slot between them; start None is slot 0. None: one pulse from slot 0, ``codes`` long.
+    starts: first slots of the phases, which a line enters from rest.
     """
 
     conductance_s: Tensor
@@ -46,6 +50,24 @@ class LineDrive:
     w_select_um: float | Tensor
     edges: Edges
     passes: int = 3
+    pulses: tuple[tuple[Tensor | None, Tensor], ...] | None = None
+    starts: tuple[int, ...] = (0,)
+
+    def window_pulses(self) -> tuple[tuple[Tensor | None, Tensor], ...]:
+        """``pulses``, each of the shape of lines and rows together."""
+        shape = torch.broadcast_shapes(self.codes.shape, self.conductance_s.shape)
+        pulses = ((None, self.codes),) if self.pulses is None else self.pulses
+        return tuple((None if start is None else start.expand(shape), stop.expand(shape)) for start, stop in pulses)
+
+
+def mode_drive(mode: Mode, guard: int, conductance_s: Tensor, codes: Tensor, t_lsb_s: float, w_select_um: float | Tensor,
+               edges: Edges, passes: int = 3) -> LineDrive:  # fmt: skip
+    """The drive of ``codes`` in a PWM mode, row 0 of the last axis at the far end; arguments as LineDrive's fields."""
+    slots = mode.window_slots(guard)
+    if mode.name == "conventional":
+        return LineDrive(conductance_s, codes, slots, t_lsb_s, w_select_um, edges, passes)
+    pulses = tuple(mode.window_pulses(codes, torch.arange(codes.shape[-1]), guard))
+    return LineDrive(conductance_s, codes, slots, t_lsb_s, w_select_um, edges, passes, pulses, mode.starts(guard))
 
 
 def ideal_clamp(v_read_v: float):
@@ -61,9 +83,8 @@ def ideal_clamp(v_read_v: float):
 def static_solution(p: LineParameters, drive: LineDrive, clamp) -> LineSolution:
     """Static currents and segment voltages, shapes (..., slots) and (..., slots, segments)."""
     cells = expand(p.cell, drive.conductance_s, drive.w_select_um)
-    codes = drive.codes.expand(torch.broadcast_shapes(drive.codes.shape, drive.conductance_s.shape))
     weight = idle_weight(p.cell, drive.conductance_s, drive.w_select_um)
-    seg = gather_segments(cells, weight, codes, drive.slots, p.wire.segments)
+    seg = gather_segments(cells, weight, drive.window_pulses(), drive.slots, p.wire.segments)
     return solve_line(seg, p.cell, p.wire, drive.w_select_um, clamp, drive.passes)
 
 
@@ -75,36 +96,67 @@ def edge_charges(p: LineParameters, drive: LineDrive, static: LineSolution) -> T
     """
     i = static.current_a
     e, w = drive.edges, drive.w_select_um
-    idle = i[..., -1:]
     r_return = p.wire.r_return_ohm
-    first = -rise_delay(p.pulse, e) * (i[..., :1] - idle)
-    later = fall_delay(p.pulse, e) * (i[..., :-1] - i[..., 1:])
-    charge = torch.cat([first, later], dim=-1)
-
-    rows = drive.codes.shape[-1]
-    bounds = segment_bounds(rows, p.wire.segments)
+    bounds = segment_bounds(drive.codes.shape[-1], p.wire.segments)
     owner = torch.cat([torch.full((b - a,), s) for s, (a, b) in enumerate(bounds)])
-    shape = torch.broadcast_shapes(drive.codes.shape, drive.conductance_s.shape)
-    codes, conductance = drive.codes.expand(shape), drive.conductance_s.expand(shape)
-    on = (codes > 0).to(i.dtype)
-    g = expand(p.cell, drive.conductance_s, w).g_s
-    # Voltages seen by each cell when its pulse begins (slot 0), just before it ends, and when it is over.
-    over = codes.clamp(max=drive.slots - 1) * len(bounds) + owner
-    before = (over - len(bounds)).clamp(min=0)
-    bits, backs = static.v_bit_v.flatten(-2), static.v_return_v.flatten(-2)
-    bit_first, back_first = static.v_bit_v[..., 0, :][..., owner], static.v_return_v[..., 0, :][..., owner]
-    bit_before, back_before = torch.gather(bits, -1, before), torch.gather(backs, -1, before)
-    bit_over, back_over = torch.gather(bits, -1, over), torch.gather(backs, -1, over)
-
-    start = rise_charge(p.pulse, e, g * (bit_first - back_first), back_first, w, r_return) * on
-    charge = torch.cat([charge[..., :1] + start.sum(-1, keepdim=True), charge[..., 1:]], dim=-1)
-    end = fall_charge(p.pulse, e, conductance, g * (bit_before - back_before), back_before, w, r_return) * on
-    charge = charge.scatter_add(-1, codes.clamp(max=drive.slots - 1), end)
-    charge = charge + line_charge(p, static, w)
-    amount = recharge_amount(p.pulse, e, conductance, bit_over, back_over, w)
+    pulses = _whole_pulses(drive)
+    conductance = drive.conductance_s.expand(pulses[0][1].shape)
+    g = expand(p.cell, drive.conductance_s, w).g_s.expand(conductance.shape)
     slot_edge_s = torch.arange(drive.slots + 1, dtype=i.dtype) * drive.t_lsb_s
-    share = recharge_share(p.pulse, e, conductance, codes, slot_edge_s, drive.t_lsb_s, w)
-    return charge + (amount[..., None] * share).sum(-2)
+    bits, backs = static.v_bit_v.flatten(-2), static.v_return_v.flatten(-2)
+
+    def seen(slot: Tensor) -> tuple[Tensor, Tensor]:
+        at = slot * len(bounds) + owner
+        return torch.gather(bits, -1, at), torch.gather(backs, -1, at)
+
+    charge = line_charge(p, static, w)
+    rising, falling = torch.zeros_like(i), torch.zeros_like(i)
+    for k, (first, stop, on) in enumerate(pulses):
+        last = stop.clamp(max=drive.slots - 1)
+        # Voltages seen by each cell when its pulse begins, just before it ends, and when it is over.
+        bit, back = seen(first.clamp(max=drive.slots - 1))
+        rise = rise_charge(p.pulse, e, g * (bit - back), back, w, r_return) * on
+        bit, back = seen((last - 1).clamp(min=0))
+        fall = fall_charge(p.pulse, e, conductance, g * (bit - back), back, w, r_return) * on
+        charge = charge.scatter_add(-1, first, rise).scatter_add(-1, last, fall)
+        rising = rising.scatter_add(-1, first, p.cell.v_read_v * g * on)
+        falling = falling.scatter_add(-1, last, p.cell.v_read_v * g * on)
+        amount = recharge_amount(p.pulse, e, conductance, *seen(last), w)
+        until = None if drive.pulses is None else _next_start(pulses[k + 1 :], drive.slots)
+        share = recharge_share(p.pulse, e, conductance, stop, slot_edge_s, drive.t_lsb_s, w, on, until)
+        charge = charge + (amount[..., None] * share).sum(-2)
+    # Each boundary's step is the sum of what rises and what falls there, shared out as the cells' nominal currents are.
+    step = i - torch.cat([i[..., -1:], i[..., :-1]], dim=-1)
+    share = rising / torch.clamp(rising + falling, min=torch.finfo(i.dtype).tiny)
+    up = rising + (step - (rising - falling)) * share
+    return charge - rise_delay(p.pulse, e) * up + fall_delay(p.pulse, e) * (up - step)
+
+
+def _whole_pulses(drive: LineDrive) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """(start, stop, weight) of the drive's pulses in whole slots; weight is 1 where there is a pulse, else 0.
+
+    A broken code is the share of each neighbour, so it ends in between and is differentiable.
+    """
+    dtype, found = drive.conductance_s.dtype, []
+    for start, stop in drive.window_pulses():
+        if not stop.is_floating_point():
+            first = torch.zeros_like(stop) if start is None else start
+            found.append((first, stop, (stop > first).to(dtype)))
+            continue
+        whole = stop.detach().floor().clamp(max=drive.slots - 1)
+        on, part, below = (stop > 0).to(dtype), stop - whole, whole.to(torch.int64)
+        first = torch.zeros_like(below)
+        found += [(first, below, (1 - part) * on), (first, below + 1, part * on)]
+    return found
+
+
+def _next_start(later: list[tuple[Tensor, Tensor, Tensor]], slots: int) -> Tensor | None:
+    """Slot at which each row's next pulse starts, ``slots`` + some where there is none; None if no phase follows."""
+    until = None
+    for start, stop, _ in reversed(later):
+        none = torch.full_like(stop, 2 * slots) if until is None else until
+        until = torch.where(stop > start, start, none)
+    return until
 
 
 def line_charge(p: LineParameters, static: LineSolution, w_select_um: float | Tensor) -> Tensor:

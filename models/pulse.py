@@ -175,14 +175,19 @@ def recharge_amount(p: PulseParameters, e: Edges, conductance_s: Tensor, v_bit: 
 
 
 def recharge_share(p: PulseParameters, e: Edges, conductance_s: Tensor, codes: Tensor, slot_edge_s: Tensor, t_lsb_s: float,
-                   w_select_um: float | Tensor) -> Tensor:  # fmt: skip
+                   w_select_um: float | Tensor, on: Tensor | None = None, until: Tensor | None = None) -> Tensor:  # fmt: skip
     """Share of each cell's recharge that falls into each slot.
 
-    conductance_s (..., rows), codes (..., rows) broadcastable; returns (..., rows, slots), zero where the code is 0.
-    The share between two times a < b after the pulse is exp(−a·G/C) − exp(−b·G/C).
+    conductance_s (..., rows), codes (..., rows) broadcastable: the slot at which the pulse ends, which is its length if
+    it starts in slot 0. Returns (..., rows, slots), zero where there is no pulse: not ``on`` (None: code 0).
+    The share between two times a < b after the pulse is exp(−a·G/C) − exp(−b·G/C). ``until``, same shape: the slot at
+    which the cell's next pulse starts and ends the recharge, whatever is left.
     """
     start = codes.to(conductance_s.dtype) * t_lsb_s + fall_delay(p, e)
     rate = conductance_s / node_capacitance(p, w_select_um)
     after = torch.clamp(slot_edge_s - start[..., None], min=0.0)
+    if until is not None:
+        span = until.to(conductance_s.dtype) * t_lsb_s + rise_delay(p, e) - start
+        after = torch.minimum(after, span[..., None])
     decayed = torch.exp(-after * rate[..., None])
-    return (decayed[..., :-1] - decayed[..., 1:]) * (codes > 0)[..., None]
+    return (decayed[..., :-1] - decayed[..., 1:]) * (codes > 0 if on is None else on)[..., None]

@@ -96,8 +96,10 @@ def regulated_clamp(p: ReadoutParameters, iterations: int = 4) -> Callable[[Tens
     return clamp
 
 
-def step_charges(p: StepResponse, static_a: Tensor) -> Tensor:
+def step_charges(p: StepResponse, static_a: Tensor, starts: tuple[int, ...] = (0,)) -> Tensor:
     """Charges [C] that the steps of the line leave in the slots, (..., slots).
+
+    starts: first slots of the phases, each TAPS slots or more before the next: there the line turns on from rest.
 
     static_a: the line's static currents (..., slots), which step at the slot boundaries; the slot means do not show
     the steps as cleanly, for the pulses' edges lie a little inside the slots.
@@ -105,21 +107,28 @@ def step_charges(p: StepResponse, static_a: Tensor) -> Tensor:
     at = torch.clamp(static_a, min=0.0)
     before = torch.cat([at[..., :1], at[..., :-1]], dim=-1)
     weight = 1 / (1 + SPEED * at / p.half_a + (1 - SPEED) * before / p.half_a)
-    # The step into the first slot is turn-on, too large for the response to small steps.
+    # The step into a phase's first slot is turn-on, too large for the response to small steps.
+    turn_on = torch.zeros(static_a.shape[-1], dtype=torch.bool)
+    turn_on[list(starts)] = True
     steps = torch.cat([torch.zeros_like(at[..., :1]), static_a[..., 1:] - static_a[..., :-1]], dim=-1)
+    steps = torch.where(turn_on, torch.zeros_like(steps), steps)
     charge = torch.zeros_like(static_a)
     for k in range(TAPS):
         left = (p.step_s[k] + p.step_idle_s[k] * weight + p.step_low_s[k] * weight * weight) * steps
         charge = charge + (left if k == 0 else torch.cat([torch.zeros_like(left[..., :k]), left[..., :-k]], dim=-1))
-    start = at[..., :1]
+    start = torch.where(turn_on, at, torch.zeros_like(at))
     on_weight = 1 / (1 + start / p.on_half_a)
-    on = torch.cat([(p.on_s[k] + p.on_idle_s[k] * on_weight) * start for k in range(TAPS)], dim=-1)
-    return torch.cat([charge[..., :TAPS] + on, charge[..., TAPS:]], dim=-1)
+    for k in range(TAPS):
+        on = (p.on_s[k] + p.on_idle_s[k] * on_weight) * start
+        charge = charge + (on if k == 0 else torch.cat([torch.zeros_like(on[..., :k]), on[..., :-k]], dim=-1))
+    return charge
 
 
-def lagged(p: ReadoutParameters, current_a: Tensor, static_a: Tensor, t_lsb_s: float) -> Tensor:
+def lagged(
+    p: ReadoutParameters, current_a: Tensor, static_a: Tensor, t_lsb_s: float, starts: tuple[int, ...] = (0,)
+) -> Tensor:
     """The line's slot currents (..., slots) as the mirror's gate follows them [A], means over the slots."""
-    return current_a + step_charges(p.mirror, static_a) / t_lsb_s
+    return current_a + step_charges(p.mirror, static_a, starts) / t_lsb_s
 
 
 def mirror(p: ReadoutParameters, lagged_a: Tensor) -> Tensor:

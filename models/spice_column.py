@@ -56,13 +56,17 @@ ROW = """\
 .param gate={{aim_i_gate_a*w/{w_ref}}}
 .param cap_w={{(w - aim_dw_cap_um)/({w_ref} - aim_dw_cap_um)}} tau={{aim_c_node_f*cap_w/gp}}
 .param node_w={{(w - aim_dw_node_um)/({w_ref} - aim_dw_node_um)}}
-.param q0={{node_w*(aim_q_fall_c + aim_i_fall_a*aim_fall_s - aim_i_recharge_a*tau)}}
+.param fall_w={{(w - aim_dw_fall_um)/({w_ref} - aim_dw_fall_um)}}
+.param q0={{node_w*aim_q_fall_c + fall_w*aim_i_fall_a*aim_fall_s}}
+.param lost={{(w - aim_dw_recharge_um)/({w_ref} - aim_dw_recharge_um)*aim_i_recharge_a*tau}}
 .param qbit={{node_w*aim_c_fall_bit_f}} qback={{node_w*aim_c_fall_return_f}}
 .param rback={{max(aim_r_return_ohm*scale, 1e-6)/0.15}}
 .param push_w={{(w - aim_dw_push_um)/({w_ref} - aim_dw_push_um)*rback**(-aim_n_rise_push)}}
 .param push={{push_w*(aim_c_rise_push_f + aim_g_rise_push_s*aim_rise_s)}}
 .param pull_w={{(w - aim_dw_pull_um)/({w_ref} - aim_dw_pull_um)*rback**(-aim_n_fall_push)}}
 .param pull={{pull_w*(aim_c_fall_push_f + aim_g_fall_push_s*aim_fall_s)}}
+.param small={{(w - aim_dw_small_um)/({w_ref} - aim_dw_small_um)*aim_c_small_push_f/(1 + gp/aim_g_small_s)}}
+.param late={{aim_t_fall_per_s*({w_ref} - aim_dw_late_um)/(w - aim_dw_late_um)}}
 .param tr={{aim_k_gate*aim_rise_s/(0.8*aim_vdd_v)}} tf={{aim_k_gate*aim_fall_s/(0.8*aim_vdd_v)}}
 * A wire of nearly 0 Ohm would drown the currents in rounding: 1 uOhm at least.
 Rbit bit bit_next {{max(aim_r_bit_ohm*scale*wire, 1u)}}
@@ -77,13 +81,14 @@ Bgate 0 back I=v(on)*gate*exp(-v(back)/aim_v_gate_source_v)
 Cx x 0 1p
 Rx x 0 1e15
 Bx 0 x I=1p*(20*max(v(edge), 0)*(1 - v(x)) - (1 - v(on))*v(x)/tau)
-* v(slope)'s branch measures the bit line's slope, by which an idle cell and the wire take charge.
+* v(slope)'s branch measures the bit line's slope, by which the wire takes charge, and an idle cell until it begins to conduct.
 Cslope bit slope {probe}
 Vslope slope 0 0
-Bq 0 q I=(1 - v(on))*v(x)/tau*(q0 + qbit*(v(bit) - aim_v_read_v) + qback*v(back))
+Bq 0 q I=(1 - v(on))*v(x)/tau*(q0 + qbit*(v(bit) - aim_v_read_v) + qback*v(back)
++ - lost*exp(-v(back)/aim_v_recharge_v))
 + + max(v(edge), 0)*(aim_q_rise_c + v(back)*(push - tr*ga*v(bit,back)))
-+ + max(-v(edge), 0)*(v(back)*(pull - tf*ga*v(bit,back)) + aim_t_fall_per_s*gp*ga*v(bit,back))
-+ + (aim_c_bit_f + aim_c_idle_f*cap_w*(1 - v(on)))/{probe}*i(Vslope)
++ + max(-v(edge), 0)*(v(back)*(pull + small - tf*ga*v(bit,back)) + late*gp*ga*v(bit,back))
++ + (aim_c_bit_f + aim_c_idle_f*cap_w*max(1 - 50*v(on), 0))/{probe}*i(Vslope)
 .ends aim_row
 """
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.models.adc import AdcParameters, phase
+from aimcard.models.adc import HOLD_S, PHASE_RULES, AdcParameters, phase_counts, truncated
 from aimcard.models.card import Card
 from aimcard.models.cell import APPARENT_WEIGHTS, CellParameters
 from aimcard.models.checks import check_choice, check_codes, check_conductances
@@ -19,8 +19,9 @@ from aimcard.models.column import WireParameters
 from aimcard.models.domain import check_domain
 from aimcard.models.energy import OSCILLATOR_TABLE
 from aimcard.models.errors import CardError, InputError
-from aimcard.models.line import LineDrive, LineParameters, ideal_clamp, slot_currents
+from aimcard.models.line import LineDrive, LineParameters, ideal_clamp, mode_drive, slot_currents
 from aimcard.models.lut import lookup
+from aimcard.models.modes import Mode, get_mode
 from aimcard.models.pulse import EDGE_TABLES, PulseParameters, edges_at
 from aimcard.models.readout import (
     ReadoutParameters,
@@ -74,9 +75,7 @@ def line_parameters(
     return LineParameters(
         _pick(CellParameters, values, w_ref_um=w_ref_um, v_read_v=v_read_v, apparent_weight=apparent_weight),
         _pick(PulseParameters, values, w_ref_um=w_ref_um, v_read_v=v_read_v, vdd_v=vdd_v),
-        WireParameters(
-            values["r_bit_ohm"] * wire_scale, values["r_return_ohm"] * wire_scale, values["c_bit_f"], segments
-        ),
+        WireParameters(values["r_bit_ohm"] * wire_scale, values["r_return_ohm"] * wire_scale, values["c_bit_f"], segments),
     )
 
 
@@ -113,7 +112,8 @@ def line_current(p: LineParameters, drive: LineDrive, readout: ReadoutParameters
         current, static = slot_currents(p, drive, ideal_clamp(p.cell.v_read_v))
         return current, static.current_a
     current, static = slot_currents(p, drive, regulated_clamp(readout))
-    return current + step_charges(readout.clamp, static.current_a) / drive.t_lsb_s, static.current_a
+    steps = step_charges(readout.clamp, static.current_a, drive.starts)
+    return current + steps / drive.t_lsb_s, static.current_a
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,11 @@ class Response:
     """What a tile answers, float64 arrays.
 
     current_a: mean current of each slot into the read-out [A], (vectors, lines, slots).
-    charge_c: its integral over the window [C], (vectors, lines).
+    charge_c: its integral over the window [C], (vectors, lines), each PWM phase's part times the phase's weight.
     mirror_a: mean mirror current of each slot [A], same shape; phase_count: the oscillator's phase in counts,
-    (vectors, lines); count: the phase truncated. oscillator_charge_c: what the oscillator takes from its supply,
-    (vectors, lines), if the card has it. None for an ideal clamp.
+    (vectors, lines), weighted alike; count: what the counter shows, weighted. None for an ideal clamp.
+    phase_counts, counts: the same of each PWM phase, unweighted, (vectors, lines, phases).
+    oscillator_a: what the oscillator takes from its supply, like mirror_a, if the card has it.
     """
 
     slot_edge_s: np.ndarray
@@ -133,7 +134,9 @@ class Response:
     mirror_a: np.ndarray | None = None
     phase_count: np.ndarray | None = None
     count: np.ndarray | None = None
-    oscillator_charge_c: np.ndarray | None = None
+    phase_counts: np.ndarray | None = None
+    counts: np.ndarray | None = None
+    oscillator_a: np.ndarray | None = None
 
 
 def needed_parameters(readout: bool) -> tuple[str, ...]:
@@ -153,9 +156,7 @@ def _check_meta(card: Card) -> None:
             raise CardError(f"{card.source}: meta@{key}: missing (the tile model needs it); calibrate again")
     form = card.meta["apparent_weight"]
     if form not in APPARENT_WEIGHTS:
-        raise CardError(
-            f"{card.source}: meta@apparent_weight: expected one of {', '.join(APPARENT_WEIGHTS)}; got {form!r}"
-        )
+        raise CardError(f"{card.source}: meta@apparent_weight: expected one of {', '.join(APPARENT_WEIGHTS)}; got {form!r}")
 
 
 def _check_complete(card: Card, readout: bool) -> None:
@@ -188,7 +189,11 @@ class TileModel:
         self.v_read_v = float(meta["v_read_v"])
         self.t_lsb_s = float(meta["t_lsb_s"])
         self.code_max = int(meta["code_max"])
-        self.slots = self.code_max + int(meta["guard_slots"])
+        self.guard_slots = int(meta["guard_slots"])
+        self.mode = get_mode(str(meta["mode"]), self.code_max)
+        self.slots = self.mode.window_slots(self.guard_slots)
+        self.phase_rule = str(meta.get("phase_rule", PHASE_RULES[0]))
+        self.hold_s = float(meta.get("hold_s", HOLD_S))
         self.w_ref_um = float(meta["w_ref_um"])
         self.values = card.values()
         self.tables = {t.name: (torch.tensor(t.x), torch.tensor(t.y)) for t in card.tables}
@@ -234,13 +239,22 @@ class TileModel:
         wire_scale: float = 1.0,
         w_select_um: float | None = None,
         position: float = 0.5,
+        mode: str | Mode | None = None,
+        phase_rule: str | None = None,
     ) -> Response:
         """Currents and counts of the lines ``conductance_s`` (lines, rows) [S] for ``codes`` (vectors, rows).
 
         clamp: "ota" (the card's read-out) or "ideal". wire_scale multiplies the wire of each cell, not the
         read-out's own resistance. position: 0 for a column at the drivers, 1 at the far end of the word lines.
+        mode: a PWM mode of ``models/modes.py`` (None: the one that the card was fitted in; cell, wire and read-out
+        carry over). phase_rule: what a phase boundary does to the oscillator's phase, one of PHASE_RULES.
         Raises InputError on bad shapes, signs, NaN or codes out of range; warns OutsideDomainWarning.
         """
+        pwm = self.mode if mode is None else get_mode(mode, self.code_max)
+        rule = self.phase_rule if phase_rule is None else phase_rule
+        check_choice("phase_rule", rule, PHASE_RULES)
+        if pwm.code_max != self.code_max:
+            raise InputError(f"mode {pwm.name}: expected the card's code_max of {self.code_max}; got {pwm.code_max}")
         g = check_conductances(conductance_s)
         x = check_codes(codes, rows=g.shape[1], code_max=self.code_max)
         check_choice("clamp", clamp, ("ideal", "ota"))
@@ -259,30 +273,42 @@ class TileModel:
         with torch.no_grad():
             # One vector at a time bounds the memory of the edges' (rows × slots) shares.
             for row in torch.as_tensor(x):
-                drive = LineDrive(g_t, row[None, :].expand(len(g_t), -1), self.slots, self.t_lsb_s, w, edges)
+                drive = mode_drive(pwm, self.guard_slots, g_t, row[None, :].expand(len(g_t), -1), self.t_lsb_s, w, edges)
                 parts.append(line_current(line, drive, readout))
             current = torch.stack([current for current, _ in parts])
             static = torch.stack([static for _, static in parts])
-            slot_edge_s = np.arange(self.slots + 1) * self.t_lsb_s
-            charge = current.sum(-1) * self.t_lsb_s
+            windows = pwm.windows(self.guard_slots)
+            slot_edge_s = np.arange(windows[-1][1] + 1) * self.t_lsb_s
+            charge = weighted_charge(current, pwm, self.guard_slots, self.t_lsb_s)
             if readout is None:
                 return Response(slot_edge_s, current.numpy(), charge.numpy())
             check_domain(self.card, line_current_a=current.numpy())
-            seen = lagged(readout, current, static, self.t_lsb_s)
+            seen = lagged(readout, current, static, self.t_lsb_s, pwm.starts(self.guard_slots))
             out = mirror(readout, seen)
-            count = phase(self.adc(), seen, self.t_lsb_s)
-            taken = None
-            if OSCILLATOR_TABLE in self.tables:
-                taken = (lookup(*self.tables[OSCILLATOR_TABLE], seen).sum(-1) * self.t_lsb_s).numpy()
+            phases = phase_counts(self.adc(), seen, self.t_lsb_s, windows, rule, self.hold_s)
+            shown = truncated(phases, rule)
+            weights = torch.tensor(pwm.weights, dtype=phases.dtype)
+            supply = None if OSCILLATOR_TABLE not in self.tables else lookup(*self.tables[OSCILLATOR_TABLE], seen).numpy()
         return Response(
             slot_edge_s,
             current.numpy(),
             charge.numpy(),
             out.numpy(),
-            count.numpy(),
-            np.floor(count.numpy()).astype(np.int64),
-            taken,
+            (phases * weights).sum(-1).numpy(),
+            (shown * weights).sum(-1).numpy().astype(np.int64),
+            phases.numpy(),
+            shown.numpy().astype(np.int64),
+            supply,
         )
+
+
+def weighted_charge(current_a: Tensor, mode: Mode, guard: int, t_lsb_s: float) -> Tensor:
+    """Σ weight · charge over the phases [C] (...,), from the currents of all slots (..., slots)."""
+    parts = [
+        phase.weight * current_a[..., first:beyond].sum(-1)
+        for phase, (first, beyond) in zip(mode.phases, mode.windows(guard), strict=True)
+    ]
+    return sum(parts[1:], start=parts[0]) * t_lsb_s
 
 
 def ideal_charge(conductance_s: np.ndarray, codes: np.ndarray, v_read_v: float, t_lsb_s: float) -> np.ndarray:
@@ -290,7 +316,17 @@ def ideal_charge(conductance_s: np.ndarray, codes: np.ndarray, v_read_v: float, 
     return v_read_v * t_lsb_s * (np.asarray(codes, dtype=float) @ np.asarray(conductance_s, dtype=float).T)
 
 
-def ideal_current(conductance_s: np.ndarray, codes: np.ndarray, v_read_v: float, slots: int) -> np.ndarray:
-    """V·Σ G over the rows that conduct in each slot [A], (vectors, lines, slots)."""
-    on = np.asarray(codes)[:, None, :] > np.arange(slots)[None, :, None]
+def ideal_current(
+    conductance_s: np.ndarray, codes: np.ndarray, v_read_v: float, slots: int, mode: Mode | None = None, guard: int = 0
+) -> np.ndarray:
+    """V·Σ ±G over the rows that conduct in each slot [A], (vectors, lines, slots), with the code's sign; without a mode,
+    conventional PWM."""
+    sign, x = np.sign(codes), np.abs(codes)
+    slot = np.arange(slots)[None, :, None]
+    if mode is None:
+        on = x[:, None, :] > slot
+    else:
+        pulses = mode.window_pulses(x, np.arange(x.shape[-1]), guard)
+        on = np.any([(start[:, None, :] <= slot) & (slot < stop[:, None, :]) for start, stop in pulses], axis=0)
+    on = sign[:, None, :] * on
     return v_read_v * np.einsum("vsr,lr->vls", on, np.asarray(conductance_s, dtype=float), optimize=True)

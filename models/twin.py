@@ -18,6 +18,7 @@ from aimcard.models.errors import InputError
 from aimcard.models.ladder import ClampCurve, LadderSolution, line_current_gradient, solve_ladder
 from aimcard.models.linear_ladder import Array
 from aimcard.models.lut import lookup, lookup_slope
+from aimcard.models.modes import Mode, get_mode
 from aimcard.models.tile import TileModel
 
 
@@ -49,9 +50,7 @@ class CardCell:
         parts = torch.autograd.grad(current.sum(), [at[k] for k in of])
         return (current.detach().numpy(), *(p.numpy() for p in parts))
 
-    def current(
-        self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray
-    ) -> tuple[Array, Array, Array]:
+    def current(self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray) -> tuple[Array, Array, Array]:
         """Current [A] and its derivatives [S] to the bit-line and the return-line voltage."""
         i, to_bit, to_return = self._derivatives(conductance_s, v_bit_v, v_return_v, on, (1, 2))
         return i, to_bit, to_return
@@ -86,6 +85,7 @@ def _column(
     clamp: str,
     wire_scale: float,
     w_select_um: float | None,
+    mode: str | Mode | None,
 ):
     g = check_conductances(np.atleast_2d(conductance_s))
     x = check_codes(np.atleast_2d(codes), rows=g.shape[1], code_max=model.code_max)
@@ -94,7 +94,10 @@ def _column(
     check_choice("clamp", clamp, ("ideal", "ota") if model.has_readout else ("ideal",))
     line = model.line(wire_scale)
     w = float(model.card.meta["w_select_um"]) if w_select_um is None else float(w_select_um)
-    on = x > np.arange(model.slots)[:, None]
+    pwm = model.mode if mode is None else get_mode(mode, model.code_max)
+    slot = np.arange(pwm.window_slots(model.guard_slots))[:, None]
+    pulses = pwm.window_pulses(x[0], np.arange(x.shape[1]), model.guard_slots)
+    on = np.any([(start <= slot) & (slot < stop) for start, stop in pulses], axis=0)
     settings = {
         "r_bit_ohm": float(line.wire.r_bit_ohm), "r_return_ohm": float(line.wire.r_return_ohm),
         "v_clamp_v": model.v_read_v if clamp == "ideal" else clamp_curve(*model.tables["clamp"]),
@@ -110,13 +113,14 @@ def static_line(
     clamp: str = "ideal",
     wire_scale: float = 1.0,
     w_select_um: float | None = None,
+    mode: str | Mode | None = None,
 ) -> LadderSolution:
     """One line, static in every slot: conductance_s (rows,) [S], codes (rows,); patterns of the solution are slots.
 
     Edges and read-out dynamics are left out. clamp: "ideal", or "ota" for the card's table of the clamp's voltage.
     Raises InputError as ``TileModel.respond``; AimcardError if Newton does not converge.
     """
-    cell, g, on, settings = _column(model, conductance_s, codes, clamp, wire_scale, w_select_um)
+    cell, g, on, settings = _column(model, conductance_s, codes, clamp, wire_scale, w_select_um, mode)
     return solve_ladder(cell, g, on, **settings)
 
 
@@ -128,7 +132,8 @@ def static_gradient(
     clamp: str = "ideal",
     wire_scale: float = 1.0,
     w_select_um: float | None = None,
+    mode: str | Mode | None = None,
 ) -> tuple[LadderSolution, Array]:
     """``static_line`` and its derivative to every conductance [V], (slots, rows)."""
-    cell, g, on, settings = _column(model, conductance_s, codes, clamp, wire_scale, w_select_um)
+    cell, g, on, settings = _column(model, conductance_s, codes, clamp, wire_scale, w_select_um, mode)
     return line_current_gradient(cell, g, on, **settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from aimcard.models.checks import check_choice, check_codes, check_conductances
 from aimcard.models.errors import InputError
+from aimcard.models.modes import Mode, get_mode
 from aimcard.netlists.cell import CellDesign, add_cell
 from aimcard.netlists.technology import Technology
 
@@ -49,11 +51,15 @@ class Edge:
     fall: tuple[float, ...] = (1.0, 0.0)
 
 
+#: The pulses of one row over the window: (start, stop) in slots, in order.
+Pattern = tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True)
 class Pulses:
-    """How codes become pulses: conventional PWM, start-aligned, ``code`` LSB long.
+    """How codes become pulses on the word lines, in one of the PWM modes of ``models/modes.py``.
 
-    ``guard`` LSBs follow the longest pulse, so that the tails of the last pulses are inside the window.
+    ``guard`` LSBs follow the longest pulse of each phase, so that the tails of the last pulses are inside its window.
     ``delay_s`` puts the ideal edges this long after the slot boundaries: whole edges then lie inside a slot.
     """
 
@@ -62,10 +68,15 @@ class Pulses:
     guard: int = 4
     delay_s: float = 150e-12
     edge: Edge = field(default_factory=Edge)
+    mode: str | Mode = "conventional"
+
+    @property
+    def pwm(self) -> Mode:
+        return get_mode(self.mode, self.code_max)
 
     @property
     def slots(self) -> int:
-        return self.code_max + self.guard
+        return self.pwm.window_slots(self.guard)
 
     @property
     def slot_edge_s(self) -> np.ndarray:
@@ -77,26 +88,53 @@ class Pulses:
         """Simulated time, lead included [s]."""
         return LEAD_S + self.slots * self.t_lsb_s
 
+    def phase_windows_s(self) -> list[tuple[float, float]]:
+        """Begin and end of each phase's window, lead included [s]."""
+        return [(LEAD_S + a * self.t_lsb_s, LEAD_S + b * self.t_lsb_s) for a, b in self.pwm.windows(self.guard)]
+
+    def patterns(self, codes: np.ndarray) -> list[Pattern]:
+        """Each row's pulses; codes (rows,). Rows of equal patterns can share a word-line source."""
+        pulses = self.pwm.window_pulses(codes, np.arange(len(codes)), self.guard)
+        arrays = [(np.broadcast_to(a, codes.shape), np.broadcast_to(b, codes.shape)) for a, b in pulses]
+        return [tuple((int(a[k]), int(b[k])) for a, b in arrays if b[k] > a[k]) for k in range(len(codes))]
+
     def waveform(self, code: int, vdd_v: float) -> str:
-        """The ngspice source of a word line that carries ``code``."""
-        if code == 0:
+        """The ngspice source of a word line with one pulse of ``code`` slots from the window's start."""
+        return self.pattern_waveform(((0, code),) if code else (), vdd_v)
+
+    def pattern_waveform(self, pattern: Pattern, vdd_v: float) -> str:
+        """The ngspice source of a word line with these pulses."""
+        if not pattern:
             return "DC 0"
-        t0 = LEAD_S + self.delay_s
-        t1 = t0 + code * self.t_lsb_s
-        points = [(t0 + t, v) for t, v in zip(self.edge.rise_s, self.edge.rise, strict=True)]
-        points += [(t1 + t, v) for t, v in zip(self.edge.fall_s, self.edge.fall, strict=True)]
+        points: list[tuple[float, float]] = []
+        for start, stop in pattern:
+            t0, t1 = (LEAD_S + self.delay_s + k * self.t_lsb_s for k in (start, stop))
+            points += [(t0 + t, v) for t, v in zip(self.edge.rise_s, self.edge.rise, strict=True)]
+            points += [(t1 + t, v) for t, v in zip(self.edge.fall_s, self.edge.fall, strict=True)]
         if any(b[0] <= a[0] for a, b in itertools.pairwise(points)):
+            pulses = ", ".join(f"slot {a} to {b}" for a, b in pattern)
             raise InputError(
-                f"pulse: a code of {code} at {self.t_lsb_s:g} s per LSB is shorter than the word line's edges; "
+                f"pulse: {pulses} at {self.t_lsb_s:g} s per LSB leaves no room for the word line's edges; "
                 f"make t_lsb_s longer or the driver stronger"
             )
         return "PWL(" + " ".join(f"{t * 1e12:.4f}p {v * vdd_v:.6g}" for t, v in points) + ")"
 
 
-def add_word_lines(circuit: Any, codes: np.ndarray, pulses: Pulses, vdd_v: float) -> None:
-    """One source ``Vw<code>`` at node ``w<code>`` for every code that occurs: rows of equal code share it."""
-    for code in np.unique(codes):
-        circuit.raw_spice += f"Vw{code} w{code} 0 {pulses.waveform(int(code), vdd_v)}\n"
+def word_nodes(codes: np.ndarray, pulses: Pulses) -> list[str]:
+    """The word line of each row: ``w<code>`` in conventional PWM, else named after its pulses."""
+    if pulses.pwm.name == "conventional":
+        return [f"w{code}" for code in codes]
+    return ["w" + ("_".join(f"{a}t{b}" for a, b in pattern) or "0") for pattern in pulses.patterns(codes)]
+
+
+def add_word_lines(circuit: Any, codes: np.ndarray, pulses: Pulses, vdd_v: float) -> list[str]:
+    """One source at each node of ``word_nodes``: rows of equal pulses share it. Returns the rows' nodes."""
+    nodes = word_nodes(codes, pulses)
+    found = dict(zip(nodes, zip(codes, pulses.patterns(codes), strict=True), strict=True))
+    # In conventional PWM in the order of the codes, whatever the rows' order.
+    for node, (_, pattern) in sorted(found.items(), key=lambda item: (item[1][0], item[0])):
+        circuit.raw_spice += f"V{node} {node} 0 {pulses.pattern_waveform(pattern, vdd_v)}\n"
+    return nodes
 
 
 def add_line(
@@ -110,10 +148,12 @@ def add_line(
     end: str,
     prefix: str = "",
     shared_return: str | None = None,
+    words: Sequence[str] | None = None,
 ) -> None:
     """One line of a column: row 0 is the far end, the last row next to the read-out.
 
-    conductance_s, codes: shape (rows,). ``end`` is the read-out's node; half a cell of wire lies before it.
+    conductance_s, codes: shape (rows,). ``words``: each row's word line; None: ``w<code>``.
+    ``end`` is the read-out's node; half a cell of wire lies before it.
     The return line is the line's own, or that of the line whose prefix is ``shared_return``.
     """
     rows = len(conductance_s)
@@ -138,10 +178,11 @@ def add_line(
                 lines.append(_resistor(f"rf{prefix}", back, "0", r_return / 2))
             lines.append(f"Cr{prefix}{i} {back} 0 {wire.c_return_f:.6g}")
     circuit.raw_spice += "\n".join(lines) + "\n"
+    words = [f"w{code}" for code in codes] if words is None else words
     for i in range(rows):
         add_cell(
             circuit, technology, design, f"{prefix}{i}",
-            conductance_s=float(conductance_s[i]), bit=f"{prefix}b{i}", word=f"w{codes[i]}", back=f"{back_prefix}r{i}",
+            conductance_s=float(conductance_s[i]), bit=f"{prefix}b{i}", word=words[i], back=f"{back_prefix}r{i}",
         )  # fmt: skip
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
+from aimcard.models.adc import HOLD_S
 from aimcard.models.checks import check_choice
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import LEAD_S, Pulses, Wire, add_line, add_word_lines, check_line
 from aimcard.netlists.deck import ACCURATE, Deck, make_deck
 from aimcard.netlists.oscillator import add_readout, add_run, stage_nodes
-from aimcard.netlists.oscillator_decks import RING_STEP_S
 from aimcard.netlists.readout import ReadoutDesign, add_supplies
 from aimcard.netlists.technology import Technology
 from aimcard.netlists.waveforms import Waveforms
@@ -41,16 +41,17 @@ def column_deck(
 
     clamp: "ideal" (a voltage source), "ota" (regulator and mirror, the oscillator's input as load) or "full"
     (the ring too, released at the first slot: a tenfold cost). ``step_s`` caps the time step; by default error control
-    alone sets it, and with the ring it is RING_STEP_S. ``save_supply`` records V_DD's current too.
+    alone sets it, and with the ring it is the read-out's ``ring_step_s``. ``save_supply`` records V_DD's current too.
     """
     check_choice("clamp", clamp, READOUTS)
     if clamp == "full" and step_s is None:
-        step_s = RING_STEP_S
+        step_s = bench.readout.ring_step_s
     g, x = check_line(conductance_s, codes, pulses.code_max)
     circuit = Circuit("column")
-    add_word_lines(circuit, x, pulses, bench.technology.vdd_v)
-    add_line(circuit, bench.technology, cell, wire, conductance_s=g, codes=x, end="end")
-    distinct = len(np.unique(x))
+    words = add_word_lines(circuit, x, pulses, bench.technology.vdd_v)
+    add_line(circuit, bench.technology, cell, wire, conductance_s=g, codes=x, end="end", words=words)
+    # Edges at different times are what costs; one of two of a conventional pulse is everybody's.
+    distinct = len({edge for pattern in pulses.patterns(x) for pulse in pattern for edge in pulse})
     # Measured: 20 points around an edge time, 2.7 ms of CPU a point for 512 rows.
     cpu = len(g) / 512 * (0.5 + 0.09 * distinct)
     stop = pulses.stop_s + AFTER_S
@@ -63,7 +64,7 @@ def column_deck(
     else:
         add_supplies(circuit, bench.technology, bench.v_read_v)
         if clamp == "full":
-            add_run(circuit, bench.technology, LEAD_S)
+            add_run(circuit, bench.technology, LEAD_S, holds(pulses))
         add_readout(circuit, bench.technology, bench.readout, bit_line="end", run="run" if clamp == "full" else None)
         save = ("i(vcol)", "i(vreg)", "i(vmir)", "v(end)", *(("i(vdd)",) if save_supply else ()))
         cpu *= 1.6
@@ -74,6 +75,11 @@ def column_deck(
     return make_deck(
         circuit, name, bench.technology, bench.corner, bench.temperature_c, analysis, save, options, expected_cpu_s=cpu
     )
+
+
+def holds(pulses: Pulses) -> tuple[tuple[float, float], ...]:
+    """When a ring that is reset between phases is held: (from, to) [s], lead included; empty for one phase."""
+    return tuple((end - HOLD_S, end) for _, end in pulses.phase_windows_s()[:-1])
 
 
 def line_current(waves: Waveforms) -> tuple[str, float]:

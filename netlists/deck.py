@@ -38,8 +38,8 @@ class ModelLibrary(Protocol):
     @property
     def name(self) -> str: ...
 
-    def library(self, corner: str) -> Path:
-        """The file to `.include` for a corner."""
+    def model_lines(self, corner: str, netlist: str) -> str:
+        """The lines that bring a corner's models of the netlist's transistors into a deck."""
         ...
 
 
@@ -140,11 +140,10 @@ def make_deck(
         raise InputError(f"temperature_c: expected a finite temperature; got {temperature_c}")
     body = [line for line in str(circuit).splitlines() if not line.lower().startswith((".title", ".end "))]
     body = [line for line in body if line.strip() and line.strip().lower() != ".end"]
-    models = Path(technology.library(corner)).absolute()
     text = "\n".join(
         [
             *body,
-            f'.include "{models}"',
+            technology.model_lines(corner, "\n".join(body)).rstrip("\n"),
             f".temp {temperature_c:.10g}",
             *([f".options {options}"] if options else []),
             f".save {' '.join(save)}",

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
 from aimcard.models.checks import check_positive
-from aimcard.models.errors import InputError
+from aimcard.models.errors import InputError, TechnologyError
 from aimcard.netlists.cell import CellDesign, add_cell
 from aimcard.netlists.column import Edge
 from aimcard.netlists.ngspice import ACCURATE, Deck, Waveforms, make_deck, run
@@ -22,7 +23,7 @@ from aimcard.netlists.piecewise import reduce_edge
 from aimcard.netlists.technology import Technology
 
 POSITIONS = ("near", "middle", "far")
-#: Time before the pulse [s], and after its end.
+#: Time before the pulse [s], and after its end (more for a design with a longer edge window).
 LEAD_S = 0.5e-9
 TAIL_S = 1.5e-9
 # Edge of the signal that enters the first inverter [s]: that of a flip-flop's output.
@@ -45,6 +46,8 @@ class DriverDesign:
     r_word_ohm, c_word_f : wire of one column (pair of lines) along the word line
     columns, lines : load, one select gate of ``cell`` per column and line
     sections : lumps of the word line; even, so that the middle column is a node
+    edge_delay_s : where the ideal edge lies after its slot's boundary, so that whole edges are inside a slot
+    edge_window_s : span in which an edge is recorded, 0.3 of it before and 0.7 after the middle column's edge
     """
 
     w_last_um: float = 40.0
@@ -57,9 +60,11 @@ class DriverDesign:
     lines: int = 2
     sections: int = 32
     cell: CellDesign = field(default_factory=CellDesign)
+    edge_delay_s: float = 150e-12
+    edge_window_s: float = 1e-9
 
     def __post_init__(self) -> None:
-        for name in ("w_last_um", "taper", "pmos_ratio", "r_word_ohm", "columns", "lines", "sections"):
+        for name in ("w_last_um", "taper", "pmos_ratio", "r_word_ohm", "columns", "lines", "sections", "edge_window_s"):
             check_positive(name, getattr(self, name))
         check_positive("c_word_f", self.c_word_f, zero=True)
         if self.stages < 2 or self.stages % 2:
@@ -82,11 +87,33 @@ class DriverSupply:
     rest_a: float
 
 
-def driver_supply(waves: Waveforms, code: int, t_lsb_s: float = 1e-9) -> DriverSupply:
+def driver_supply(waves: Waveforms, code: int) -> DriverSupply:
     """The supply in the waveforms of ``driver_deck``."""
-    before, stop = 0.8 * LEAD_S, LEAD_S + code * t_lsb_s + TAIL_S
+    before, stop = 0.8 * LEAD_S, float(waves.time_s[-1])
     rest, mean = (-float(waves.slot_means("i(vdd)", span)[0]) for span in ([0.0, before], [before, stop]))
     return DriverSupply(code, stop - before, mean * (stop - before), rest)
+
+
+#: Word-line drivers by technology.
+DEFAULT_DRIVER = MappingProxyType(
+    {
+        "freepdk45": DriverDesign(),
+        "sky130": DriverDesign(
+            w_last_um=80.0, pmos_ratio=3.0, cell=CellDesign(1.0), edge_delay_s=300e-12, edge_window_s=2e-9
+        ),
+    }
+)
+
+
+def default_driver(technology: Technology) -> DriverDesign:
+    """The shipped driver for ``technology``; TechnologyError if nobody has sized one."""
+    try:
+        return DEFAULT_DRIVER[technology.name]
+    except KeyError:
+        raise TechnologyError(
+            f"driver: sizes exist for {', '.join(DEFAULT_DRIVER)}; got {technology.name!r}; "
+            "pass a DriverDesign with sizes for this technology"
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +197,7 @@ def driver_deck(
             )  # fmt: skip
     _add_word_line(circuit, technology, design)
     save = ("v(in0)", "i(vbl)", "i(vdd)", *(f"v({name})" for name in POSITIONS))
-    analysis = f".tran 10p {fall_s + TAIL_S:.6e}"
+    analysis = f".tran 10p {fall_s + max(TAIL_S, 1.25 * design.edge_window_s):.6e}"
     name = f"word line driver, code {code}, {corner}, {temperature_c:g} C"
     return make_deck(
         circuit,
@@ -215,20 +242,21 @@ def record_edges(
     design: DriverDesign,
     *,
     t_lsb_s: float = 1e-9,
-    tolerance_v: float = 5e-3,
+    tolerance_v: float | None = None,
 ) -> DriverEdges:
-    """Edges of one simulated pulse (``driver_deck``), each reduced to straight lines within ``tolerance_v``.
+    """Edges of one simulated pulse (``driver_deck``), each reduced to straight lines within ``tolerance_v`` (0.5 % of V_DD).
 
-    Raises InputError if an edge has not settled to 0.4 of the tolerance at 70 % of an LSB (of 1 ns at most).
+    Raises InputError if an edge has not settled to 0.4 of the tolerance at 70 % of an LSB (of ``edge_window_s`` at most).
     """
     vdd = technology.vdd_v
+    tolerance_v = 5e-3 * vdd if tolerance_v is None else tolerance_v
     middle = waves.crossings("v(middle)", vdd / 2, "rise")
     if middle.size != 1:
         raise InputError(
             f"driver: expected one pulse at the middle column; got {middle.size}; make it stronger"
         )
     delay = float(middle[0]) - LEAD_S
-    time = np.linspace(-0.3, 0.7, 2001) * min(t_lsb_s, 1e-9)
+    time = np.linspace(-0.3, 0.7, 2001) * min(t_lsb_s, design.edge_window_s)
     recorded = np.empty((len(POSITIONS), 2, time.size))
     crossing, transition = np.empty((2, len(POSITIONS), 2))
     reduced: list[Edge] = []
@@ -271,14 +299,14 @@ def edges(
     design: DriverDesign | None = None,
     *,
     t_lsb_s: float = 1e-9,
-    tolerance_v: float = 5e-3,
+    tolerance_v: float | None = None,
     cache_dir: Path | str | None = None,
 ) -> DriverEdges:
     """Simulate the driver once and reduce its edges; ``cache_dir`` as in ``ngspice.run``.
 
     Raises InputError if the driver is too weak for ``t_lsb_s``, SimulationError if ngspice fails.
     """
-    design = design or DriverDesign()
+    design = design or default_driver(technology)
     deck = driver_deck(technology, design, _CODE, corner=corner, temperature_c=temperature_c, t_lsb_s=t_lsb_s)
     waves = run(deck, cache=cache_dir)
     return record_edges(waves, _CODE, technology, design, t_lsb_s=t_lsb_s, tolerance_v=tolerance_v)

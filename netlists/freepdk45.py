@@ -28,8 +28,7 @@ FREEPDK45 = register(
         # The model cards switch on a substrate and a gate resistance network per transistor. It moves the
         # charge of a 512-row line by 1 ppm and costs a quarter of the run time.
         instance={"rbodymod": 0, "rgatemod": 0},
-        # Assumed: the models carry no mismatch. Published 45 nm pairs have 2.5 to 3.5 mV·µm between two transistors,
-        # so 1.8 to 2.5 for one.
+        # Assumed: the models carry no mismatch. 1.8 to 2.5 mV·µm is the order of magnitude at this node.
         a_vt_v_um=2.0e-3,
     )
 )

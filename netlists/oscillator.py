@@ -131,10 +131,15 @@ def add_readout(
         add_oscillator(circuit, technology, design, bias=bias, run=run, prefix=osc)
 
 
-def add_run(circuit: Any, technology: Technology, release_s: float) -> None:
-    """Node run: the ring is held until ``release_s``, then free."""
-    half = RELEASE_S / 2
-    circuit.V("run", "run", "0", f"PWL({release_s - half:.9g} 0 {release_s + half:.9g} {technology.vdd_v:g})")
+def add_run(
+    circuit: Any, technology: Technology, release_s: float, holds: Sequence[tuple[float, float]] = ()
+) -> None:
+    """Node run: the ring is held until ``release_s``, then free, but held again in each (from, to) of ``holds`` [s]."""
+    half, vdd = RELEASE_S / 2, f"{technology.vdd_v:g}"
+    points = [f"{release_s - half:.9g} 0 {release_s + half:.9g} {vdd}"]
+    for a, b in holds:
+        points.append(f"{a - half:.9g} {vdd} {a + half:.9g} 0 {b - half:.9g} 0 {b + half:.9g} {vdd}")
+    circuit.V("run", "run", "0", f"PWL({' '.join(points)})")
 
 
 def stage_nodes(prefix: str = "osc") -> tuple[str, ...]:
@@ -170,3 +175,32 @@ def phase_at(
             f"got {times.max():.6g} s; simulate a little longer"
         )
     return np.interp(times, edges, np.arange(edges.size, dtype=float))
+
+
+def phases_between(
+    waves: Waveforms,
+    gates_s: Sequence[tuple[float, float]],
+    *,
+    level_v: float,
+    idle_rate_hz: float,
+    prefix: str = "osc",
+) -> np.ndarray:
+    """The phase [counts] gained between each gate's opening and closing, (gates,), by a ring that every gate releases.
+
+    The floor is what the counter shows. Where no edge follows the last one of a gate, because the ring is held or the
+    run ends, the fraction grows with ``idle_rate_hz``: a gate closes on an idle line.
+    """
+    edges, found = edge_times_s(waves, level_v, prefix), []
+    opens = [a for a, _ in gates_s]
+    for k, (a, b) in enumerate(gates_s):
+        inside = edges[(edges > a) & (edges <= b)]
+        last = inside[-1] if inside.size else a
+        beyond = edges[edges > b]
+        # An edge after the next release is another phase's, and one in a hold the reset's.
+        free_until = np.inf if k + 1 == len(opens) else b
+        if beyond.size and beyond[0] < free_until:
+            fraction = (b - last) / (beyond[0] - last)
+        else:
+            fraction = min((b - last) * idle_rate_hz, 1 - 1e-9)
+        found.append(inside.size + fraction)
+    return np.array(found)

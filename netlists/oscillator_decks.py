@@ -7,6 +7,7 @@ i(v<prefix>reg).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,17 +22,17 @@ from aimcard.netlists.waveforms import Waveforms
 
 #: A stage holds about 1 fC, so the charge tolerance is a tenth of the columns'.
 RING_OPTIONS = "reltol=1e-4 chgtol=1e-17"
-#: Cap on the time step [s], the same in rate and drive decks: with it the ring runs 55 ppm slow against 1 ps.
-RING_STEP_S = 2e-12
 #: When the rate decks' ring is released [s].
 RELEASE_AT_S = 0.1e-9
 
 
-def mirror_and_ring(technology: Technology, design: ReadoutDesign, name: str, release_s: float) -> Circuit:
-    """Mirror and ring from node mirrorgate on, the ring released at ``release_s``."""
+def mirror_and_ring(
+    technology: Technology, design: ReadoutDesign, name: str, release_s: float, holds: Sequence[tuple[float, float]] = ()
+) -> Circuit:
+    """Mirror and ring from node mirrorgate on, the ring released at ``release_s`` and held between ``holds``."""
     circuit = Circuit(name)
     circuit.V("dd", "vdd", "0", technology.vdd_v)
-    add_run(circuit, technology, release_s)
+    add_run(circuit, technology, release_s, holds)
     add_mirror(circuit, technology, design, mirror_gate="mirrorgate", out="oscbias")
     add_oscillator(circuit, technology, design, bias="oscbias", run="run")
     return circuit
@@ -46,18 +47,18 @@ def oscillator_rate_deck(
     temperature_c: float = 27.0,
     periods: int = 9,
     options: str = RING_OPTIONS,
-    step_s: float = RING_STEP_S,
+    step_s: float | None = None,
 ) -> Deck:
     """The ring at a constant regulator current (the mirror's input), for about ``periods`` periods.
 
-    The time step is capped at ``step_s`` or, if slow, at 1/800 of a period (within 10 ppm of finer steps).
+    The time step is capped at ``step_s`` (None: the design's) or, if slow, at 1/800 of a period (within 10 ppm of finer steps).
     """
     if not current_a > 0:
         raise InputError(f"current_a: expected a positive current; got {current_a}")
     circuit = mirror_and_ring(technology, design, "oscillator rate", RELEASE_AT_S)
     circuit.I("reg", "mirrorgate", "0", current_a)
     period = design.mirror_ratio / (design.gain_hz_per_a * current_a)
-    step = max(step_s, period / 800)
+    step = max(design.ring_step_s if step_s is None else step_s, period / 800)
     return make_deck(
         circuit, f"oscillator {current_a * 1e6:.4g} uA", technology, corner, temperature_c,
         f".tran {step:.9g} {RELEASE_AT_S + periods * period:.9g} 0 {step:.9g}",
@@ -115,13 +116,14 @@ def oscillator_drive_deck(
     corner: str = "nom",
     temperature_c: float = 27.0,
     options: str = RING_OPTIONS,
-    step_s: float = RING_STEP_S,
+    step_s: float | None = None,
+    holds: Sequence[tuple[float, float]] = (),
 ) -> Deck:
-    """Mirror and ring under a recorded regulator current, released at ``release_s``.
+    """Mirror and ring under a recorded regulator current, released at ``release_s`` and held in each of ``holds`` [s].
 
     time_s, current_a: shape (points,), piecewise linear between them; the run ends with the last.
 
-    ``step_s`` caps the time step [s]: error control alone lets the ring run 600 ppm slow.
+    ``step_s`` caps the time step [s] (None: the design's): error control alone lets the ring run 600 ppm slow.
     """
     time, current = np.asarray(time_s, dtype=float), np.asarray(current_a, dtype=float)
     if time.shape != current.shape or time.ndim != 1 or time.size < 2 or not np.all(np.diff(time) > 0):
@@ -129,9 +131,10 @@ def oscillator_drive_deck(
             f"time_s, current_a: expected two or more increasing times and as many currents; "
             f"got shapes {time.shape} and {current.shape}"
         )
-    circuit = mirror_and_ring(technology, design, "oscillator drive", release_s)
+    circuit = mirror_and_ring(technology, design, "oscillator drive", release_s, holds)
     points = "\n+ ".join(f"{t:.12g} {i:.9g}" for t, i in zip(time, current, strict=True))
     circuit.raw_spice += f"Ireg mirrorgate 0 PWL({points})\n"
+    step_s = design.ring_step_s if step_s is None else step_s
     return make_deck(
         circuit, name, technology, corner, temperature_c, f".tran 1n {time[-1]:.12g} 0 {step_s:.9g}",
         (*(f"v({n})" for n in stage_nodes()), "i(vmir)", "i(voscdd)"), options, expected_cpu_s=15.0,

@@ -65,9 +65,58 @@ class ReadoutDesign:
     stage_c_f: float = 0.2e-15
     # About the ring's frequency per current; sets only how long a rate measurement runs.
     gain_hz_per_a: float = 110e12
+    # Cap on the time step wherever the ring runs: 1/100 of a period at full scale or less.
+    ring_step_s: float = 2e-12
+    # The LSB that loop, mirror and counter follow.
+    t_lsb_s: float = 1e-9
 
 
-DEFAULT_READOUT = MappingProxyType({"freepdk45": ReadoutDesign()})
+#: docs/sky130.md says what each size is for.
+_SKY130 = ReadoutDesign(
+    ota_reference_a=10e-6,
+    pair_w_um=30.0,
+    pair_l_um=0.25,
+    pair_flavour="hvt",
+    load_w_um=4.0,
+    load_l_um=0.6,
+    load_flavour="svt",
+    tail_w_um=5.0,
+    tail_l_um=0.3,
+    tail_flavour="svt",
+    tail_fingers=12,
+    lead_r_ohm=3500.0,
+    lead_c_f=90e-15,
+    follower_w_um=60.0,
+    follower_l_um=0.15,
+    follower_flavour="lvt",
+    bleed_a=10e-6,
+    bleed_w_um=16.0,
+    bleed_l_um=1.0,
+    bleed_flavour="svt",
+    mirror_unit_w_um=8.0,
+    mirror_l_um=0.3,
+    mirror_flavour="svt",
+    mirror_ratio=6,
+    bias_n_w_um=1.0,
+    bias_p_w_um=2.5,
+    starve_n_w_um=1.2,
+    starve_p_w_um=3.0,
+    starve_l_um=0.25,
+    starve_flavour="svt",
+    inverter_n_w_um=0.8,
+    inverter_p_w_um=1.6,
+    inverter_l_um=0.15,
+    inverter_flavour="svt",
+    reset_w_um=0.42,
+    reset_flavour="svt",
+    stage_c_f=2e-15,
+    gain_hz_per_a=14e12,
+    ring_step_s=10e-12,
+    t_lsb_s=4e-9,
+)
+
+#: Read-outs by technology.
+DEFAULT_READOUT = MappingProxyType({"freepdk45": ReadoutDesign(), "sky130": _SKY130})
 
 
 def default_readout(technology: Technology) -> ReadoutDesign:

@@ -1,6 +1,6 @@
 """What the read-out does, in figures.
 
-Run ``python -m aimcard.netlists.readout_report [corner] [temperature_c]`` to print them.
+Run ``python -m aimcard.netlists.readout_report [corner] [temperature_c] [technology]`` to print them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from aimcard.netlists.technology import Technology, get_technology
 
 COLUMN_A = np.array([0.0, 5e-6, 20e-6, 60e-6, 150e-6, 300e-6, 600e-6])
 LEVELS_S = np.array([0.0, 0.5, 1.0, 1.5, 1.4, 0.5, 0.45, 0.1, 0.0]) * 1e-3
-HOLD_S = 8e-9
-#: A conventional window and a line's mean current in it, with the spread of a real line's charge.
-WINDOW_S, LINE_A, LINE_SPREAD = 127e-9, 60e-6, 0.08
+#: How long each level lasts, and a conventional window [LSB].
+HOLD_LSB, WINDOW_LSB = 8, 127
+#: A line's mean current in the window, with the spread of a real line's charge.
+LINE_A, LINE_SPREAD = 60e-6, 0.08
 
 
 def oscillator_currents(mirror_ratio: int, points: int = 24) -> np.ndarray:
@@ -40,14 +41,14 @@ def oscillator_currents(mirror_ratio: int, points: int = 24) -> np.ndarray:
     return mirror_ratio * np.sqrt(log * linear)
 
 
-def quantisation(rates: list[OscillatorRate], bleed_a: float) -> tuple[float, float, float]:
+def quantisation(rates: list[OscillatorRate], bleed_a: float, window_s: float) -> tuple[float, float, float]:
     """Counts of a typical line in the conventional window, their σ, and 1/√12 count in % of σ."""
     current = np.array([r.current_a for r in rates])
     rate = np.array([r.rate_hz for r in rates])
     at = LINE_A + bleed_a
-    counts = WINDOW_S * float(np.interp(at, current, rate))
+    counts = window_s * float(np.interp(at, current, rate))
     slope = float(np.interp(at, current, np.gradient(rate, current)))
-    sigma = WINDOW_S * slope * LINE_SPREAD * LINE_A
+    sigma = window_s * slope * LINE_SPREAD * LINE_A
     return counts, sigma, 100 / math.sqrt(12) / sigma
 
 
@@ -61,7 +62,8 @@ def report(
 ) -> str:
     """Simulate regulator, mirror and ring at one corner and temperature; about a minute of CPU time."""
     at: dict[str, object] = {"corner": corner, "temperature_c": temperature_c}
-    time_s, conductance_s = conductance_steps(LEVELS_S, HOLD_S)
+    hold_s, window_s = HOLD_LSB * design.t_lsb_s, WINDOW_LSB * design.t_lsb_s
+    time_s, conductance_s = conductance_steps(LEVELS_S, hold_s)
     ring_a = oscillator_currents(design.mirror_ratio)
     waves = run_many(
         [
@@ -102,7 +104,7 @@ def report(
         "",
         "step [mS]       extreme [mV]   final [mV]   to 1 mV [ns]   charge against instant step [fC]",
     ]
-    for s in readout_steps(waves[1], LEVELS_S, HOLD_S):
+    for s in readout_steps(waves[1], LEVELS_S, hold_s):
         lines.append(
             f"{s.from_s * 1e3:4.2f} to {s.to_s * 1e3:4.2f} {s.extreme_v * 1e3:15.1f} {s.final_v * 1e3:12.2f} "
             f"{s.settle_s * 1e9:14.2f} {s.charge_c * 1e15:12.2f}"
@@ -121,12 +123,12 @@ def report(
             f"{r.frequency_hz / r.mirror_a / 1e12:8.1f} {r.unevenness:21.3f} {r.supply_a * 1e6:18.1f}"
         )
     bleed = float(static.regulator_a[0])
-    counts, sigma, loss = quantisation(rates, bleed)
+    counts, sigma, loss = quantisation(rates, bleed, window_s)
     full = np.interp(300e-6 + bleed, ring_a, [r.frequency_hz for r in rates])
     lines += [
         "",
         f"ring at 300 µA of column current: {full / 1e9:.2f} GHz, {COUNTS_PER_PERIOD} counts a period",
-        f"line of {LINE_A * 1e6:g} µA mean, {LINE_SPREAD:.0%} spread, {WINDOW_S * 1e9:g} ns: "
+        f"line of {LINE_A * 1e6:g} µA mean, {LINE_SPREAD:.0%} spread, {window_s * 1e9:g} ns: "
         f"{counts:.0f} counts, sigma {sigma:.0f}; quantisation {loss:.2f} % of sigma",
         f"supply: OTA and references {static.bias_a[0] * 1e6:.0f} µA, bleed {bleed * 1e6:.2f} µA",
     ]
@@ -134,8 +136,8 @@ def report(
 
 
 if __name__ == "__main__":
-    chosen = get_technology("freepdk45")
     arguments = sys.argv[1:]
+    chosen = get_technology(arguments[2] if len(arguments) > 2 else "freepdk45")
     print(
         report(
             chosen,

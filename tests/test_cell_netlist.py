@@ -132,7 +132,7 @@ def test_one_more_lsb_is_one_more_lsb_of_the_static_current(currents, tmp_path):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (lambda: get_technology("freepdk54"), r"expected one of freepdk45; got 'freepdk54'; did you mean freepdk45\?"),
+        (lambda: get_technology("freepdk54"), r"expected one of freepdk45, sky130; got 'freepdk54'; did you mean freepdk45\?"),
         (lambda: TECHNOLOGY.library("tt"), "freepdk45 has nom, ff, ss; got 'tt'"),
         (
             lambda: cell_dc_deck(TECHNOLOGY, CellDesign(flavour="ulvt"), "nom", 27.0, G_S, W_UM, V_BIT, V_RETURN),

@@ -23,7 +23,7 @@ from aimcard.models.export import export, exporters, register
 from aimcard.models.export_json import to_json
 from aimcard.models.tile import TileModel
 
-COMMANDS = ("calibrate", "simulate", "validate", "show", "export")
+COMMANDS = ("calibrate", "simulate", "validate", "statistics", "noise", "show", "export")
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_help_loads_nothing_heavy():
         (["calibrate", "--out", "no/card.h5"], "no/card.h5; make the folder first"),
         (
             ["calibrate", "--technology", "freepdk54"],
-            "expected one of freepdk45; got 'freepdk54'; did you mean",
+            "expected one of freepdk45, sky130; got 'freepdk54'; did you mean",
         ),
         (
             ["calibrate", "--corner", "non"],

@@ -28,8 +28,8 @@ class Diodes:
         (folder / "Inner.spi").write_text(f".model dm d is={is_a:g} n=1\n")
         (folder / "top.spi").write_text('* the models are one level down\n.include "Inner.spi"\n')
 
-    def library(self, corner: str) -> Path:
-        return self.folder / "top.spi"
+    def model_lines(self, corner: str, netlist: str) -> str:
+        return f'.include "{self.folder / "top.spi"}"'
 
 
 def diode_deck(technology: Diodes, temperature_c: float = 27.0) -> Deck:

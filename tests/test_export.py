@@ -7,6 +7,7 @@ import io
 import math
 import re
 import subprocess
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -111,7 +112,7 @@ def check_readout(waves: Waveforms, response: Response) -> None:
     assert np.abs(mirror - response.mirror_a[0, 0]).max() < 5e-3 * response.mirror_a.max()
     assert current.sum() == pytest.approx(response.current_a.sum(), rel=2e-4)
     assert mirror.sum() == pytest.approx(response.mirror_a.sum(), rel=2e-4)
-    assert waves["v(phase)"][-1] == pytest.approx(response.phase_count[0, 0], abs=0.02)
+    assert waves["v(phase)"][-1] == pytest.approx(response.phase_count[0, 0], abs=0.05)
 
 
 @pytest.mark.filterwarnings("ignore::aimcard.models.errors.OutsideDomainWarning")
@@ -148,7 +149,7 @@ def test_the_example_in_the_export_runs_as_its_first_lines_say(card, tmp_path):
     response = TileModel(card).respond(g, x)
     assert response.phase_count is not None
     assert numbers["charge"] == pytest.approx(response.charge_c[0, 0], rel=3e-4)
-    assert numbers["counts"] == pytest.approx(response.phase_count[0, 0], abs=0.02)
+    assert numbers["counts"] == pytest.approx(response.phase_count[0, 0], abs=0.05)
 
 
 def test_table_points_follow_the_smooth_table(card):
@@ -200,6 +201,15 @@ def test_what_a_target_cannot_be_is_said(card, meta, to, message):
 def test_an_unknown_form_lists_the_choices():
     with pytest.raises(InputError, match="json, csv, spice, aihwkit; got 'cvs' \\(did you mean 'csv'"):
         check_choice("--to", "cvs", exporters())
+
+
+def test_the_pages_example_of_a_deck_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "exports.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "spice_deck" in block)
+    exec(compile(code, "exports.md", "exec"), {})
+    deck = (tmp_path / "column.cir").read_text()
+    assert len(re.findall(r"^Xrow\d+ .* scale=2$", deck, re.MULTILINE)) == 64
 
 
 def test_the_command_line_shows_the_choices(capsys):

@@ -47,10 +47,10 @@ def run_python(code: str, **environment: str) -> str:
 
 
 def test_every_package_is_listed():
-    folders = {"aimcard." + path.parent.name for path in ROOT.glob("*/__init__.py")} | {"aimcard"}
-    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == folders
-    nested = [path for name in PACKAGES for path in (ROOT / name).glob("*/*.py")]
-    assert nested == []
+    folders = {path.parent for path in ROOT.glob("*/__init__.py")}
+    folders |= {path.parent for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    names = {".".join(("aimcard", *folder.relative_to(ROOT).parts)) for folder in folders} | {"aimcard"}
+    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == names
 
 
 def test_version_is_one():
@@ -134,9 +134,7 @@ def test_the_readme_sets_up_with_two_commands_that_ci_runs_too():
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
-)
+@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
 def test_links_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):

@@ -1,5 +1,8 @@
 """Other simulators beside ours: the exported configuration in aihwkit itself, and the peers' timings."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -141,6 +144,14 @@ def test_every_peer_computes_about_the_product():
     assert {f"aihwkit, {name}" for name in in_torch} <= set(names)
     assert {"aihwkit-lightning, evaluation", "aihwkit-lightning, training with noise"} <= set(names)
     assert all("in C++" in name and "torch" in why for name, why in absent.items())
+
+
+@pytest.mark.peers
+def test_the_pages_example_runs(capsys):
+    page = (Path(__file__).parents[1] / "docs" / "exports.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "import matmul, peers" in block)
+    exec(compile(code, "exports.md", "exec"), {})
+    assert "aihwkit, IR-drop in time, split" in capsys.readouterr().out
 
 
 def test_a_peer_that_is_not_here_says_how_to_get_it(monkeypatch):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
 import torch
 
+from aimcard.__main__ import main
 from aimcard.calibrate.chips import population_line, simulate_lines
 from aimcard.calibrate.mismatch import (
     REFERENCE_A,
@@ -17,7 +19,7 @@ from aimcard.calibrate.mismatch import (
 )
 from aimcard.calibrate.statistics import Population, estimate
 from aimcard.data import shipped_card
-from aimcard.models.card import Card
+from aimcard.models.card import Card, Table
 from aimcard.models.chip import ChipModel
 from aimcard.models.errors import InputError
 from aimcard.models.mismatch import READOUT_NAMES, Chip, leak_factor, on_factor
@@ -32,7 +34,7 @@ BENCH = ColumnBench(TECH, "nom", 27.0, default_readout(TECH))
 
 
 def test_options_are_checked_and_the_estimate_counts():
-    with pytest.raises(InputError, match="chips: expected 14 or more"):
+    with pytest.raises(InputError, match="chips: expected 40 or more"):
         Population(chips=5)
     with pytest.raises(InputError, match="columns: expected 0, or 8 or more"):
         Population(columns=3)
@@ -40,18 +42,46 @@ def test_options_are_checked_and_the_estimate_counts():
 
 
 def test_a_readout_alone_is_reduced_to_its_numbers(tmp_path):
-    """Two chips and the nominal read-out: the departures reproduce the curves they were taken from."""
-    p = simulate_readouts(BENCH, (1, 2), jobs=1, cache_dir=tmp_path, progress=False)
+    """A chip and the nominal read-out: the departures reproduce the curves they were taken from."""
+    p = simulate_readouts(BENCH, (1,), jobs=1, cache_dir=tmp_path, progress=False)
     numbers, left = readout_numbers(p)
-    assert numbers.shape == (2, len(READOUT_NAMES))
+    assert numbers.shape == (1, len(READOUT_NAMES))
     assert left["clamp"] < 10e-6
     assert left["mirror"] < 1e-3
     assert left["rate"] < 3e-3
     # The clamp's offset is the table's at the reference current.
     at = int(np.argmin(np.abs(p.current_a - REFERENCE_A)))
     assert numbers[:, 0] == pytest.approx(p.clamp_v[1:, at] - p.clamp_v[0, at], abs=20e-6)
-    with pytest.raises(InputError, match="more than 13"):
+    with pytest.raises(InputError, match="expected 40 or more"):
         readout_spread(p)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("statistics", "freepdk45_gated", "--out", "s.h5", "--chips", "3"), "chips: expected 40 or more"),
+        (("statistics", "freepdk45_gated", "--out", "s.h5", "--columns", "2"), "columns: expected 0, or 8 or more"),
+        (("statistics", "freepdk45_gated", "--out", "s.h5", "--a-vt", "-1"), "a_vt_v_um: expected a finite number"),
+        (("statistics", "freepdk45_gated", "--out", "s.h5", "--json", "j.json"), "--json: expected --columns 8 or more"),
+        (("statistics", "bare.h5", "--out", "s.h5"), "statistics need a card with a read-out"),
+        (("noise", "freepdk45_gated"), "run: aimcard statistics"),
+        (("noise", "noisy.h5", "--rows", "0"), "rows: expected 1 or more"),
+        (("noise", "noisy.h5", "--jitter", "-1"), "jitter_s: expected"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, said, card_of, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    card_of(readout=False).write("bare.h5")
+    line_a = np.array([0.0, 1e-4])
+    kinds = (("white", "1/Hz"), ("flicker", "1"))
+    tables = [Table(f"noise_mirror_{k}", line_a, line_a, "A", unit, "line current", k) for k, unit in kinds]
+    sound = card_of()
+    attrs.evolve(sound, tables=(*sound.tables, *tables)).write("noisy.h5")
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert said in err
 
 
 @pytest.mark.slow  # nine rings of 127 ns: two minutes
@@ -76,3 +106,42 @@ def test_a_chips_own_numbers_predict_its_lines(tmp_path):
         error = predicted[:, 0] - nominal[:, 0] - moved
         print(seed, "moved", moved.round(2), "model's error", error.round(2))
         assert np.abs(error).max() < 0.01 * np.abs(spice.phase_count[k + 1]).max()
+
+
+@pytest.mark.slow  # 61 read-outs and 610 rings, the same that `aimcard statistics` runs, from its cache: else four minutes
+def test_the_numbers_follow_the_thresholds_that_theory_names():
+    seeds = range(1, 61)
+    readouts = simulate_readouts(BENCH, seeds, jobs=1, progress=False)
+    numbers, d = readout_numbers(readouts)[0], BENCH.readout
+
+    def shift(name: str, w_um: float, l_um: float, m: int = 1) -> np.ndarray:
+        return np.array([mismatched(TECH, s).threshold_shift_v(name, w_um, l_um, m) for s in seeds])
+
+    def regress(of: np.ndarray, thresholds: dict[str, np.ndarray]) -> tuple[dict[str, float], float]:
+        basis = np.stack([*thresholds.values(), np.ones(len(seeds))], axis=1)
+        found, left, *_ = np.linalg.lstsq(basis, of, rcond=None)
+        share = 1 - left[0] / np.sum((of - of.mean()) ** 2)
+        print({n: round(float(v), 3) for n, v in zip(thresholds, found, strict=False)}, "explained", round(share, 5))
+        return dict(zip(thresholds, map(float, found), strict=False)), float(share)
+
+    pair = {n: shift(n, d.pair_w_um, d.pair_l_um) for n in ("pairref", "pairsense")}
+    load = {n: shift(n, d.load_w_um, d.load_l_um) for n in ("loadref", "loadout")}
+    volts, share = regress(numbers[:, 0], pair | load)
+    assert share > 0.99
+    # A pair's two thresholds act alike and oppositely, one to one; so do the load's, by the ratio of transconductances.
+    assert volts["pairsense"] == pytest.approx(1, abs=0.1)
+    assert volts["pairref"] == pytest.approx(-volts["pairsense"], rel=0.05)
+    assert volts["loadout"] == pytest.approx(-volts["loadref"], rel=0.1)
+
+    length = d.starve_l_um
+    ring = {
+        "oscbiasn": shift("oscbiasn", d.bias_n_w_um, length),
+        "oscbranch": shift("oscbranch", d.bias_n_w_um, length),
+        "oscbiasp": shift("oscbiasp", d.bias_p_w_um, length),
+        "mirror": shift("mirror", d.mirror_unit_w_um, d.mirror_l_um, d.mirror_ratio),
+        "mirrorout": shift("mirrorout", d.mirror_unit_w_um, d.mirror_l_um),
+        "starving N": np.mean([shift(f"oscsn{k}", d.starve_n_w_um, length) for k in range(5)], axis=0),
+        "starving P": np.mean([shift(f"oscsp{k}", d.starve_p_w_um, length) for k in range(5)], axis=0),
+    }
+    _, share = regress(numbers[:, list(READOUT_NAMES).index("rate_0")], ring)
+    assert share > 0.98

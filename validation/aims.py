@@ -71,10 +71,7 @@ class AimResult:
     def resolved(self) -> bool:
         """Of the phase error: σ_MAC of Gaussian inputs (without such, of any) has the counts asked for."""
         gaussian = [v for name, v in self.sigma_count.items() if "-gaussian-" in name]
-        return (
-            self.aim.measure != "rms_count"
-            or max(gaussian or [*self.sigma_count.values(), 0.0]) >= LEAST_SIGMA_COUNT
-        )
+        return self.aim.measure != "rms_count" or max(gaussian or [*self.sigma_count.values(), 0.0]) >= LEAST_SIGMA_COUNT
 
     @property
     def mark(self) -> str:
@@ -91,9 +88,7 @@ class AimResult:
         notes = []
         if self.short:
             notes.append(f"{len(self.short)} of {len(self.reached)} data sets short")
-        limited = [
-            n for n in self.short if n in self.floor and self.reached[n] <= FLOOR_FACTOR * self.floor[n]
-        ]
+        limited = [n for n in self.short if n in self.floor and self.reached[n] <= FLOOR_FACTOR * self.floor[n]]
         if limited:
             notes.append(f"{', '.join(limited)} within {FLOOR_FACTOR:g} times the reference's floor")
         if not self.resolved:

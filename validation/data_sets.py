@@ -57,6 +57,9 @@ class RecordResult:
         counts = self.record.arrays.get("count", np.floor(c.truth).astype(np.int64))
         for name, found in scores.items():
             found["rms_count"], found["sigma_count"] = found["rmse"], found["sigma"]
+            if "phase_counts" in self.record:
+                # Weighted phases: their sum has no floor that a counter shows.
+                continue
             predicted = c.floor if name == "floor" else c.predicted[name]
             assert predicted is not None
             if np.isfinite(predicted).all():
@@ -69,8 +72,7 @@ def score(c: Comparison, sigma_gaussian: np.ndarray | None = None) -> dict[str, 
     """Measures of every predictor, each (lines,); of currents the first slot apart, as first_slot_*."""
     truth, ideal = later_slots(c.truth), later_slots(c.predicted["ideal"])
     found = {
-        name: measures(later_slots(values), truth, ideal, sigma_gaussian=sigma_gaussian)
-        for name, values in c.predicted.items()
+        name: measures(later_slots(values), truth, ideal, sigma_gaussian=sigma_gaussian) for name, values in c.predicted.items()
     }
     if c.floor is not None:
         found["floor"] = measures(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from aimcard.models.card import Card
 from aimcard.models.card_text import rows_of_text
 from aimcard.models.energy import PARTS, EnergyParameters, TileEnergy, line_energy, tile_energy
 from aimcard.models.errors import OutsideDomainWarning
+from aimcard.models.modes import Mode, get_mode
 from aimcard.models.tile import TileModel
 
 #: The tile-circuit paper's own figures (arXiv 2506.00004), another technology and cell: to stand beside, not to match.
@@ -25,7 +26,14 @@ class EnergyStudy:
 
     mode: str
     topology: str
-    energy: TileEnergy
+    phases: tuple[TileEnergy, ...]
+
+    @property
+    def energy(self) -> TileEnergy:
+        """All PWM phases together."""
+        first = self.phases[0]
+        parts = {name: sum(e.parts_j[name] for e in self.phases) for name in PARTS}
+        return replace(first, parts_j=parts, window_s=sum(e.window_s for e in self.phases))
 
     def row(self) -> tuple[str, ...]:
         e = self.energy
@@ -38,7 +46,8 @@ class EnergyStudy:
         e = self.energy
         return {"mode": self.mode, "topology": self.topology, "parts_j": e.parts_j, "total_j": e.total_j,
                 "tops_per_w": e.tops_per_w, "operations": e.operations, "window_s": e.window_s,
-                "sign_phases": e.sign_phases, "density": e.density, "contract": e.contract}  # fmt: skip
+                "sign_phases": e.sign_phases, "density": e.density, "contract": e.contract,
+                "phases": [{"window_s": part.window_s, "parts_j": part.parts_j} for part in self.phases]}  # fmt: skip
 
 
 def energy_table(studies: list[EnergyStudy]) -> str:
@@ -47,13 +56,16 @@ def energy_table(studies: list[EnergyStudy]) -> str:
     return "\n".join([*rows_of_text([head, *(s.row() for s in studies)]), studies[0].energy.contract])
 
 
-def energy_study(card: Card, *, pairs: int = 8, vectors: int = 8, columns: int = 512, seed: int = 1) -> EnergyStudy:
+def energy_study(
+    card: Card, mode: str | Mode | None = None, *, pairs: int = 4, vectors: int = 4, columns: int = 512, seed: int = 1
+) -> EnergyStudy:
     """Energy of a product of normal weights (clipped at three sigma) and normal inputs, σ a third of full scale.
 
     ``pairs`` of lines and ``vectors`` are drawn and stand for all; signed inputs take two sign phases in `gated`.
-    Raises CardError if the card has no energy model.
+    mode: a PWM mode (None: the card's). Raises CardError if the card has no energy model.
     """
     p, model = EnergyParameters.of(card), TileModel(card)
+    pwm = model.mode if mode is None else get_mode(mode, model.code_max)
     rng = np.random.default_rng(seed)
     rows, full = int(card.meta["rows"]), model.code_max
     lo, hi = card.domain["conductance_s"].lo, card.domain["conductance_s"].hi
@@ -62,18 +74,22 @@ def energy_study(card: Card, *, pairs: int = 8, vectors: int = 8, columns: int =
     signed = np.clip(np.round(rng.normal(0, full / 3, (vectors, rows))), -full, full).astype(np.int64)
     codes = np.concatenate([np.maximum(signed, 0), np.maximum(-signed, 0)])
     with warnings.catch_warnings():
-        # Full-scale drawn lines may peak beyond the validated current for a slot; the sums hardly notice.
+        # Drawn lines may peak beyond the validated current for a slot; the sums hardly notice.
         warnings.simplefilter("ignore", OutsideDomainWarning)
-        out = model.respond(g, codes)
+        out = model.respond(g, codes, mode=pwm)
     assert out.mirror_a is not None
-    assert out.oscillator_charge_c is not None
-    window = model.slots * model.t_lsb_s
-    energy = tile_energy(
-        p, out.charge_c, out.mirror_a.sum(-1) * model.t_lsb_s, out.oscillator_charge_c,
-        (codes > 0).sum(-1), codes.sum(-1) * model.t_lsb_s,
-        rows=rows, columns=columns, sign_phases=2, window_s=window, density=float((signed != 0).mean()),
-    )  # fmt: skip
-    return EnergyStudy(str(card.meta["mode"]), str(card.meta["topology"]), energy)
+    assert out.oscillator_a is not None
+    t, phases = model.t_lsb_s, []
+    widths = [stop - start for start, stop in pwm.pulses(codes, np.arange(rows))]
+    for (first, beyond), width in zip(pwm.windows(model.guard_slots), widths, strict=True):
+        charges = (a[..., first:beyond].sum(-1) * t for a in (out.current_a, out.mirror_a, out.oscillator_a))
+        phases.append(
+            tile_energy(
+                p, *charges, (width > 0).sum(-1), width.sum(-1) * t,
+                rows=rows, columns=columns, sign_phases=2, window_s=(beyond - first) * t, density=float((signed != 0).mean()),
+            )
+        )  # fmt: skip
+    return EnergyStudy(pwm.name, str(card.meta["topology"]), tuple(phases))
 
 
 def supply_errors(card: Card, reference: ReferenceSet) -> list[tuple[str, str, float, float]]:
@@ -86,19 +102,19 @@ def supply_errors(card: Card, reference: ReferenceSet) -> list[tuple[str, str, f
     for r in reference.select(kind="column"):
         if r.attrs["clamp"] != "ota" or "oscillator_charge_c" not in r:
             continue
-        for part, error in _errors(p, model, r).items():
+        for part, error in _errors(p, model, r, str(reference.meta["mode"])).items():
             found.append((r.name, part, float(np.median(np.abs(error))), float(np.abs(error).max())))
     return found
 
 
-def _errors(p: EnergyParameters, model: TileModel, r: Record) -> dict[str, np.ndarray]:
+def _errors(p: EnergyParameters, model: TileModel, r: Record, mode: str) -> dict[str, np.ndarray]:
     out = model.respond(r["conductance_s"], r["codes"], wire_scale=float(r.attrs["wire_scale"]),
-                        w_select_um=float(r.attrs["w_select_um"]), position=float(r.attrs["position"]))  # fmt: skip
+                        w_select_um=float(r.attrs["w_select_um"]), position=float(r.attrs["position"]), mode=mode)  # fmt: skip
     assert out.mirror_a is not None
-    assert out.oscillator_charge_c is not None
+    assert out.oscillator_a is not None
     t = model.t_lsb_s
     window = len(r["slot_edge_s"][1:]) * t
-    energy = line_energy(p, out.charge_c, out.mirror_a.sum(-1) * t, out.oscillator_charge_c, window)
+    energy = line_energy(p, *(a.sum(-1) * t for a in (out.current_a, out.mirror_a, out.oscillator_a)), window)
     truth = {"array": r["current_a"].sum(-1) * t * p.vdd_v, "oscillator": r["oscillator_charge_c"] * p.vdd_v}
     if "vdd_charge_c" in r:
         truth["read-out"] = r["vdd_charge_c"] * p.vdd_v - truth["array"]

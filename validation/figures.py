@@ -38,9 +38,7 @@ CLOSE_UP = 6
 SCORED = ("current", "charge", "phase")
 
 
-def write_all(
-    card: Card, reference: ReferenceSet, result: ValidationResult, folder: str | Path
-) -> list[Path]:
+def write_all(card: Card, reference: ReferenceSet, result: ValidationResult, folder: str | Path) -> list[Path]:
     """Draw every figure that card, reference set and result have data for; the paths written, in order."""
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
@@ -91,12 +89,8 @@ def waveform(result: RecordResult, line: int = 0) -> Figure:
     for column, (start, end) in enumerate(spans):
         top, below = axes[0, column], axes[1, column]
         top.plot(time_ns, factor * fine, color=GREY, linewidth=0.8, label="reference, waveform")
-        top.stairs(
-            factor * truth, edge_ns, baseline=None, color=ORANGE, linewidth=2.2, label="reference, slot means"
-        )
-        top.stairs(
-            factor * model, edge_ns, baseline=None, color=BLUE, linewidth=1.1, label="model card, slot means"
-        )
+        top.stairs(factor * truth, edge_ns, baseline=None, color=ORANGE, linewidth=2.2, label="reference, slot means")
+        top.stairs(factor * model, edge_ns, baseline=None, color=BLUE, linewidth=1.1, label="model card, slot means")
         below.stairs(error_factor * (model - truth), edge_ns, baseline=None, color=BLUE, linewidth=1.1)
         below.axhline(0, color=BLACK, linewidth=0.6)
         below.set_xlabel("time (ns)")
@@ -125,12 +119,7 @@ def parity(result: ValidationResult, clamp: str) -> Figure:
     fig = new_figure(1.2 + 4.8 * len(shown), 5.8)
     axes = fig.subplots(2, len(shown), sharex="col", height_ratios=(3, 1.2), squeeze=False)
     for column, quantity in enumerate(shown):
-        found = [
-            (s.distribution, r.comparisons[quantity])
-            for s in sets
-            for r in s.records
-            if quantity in r.comparisons
-        ]
+        found = [(s.distribution, r.comparisons[quantity]) for s in sets for r in s.records if quantity in r.comparisons]
         _parity_column(axes[0, column], axes[1, column], quantity, found, styles)
     marks = [
         Line2D([], [], linestyle="", marker=marker, color=color, label=f"model card, {name}")
@@ -157,9 +146,7 @@ def _parity_column(
         color, marker = styles[distribution]
         x = factor * c.truth.ravel()
         top.plot(x, factor * c.predicted["ideal"].ravel(), linestyle="", marker="+", color=GREY, markersize=5)
-        top.plot(
-            x, factor * c.predicted["model"].ravel(), linestyle="", marker=marker, color=color, markersize=4
-        )
+        top.plot(x, factor * c.predicted["model"].ravel(), linestyle="", marker=marker, color=color, markersize=4)
         below.plot(x, error_factor * error, linestyle="", marker=marker, color=color, markersize=4)
     low, high = top.get_xlim()
     top.plot([low, high], [low, high], color=BLACK, linewidth=0.7, zorder=1)
@@ -185,9 +172,7 @@ def residuals(result: ValidationResult, quantity: str) -> Figure:
             errors = _relative_errors(data_set, quantity, name)
             if errors.size:
                 share = np.arange(1, len(errors) + 1) / len(errors)
-                used[label] = ax.plot(
-                    errors, share, color=color, drawstyle="steps-post", linewidth=1.4, label=label
-                )[0]
+                used[label] = ax.plot(errors, share, color=color, drawstyle="steps-post", linewidth=1.4, label=label)[0]
         ax.set_xscale("log")
         ax.set_ylim(0, 1.03)
         ax.set_title(data_set.name, fontsize="small")
@@ -197,9 +182,7 @@ def residuals(result: ValidationResult, quantity: str) -> Figure:
         ax.tick_params(labelbottom=k + columns >= len(sets))
     fig.supxlabel(f"|error| of the {QUANTITY_LABEL[quantity]} / σ_MAC of its line", fontsize="medium")
     fig.supylabel("share of vectors (slots) below", fontsize="medium")
-    fig.legend(
-        used.values(), used.keys(), loc="outside upper center", ncols=2, frameon=False, fontsize="small"
-    )
+    fig.legend(used.values(), used.keys(), loc="outside upper center", ncols=2, frameon=False, fontsize="small")
     return fig
 
 
@@ -238,12 +221,9 @@ def scores(result: ValidationResult) -> Figure:
     axes[0].set_yticks(range(len(sets)), [s.name for s in sets])
     axes[0].set_ylim(len(sets) - 0.5, -0.5)
     handles = [
-        Line2D([], [], linestyle="", marker=marker, color=color, label=label)
-        for color, marker, label in PREDICTOR_STYLE.values()
+        Line2D([], [], linestyle="", marker=marker, color=color, label=label) for color, marker, label in PREDICTOR_STYLE.values()
     ]
-    handles.append(
-        Line2D([], [], color=PREDICTOR_STYLE["model"][0], linewidth=1.2, label="to the model's worst line")
-    )
+    handles.append(Line2D([], [], color=PREDICTOR_STYLE["model"][0], linewidth=1.2, label="to the model's worst line"))
     handles.append(Line2D([], [], linestyle="", marker="|", color=BLACK, markersize=11, label="aim"))
     fig.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize="small")
     return fig
@@ -258,9 +238,7 @@ def _score_row(ax: Axes, y: int, data_set: DataSet, quantity: str) -> None:
             ax.plot([value], [y], linestyle="", marker=marker, color=color, markersize=6)
             if name == "model" and worst:
                 ax.plot([value, worst], [y, y], color=color, linewidth=1.2)
-    for limit in [
-        a.limit for a in _aims(quantity, data_set.clamp) if np.isclose(a.wire_scale, data_set.wire_scale)
-    ]:
+    for limit in [a.limit for a in _aims(quantity, data_set.clamp) if np.isclose(a.wire_scale, data_set.wire_scale)]:
         if data_set.counts_for_aims and quantity in summary:
             ax.plot([limit], [y], linestyle="", marker="|", color=BLACK, markersize=13, markeredgewidth=1.6)
 
@@ -281,9 +259,7 @@ def wire_scale(result: ValidationResult) -> Figure:
     """1 − R² of the charge over the wire's scale, no new fit; a panel for each clamp and distribution."""
     groups = _wire_sets(result)
     if not groups:
-        raise InputError(
-            "data_sets: expected one clamp and distribution at two wire scales or more, got none"
-        )
+        raise InputError("data_sets: expected one clamp and distribution at two wire scales or more, got none")
     fig = new_figure(1.4 + 4.6 * len(groups), 4.6)
     axes = fig.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     for ax, ((clamp, distribution), sets) in zip(axes, groups.items(), strict=True):

@@ -98,13 +98,17 @@ class PopulationResult:
         for s in self.scores:
             rows.append(
                 (
-                    s.name, str(s.chips), f"{s.mean:.5g} ± {s.mean_error:.2g}", f"{s.model_mean:.5g}",
-                    f"{s.sigma:.3g} ± {s.sigma_error:.1g}", f"{s.model_sigma:.3g}", f"{s.quantiles[0]:.4g}",
+                    s.name, str(s.chips), f"{s.mean:.5g} ± {_error(s.mean_error)}", f"{s.model_mean:.5g}",
+                    f"{s.sigma:.3g} ± {_error(s.sigma_error)}", f"{s.model_sigma:.3g}", f"{s.quantiles[0]:.4g}",
                     f"{s.model_quantiles[0]:.4g}", f"{s.quantiles[-1]:.4g}", f"{s.model_quantiles[-1]:.4g}",
                     f"{s.ks:.3f}", f"{s.p:.2f}",
                 )
             )  # fmt: skip
         return "\n".join(rows_of_text(rows, indent=""))
+
+
+def _error(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def score_population(name: str, simulated: np.ndarray, drawn: np.ndarray) -> PopulationScore:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,9 @@ import torch
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.errors import ReferenceSetError
 from aimcard.models.lut import lookup
-from aimcard.models.tile import TileModel, ideal_charge, ideal_current
+from aimcard.models.modes import Mode, get_mode
+from aimcard.models.tile import ideal_charge, ideal_current
+from aimcard.models.topology import Tile
 from aimcard.validation.scores import affine, affine_fit, later_slots, pair_difference
 
 QUANTITIES = ("current", "charge", "phase", "line_current", "line_charge")
@@ -71,16 +74,17 @@ def comparison(
     return Comparison(truth, predicted, floor, floor_vectors)
 
 
-def compare(record: Record, model: TileModel, reference: ReferenceSet) -> dict[str, Comparison]:
+def compare(record: Record, model: Tile, reference: ReferenceSet) -> dict[str, Comparison]:
     """All quantities that the record has, by name in the order of QUANTITIES.
 
     Raises ReferenceSetError if the record does not fit the card's window or wire, or its floor does not fit
     it.
     """
-    check_record(record, model)
-    truth = truth_of(record)
-    predicted = model_of(record, model)
-    ideal = ideal_of(record, model)
+    mode = get_mode(str(reference.meta["mode"]), model.code_max)
+    check_record(record, model, mode)
+    truth = truth_of(record, mode, model.guard_slots)
+    predicted = model_of(record, model, mode)
+    ideal = ideal_of(record, model, mode)
     floors = floor_of(record, reference)
     found = {}
     for name in QUANTITIES:
@@ -90,9 +94,18 @@ def compare(record: Record, model: TileModel, reference: ReferenceSet) -> dict[s
     return found
 
 
-def truth_of(record: Record) -> Values:
-    """The record's quantities; a charge is the exact sum of its slot means times the slots' lengths."""
-    length_s = np.diff(record["slot_edge_s"])
+def slot_weights_s(slot_edge_s: np.ndarray, mode: Mode | None, guard: int) -> np.ndarray:
+    """Each slot's length times the weight of its PWM phase [s], (slots,): what a charge is summed with."""
+    length_s = np.diff(slot_edge_s)
+    if mode is None or len(mode.phases) == 1:
+        return length_s
+    weight = [np.full(b - a, p.weight) for p, (a, b) in zip(mode.phases, mode.windows(guard), strict=True)]
+    return length_s * np.concatenate(weight)
+
+
+def truth_of(record: Record, mode: Mode | None = None, guard: int = 0) -> Values:
+    """The record's quantities; a charge is the exact sum of its slot means times the slots' lengths and weights."""
+    length_s = slot_weights_s(record["slot_edge_s"], mode, guard)
     line = record["current_a"]
     if "mirror_a" not in record:
         found = {"current": line, "charge": line @ length_s}
@@ -109,22 +122,21 @@ def truth_of(record: Record) -> Values:
     return found
 
 
-def model_of(record: Record, model: TileModel) -> Values:
+def model_of(record: Record, model: Tile, mode: Mode) -> Values:
     """What the card's model says of the record's conductances and codes."""
     a = record.attrs
+    # A pair of a tied column is two cells of one line.
+    own: dict[str, Any] = {"conductance_minus_s": record["conductance_minus_s"]} if "conductance_minus_s" in record else {}
+    own |= {"read_out": str(a["read_out"])} if "read_out" in a else {}
     response = model.respond(
-        record["conductance_s"], record["codes"], clamp=str(a["clamp"]), wire_scale=float(a["wire_scale"]),
-        w_select_um=float(a["w_select_um"]), position=float(a["position"]),
+        record["conductance_s"], record["codes"], **own, clamp=str(a["clamp"]), wire_scale=float(a["wire_scale"]),
+        w_select_um=float(a["w_select_um"]), position=float(a["position"]), mode=mode,
     )  # fmt: skip
-    length_s = np.diff(response.slot_edge_s)
+    length_s = slot_weights_s(response.slot_edge_s, mode, model.guard_slots)
     line = {"current": response.current_a, "charge": response.charge_c}
     if response.mirror_a is None or response.phase_count is None:
         return line
-    seen = (
-        {"current": response.mirror_a, "charge": response.mirror_a @ length_s}
-        if "mirror_a" in record
-        else line
-    )
+    seen = {"current": response.mirror_a, "charge": response.mirror_a @ length_s} if "mirror_a" in record else line
     return {
         **seen,
         "line_current": line["current"],
@@ -133,15 +145,21 @@ def model_of(record: Record, model: TileModel) -> Values:
     }
 
 
-def ideal_of(record: Record, model: TileModel) -> Values:
+def net_conductance(record: Record) -> np.ndarray:
+    """What a product is meant to weigh its codes with [S], (lines, rows): G, or G+ minus G− in a tied column."""
+    g = record["conductance_s"]
+    return g - record["conductance_minus_s"] if "conductance_minus_s" in record else g
+
+
+def ideal_of(record: Record, model: Tile, mode: Mode) -> Values:
     """The ideal MAC in each quantity's unit."""
-    g, codes, edge_s = record["conductance_s"], record["codes"], record["slot_edge_s"]
-    current = ideal_current(g, codes, model.v_read_v, len(edge_s) - 1)
+    g, codes, edge_s = net_conductance(record), record["codes"], record["slot_edge_s"]
+    current = ideal_current(g, codes, model.v_read_v, len(edge_s) - 1, mode, model.guard_slots)
     charge = ideal_charge(g, codes, model.v_read_v, model.t_lsb_s)
     line = {"current": current, "charge": charge}
     if record.attrs["clamp"] == "ideal":
         return line
-    window_s = float(edge_s[-1] - edge_s[0])
+    window_s = float(slot_weights_s(edge_s, mode, model.guard_slots).sum())
     nominal = nominal_readout(model, float(current.mean()))
     seen = line
     if "mirror_a" in record:
@@ -163,16 +181,14 @@ class NominalReadout:
     idle_hz: float
 
 
-def nominal_readout(model: TileModel, mean_current_a: float) -> NominalReadout:
+def nominal_readout(model: Tile, mean_current_a: float) -> NominalReadout:
     """The chord of the card's static curves from no line current to the mean one.
 
     Idle current and rate (the bleed) are part of it, since hardware subtracts them digitally.
     """
     mean = mean_current_a if mean_current_a > 0 else float(model.tables["adc"][0][-1]) / 2
     ends = torch.tensor([0.0, mean], dtype=torch.float64)
-    (idle_a, mean_a), (idle_hz, mean_hz) = (
-        lookup(*model.tables[name], ends).tolist() for name in ("mirror", "adc")
-    )
+    (idle_a, mean_a), (idle_hz, mean_hz) = (lookup(*model.tables[name], ends).tolist() for name in ("mirror", "adc"))
     return NominalReadout((mean_a - idle_a) / mean, idle_a, (mean_hz - idle_hz) / mean, idle_hz)
 
 
@@ -183,9 +199,7 @@ def floor_of(record: Record, reference: ReferenceSet) -> dict[str, tuple[np.ndar
         return {}
     run = runs[0]
     if not np.array_equal(run["conductance_s"], record["conductance_s"]):
-        raise ReferenceSetError(
-            f"{reference.source}: records/{run.name}/conductance_s: expected those of {record.name}"
-        )
+        raise ReferenceSetError(f"{reference.source}: records/{run.name}/conductance_s: expected those of {record.name}")
     number = {row.tobytes(): k for k, row in reversed(list(enumerate(record["codes"])))}
     rows = [number.get(row.tobytes()) for row in run["codes"]]
     if None in rows:
@@ -194,7 +208,9 @@ def floor_of(record: Record, reference: ReferenceSet) -> dict[str, tuple[np.ndar
             f"got another one at [{rows.index(None)}]"
         )
     vectors = np.array(rows, dtype=np.int64)
-    return {name: (values, vectors) for name, values in truth_of(run).items()}
+    mode = get_mode(str(reference.meta["mode"]), int(reference.meta["code_max"]))
+    found = truth_of(run, mode, int(reference.meta.get("guard_slots", 0)))
+    return {name: (values, vectors) for name, values in found.items()}
 
 
 def gaussian_twin(record: Record, records: Mapping[str, Record]) -> Record | None:
@@ -208,19 +224,20 @@ def gaussian_twin(record: Record, records: Mapping[str, Record]) -> Record | Non
             continue
         if any(other.attrs[key] != record.attrs[key] for key in keys) or other is record:
             continue
-        if np.array_equal(other["conductance_s"], record["conductance_s"]):
+        if np.array_equal(net_conductance(other), net_conductance(record)):
             return other
     return None
 
 
-def check_record(record: Record, model: TileModel) -> None:
+def check_record(record: Record, model: Tile, mode: Mode) -> None:
     """Raises ReferenceSetError if the record's slots or wire are not the card's."""
     where = f"records/{record.name}"
-    edges = np.arange(model.slots + 1) * model.t_lsb_s
+    slots = mode.window_slots(model.guard_slots)
+    edges = np.arange(slots + 1) * model.t_lsb_s
     got = record["slot_edge_s"]
     if got.shape != edges.shape or not np.allclose(got, edges, rtol=0, atol=1e-3 * model.t_lsb_s):
         raise ReferenceSetError(
-            f"{where}/slot_edge_s: expected the card's {model.slots} slots of {model.t_lsb_s:g} s from 0, "
+            f"{where}/slot_edge_s: expected the card's {slots} slots of {model.t_lsb_s:g} s from 0, "
             f"got {len(got) - 1} from {got[0]:g} to {got[-1]:g} s"
         )
     for key in ("r_bit_ohm", "r_return_ohm"):

@@ -50,9 +50,7 @@ def lut(card: Card, reference: ReferenceSet | None = None) -> Figure:
         label = "oscillator in the reference set" if k == 0 else None
         top.plot(x, y, linestyle="", marker="x", color=ORANGE, markersize=5, label=label)
     ideal = rate_factor * (knot_hz[0] + (knot_hz[-1] - knot_hz[0]) * np.array([0.0, 1.0]))
-    top.plot(
-        factor * knot_a[[0, -1]], ideal, color=BLACK, linewidth=0.8, linestyle=":", label="end-point line"
-    )
+    top.plot(factor * knot_a[[0, -1]], ideal, color=BLACK, linewidth=0.8, linestyle=":", label="end-point line")
     middle.plot(factor * current_a, inl, color=BLUE)
     below.stairs(dnl, factor * current_a, baseline=None, color=BLUE)
     for ax in (middle, below):
@@ -61,9 +59,7 @@ def lut(card: Card, reference: ReferenceSet | None = None) -> Figure:
     middle.set_ylabel("INL (steps)")
     below.set_ylabel("DNL (steps)")
     below.set_xlabel(f"line current ({unit})")
-    top.set_title(
-        f"ADC: rate of counted edges; INL and DNL in steps of 1/{STEPS} of the range", fontsize="medium"
-    )
+    top.set_title(f"ADC: rate of counted edges; INL and DNL in steps of 1/{STEPS} of the range", fontsize="medium")
     top.legend(frameon=False, fontsize="small")
     for ax in (top, middle, below):
         tidy(ax)
@@ -88,9 +84,7 @@ def readout(card: Card, reference: ReferenceSet) -> Figure:
     return fig
 
 
-def _static(
-    ax: Axes, card: Card, reference: ReferenceSet, table: str, array: str, unit: str, name: str
-) -> None:
+def _static(ax: Axes, card: Card, reference: ReferenceSet, table: str, array: str, unit: str, name: str) -> None:
     """A static curve: the reference's points and the card's table."""
     records = reference.select(kind="readout_dc")
     factor, current_unit = si(np.concatenate([r["current_a"] for r in records]), "A")

@@ -19,7 +19,8 @@ from aimcard.models.card import Card
 from aimcard.models.card_text import rows_of_text
 from aimcard.models.errors import ReferenceSetError
 from aimcard.models.h5 import write_bytes
-from aimcard.models.tile import TileModel
+from aimcard.models.modes import get_mode
+from aimcard.models.topology import Tile, tile_of
 from aimcard.validation.aims import AimResult, aims_table, judge
 from aimcard.validation.data_sets import DataSet, RecordResult, data_sets, figure
 from aimcard.validation.predictors import QUANTITIES, compare, gaussian_twin, truth_of
@@ -98,9 +99,7 @@ class ValidationResult:
             "held-out columns; 1-R2 about each line's own mean over vectors, median over lines, then worst",
             "currents: slot means, the first apart; affine: the ideal MAC corrected on the scored vectors",
         ]
-        rows = [
-            ("data set", "1-R2", "worst", "affine", "ideal", "floor", "RMSE/σ", "ε_MAC %", "max/σ", "ppm")
-        ]
+        rows = [("data set", "1-R2", "worst", "affine", "ideal", "floor", "RMSE/σ", "ε_MAC %", "max/σ", "ppm")]
         for name, data_set in self.data_sets.items():
             rows += _rows(name, data_set)
         lines += rows_of_text(rows)
@@ -114,7 +113,7 @@ def validate(card: Card, reference: ReferenceSet, progress: bool = True) -> Vali
     Raises ReferenceSetError if the set has no held-out column or was driven in another way than the card.
     ``progress`` shows a bar on a terminal's standard error.
     """
-    model = TileModel(card)
+    model = tile_of(card)
     _check_same_drive(card, reference)
     records = [r for role in SCORED_ROLES for r in reference.select(kind="column", role=role)]
     if not reference.select(kind="column", role="held_out"):
@@ -137,22 +136,23 @@ def validate(card: Card, reference: ReferenceSet, progress: bool = True) -> Vali
     return ValidationResult(_card_facts(card), _reference_facts(reference), data_sets(results), tuple(notes))
 
 
-def score_record(record: Record, model: TileModel, reference: ReferenceSet) -> RecordResult:
+def score_record(record: Record, model: Tile, reference: ReferenceSet) -> RecordResult:
     """One record's comparisons."""
     twin = gaussian_twin(record, reference.records)
-    sigma = {} if twin is None else {q: sigma_mac(later_slots(v)) for q, v in truth_of(twin).items()}
+    mode = get_mode(str(reference.meta["mode"]), model.code_max)
+    truth = {} if twin is None else truth_of(twin, mode, model.guard_slots)
+    sigma = {q: sigma_mac(later_slots(v)) for q, v in truth.items()}
     full_scale = float(model.tables["adc"][0][-1]) if model.has_readout else None
     return RecordResult(record, compare(record, model, reference), sigma, full_scale)
 
 
 def _check_same_drive(card: Card, reference: ReferenceSet) -> None:
-    for key in ("topology", "mode", "v_read_v", "t_lsb_s", "code_max"):
+    # Not the mode: cell, wire and read-out carry over, and the figures then say how well.
+    for key in ("topology", "v_read_v", "t_lsb_s", "code_max"):
         expected, got = card.meta[key], reference.meta[key]
         same = np.isclose(got, expected, rtol=1e-9) if isinstance(expected, float) else got == expected
         if not same:
-            raise ReferenceSetError(
-                f"{reference.source}: {key}: expected the card's {expected!r}, got {got!r}"
-            )
+            raise ReferenceSetError(f"{reference.source}: {key}: expected the card's {expected!r}, got {got!r}")
 
 
 def _card_facts(card: Card) -> dict[str, Any]:
@@ -184,16 +184,12 @@ def _rows(name: str, data_set: DataSet) -> list[tuple[str, ...]]:
     if (extra := figure(s, "phase", "rms_count")) is not None:
         counts = s["phase"]["model"]
         sigma = counts["sigma_count"]
-        rows.append(
-            (f"    phase error {extra:.3g} counts rms at σ_MAC {'-' if sigma is None else f'{sigma:.4g}'}; "
-             f"{counts['equal_counts']} of {counts['n_counts']} counts equal",)
-        )  # fmt: skip
+        equal = f"; {counts['equal_counts']} of {counts['n_counts']} counts equal" if "n_counts" in counts else ""
+        rows.append((f"    phase error {extra:.3g} counts rms at σ_MAC {'-' if sigma is None else f'{sigma:.4g}'}{equal}",))
     if (gaussian := figure(s, "charge", "one_minus_r2_gaussian")) is not None:
         rows.append((f"    charge over σ of the column's Gaussian inputs: 1-R2 {gaussian:.2g}",))
     if s.get("slots_beyond_full_scale"):
-        rows.append(
-            (f"    {100 * s['slots_beyond_full_scale']:.0f} % of the slots are beyond the ADC's full scale",)
-        )
+        rows.append((f"    {100 * s['slots_beyond_full_scale']:.0f} % of the slots are beyond the ADC's full scale",))
     return rows
 
 

@@ -1,0 +1,94 @@
+"""Which tied columns are simulated: the gated ones' designs, with a second cell in every row and signs on the codes."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from aimcard.calibrate.columns import (
+    CODE_MAX,
+    DISTRIBUTIONS,
+    G_MAX_S,
+    G_MIN_S,
+    VARIANTS,
+    Column,
+    draw_codes,
+    fit_columns,
+    pair_conductances,
+)
+
+
+@dataclass(frozen=True)
+class PairColumn(Column):
+    """A record of a tied column: conductance_s is G+, conductance_minus_s G−, (lines, rows) both; codes have signs."""
+
+    conductance_minus_s: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    read_out: str = "south"
+
+
+def _pair(c: Column, minus_s: np.ndarray, codes: np.ndarray, read_out: str) -> PairColumn:
+    own = {f.name: getattr(c, f.name) for f in dataclasses.fields(Column)}
+    return PairColumn(**{**own, "codes": codes}, conductance_minus_s=minus_s, read_out=read_out)
+
+
+def tied_fit_columns(count: int, seed: int, w_range_um: tuple[float, float]) -> list[PairColumn]:
+    """``count`` single columns, spread as ``fit_columns``: G− is drawn like G+, at its own level, and signs are drawn
+    with a bias of their own, so that some columns carry large currents."""
+    out = []
+    for k, c in enumerate(fit_columns("ideal", count, seed, w_range_um)):
+        rng = np.random.default_rng([seed, 31, k])
+        minus = np.clip(rng.permuted(c.conductance_s, axis=1) * rng.uniform(0.3, 1.5), G_MIN_S, G_MAX_S)
+        sign = np.where(rng.random(c.codes.shape) < rng.uniform(0.1, 0.9), 1, -1)
+        out.append(_pair(c, minus, c.codes * sign, "south"))
+    return out
+
+
+def draw_signed_codes(rng: np.random.Generator, distribution: str, vectors: int, rows: int) -> np.ndarray:
+    """Codes (vectors, rows) of either sign: ``draw_codes`` with random signs, Gaussian ones in one phase."""
+    if distribution == "gaussian":
+        return np.clip(np.round(rng.normal(0, CODE_MAX / 3, (vectors, rows))), -CODE_MAX, CODE_MAX).astype(np.int64)
+    return draw_codes(rng, distribution, vectors, rows) * rng.choice([-1, 1], (vectors, rows))
+
+
+def tied_held_out_columns(
+    columns: int, vectors: int, seed: int, distributions: tuple[str, ...], wire_scales: tuple[float, ...],
+    w_select_um: float | None = None,
+) -> list[PairColumn]:  # fmt: skip
+    """Columns that no fit sees; every other one is read at its north end."""
+    out = []
+    for c in range(columns):
+        w, g_max, position = VARIANTS[c % len(VARIANTS)]
+        rng = np.random.default_rng([seed, 37, c])
+        g = pair_conductances(rng, g_max)
+        for distribution in (d for d in DISTRIBUTIONS if d in distributions):
+            codes = draw_signed_codes(rng, distribution, vectors, g.shape[1])
+            for scale in (1.0, *(wire_scales if distribution == "gaussian" else ())):
+                out.append(
+                    PairColumn(
+                        f"ideal-{distribution}-{scale:g}x-{c}", "held_out", distribution, "ideal", g[:1], codes,
+                        w if w_select_um is None else w_select_um, position, scale, column=f"held{c}",
+                        conductance_minus_s=g[1:], read_out=("south", "north")[c % 2],
+                    )
+                )  # fmt: skip
+    return out
+
+
+def tied_floor_columns(held_out: list[PairColumn], vectors: int) -> list[PairColumn]:
+    """The first vectors of the first Gaussian column again, for a tighter run: the reference's own error."""
+    first = next(c for c in held_out if c.distribution == "gaussian" and c.wire_scale == 1)
+    return [
+        dataclasses.replace(first, name=f"floor-{first.name}", role="floor", codes=first.codes[:vectors], of=first.name)
+    ]
+
+
+def tied_plan(options) -> list[PairColumn]:
+    """All tied columns that ``options`` (calibrate.plan.Options) asks for: fitted, held out, floor."""
+    size = options.size
+    held = tied_held_out_columns(
+        options.columns or size.columns, size.vectors, options.seed, size.distributions["ideal"], size.wire_scales,
+        options.w_select_um,
+    )  # fmt: skip
+    floor = tied_floor_columns(held, size.floor_vectors) if size.floor_vectors else []
+    return tied_fit_columns(size.fit_ideal, options.seed, options.w_range_um) + held + floor

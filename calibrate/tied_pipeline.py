@@ -1,0 +1,130 @@
+"""Reference set to model card for the tied topology: cells, then columns, then both together, then errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+import aimcard
+from aimcard.calibrate.bootstrap import Errors, bootstrap
+from aimcard.calibrate.fit import jacobian, tensors
+from aimcard.calibrate.stages import Stages
+from aimcard.calibrate.steps import steps
+from aimcard.calibrate.targets import together
+from aimcard.calibrate.tied_parameters import TIED_SPECS
+from aimcard.calibrate.tied_targets import TiedSetting, stack_pairs, tied_cells, tied_lines
+from aimcard.data.reference import ReferenceSet
+from aimcard.models.card import Card, FitSummary, Interval, Parameter, Provenance, Table
+from aimcard.models.errors import FitError
+from aimcard.models.tied_tile import CELL, EDGE_TABLES, PULSE, WIRE
+
+NEEDED_META = ("w_ref_um", "w_min_um", "v_common_v", "r_bit_ohm", "rows", "guard_slots", "edge_delay_s")
+
+
+def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
+    """A card from a tied reference set: records cell_dc, source_edge and columns of role ``fit``.
+
+    Raises FitError if one of them, or meta data, is missing.
+    """
+    if missing := [key for key in NEEDED_META if key not in reference.meta]:
+        raise FitError(f"{reference.source}: a tied calibration needs {', '.join(missing)} in the set's meta data")
+    if len(reference.select(kind="source_edge", role="fit")) != 1:
+        raise FitError(f"{reference.source}: expected one record of kind source_edge with role fit")
+    found = reference.select(kind="column", role="fit", clamp="ideal")
+    if not found:
+        raise FitError(f"{reference.source}: expected columns with clamp 'ideal' and role 'fit'; there are none")
+    if lacking := [r.name for r in found if "conductance_minus_s" not in r]:
+        raise FitError(f"{reference.source}: records/{lacking[0]}/conductance_minus_s: missing (a tied column has pairs)")
+    setting = TiedSetting.of(reference)
+    s = Stages(reference, setting, {n: spec.start for n, spec in TIED_SPECS.items()}, specs=TIED_SPECS)  # pyright: ignore[reportArgumentType]
+    with steps(progress, 4) as step:
+        step("single cells")
+        cells, cell_of = tied_cells(s.record("cell_dc"), setting)
+        s.fit("cells", CELL, cells)
+        columns = stack_pairs(found, setting)
+        step("columns with an ideal clamp")
+        lines = tied_lines(columns, setting)
+        s.fit("columns", (*WIRE, *PULSE), lines)
+        step("cells and columns together")
+        both = together([cells, lines])
+        s.fit("joint refinement", (*CELL, *WIRE, *PULSE), both)
+        step("errors")
+        names = tuple(s.fitted)
+        with torch.no_grad():
+            left = both(tensors(s.values)).numpy()
+        # Cells and columns were drawn independently of each other, so both are resampled.
+        each = (len(left) - len(cell_of)) // len(columns.owner)
+        owner = np.concatenate([cell_of, cell_of.max() + 1 + np.repeat(columns.owner, each)])
+        errors = bootstrap(jacobian(names, s.values, both, TIED_SPECS), left, owner, int(reference.meta.get("seed", 0)))
+    return _card(s, setting, names, errors, len(columns.owner))
+
+
+def _card(s: Stages, setting: TiedSetting, names: tuple[str, ...], errors: Errors, n_columns: int) -> Card:
+    ref, meta = s.reference, s.reference.meta
+    stderr = dict(zip(names, errors.stderr, strict=True))
+    parameters = [
+        Parameter(
+            n, s.values[n], float(stderr[n] * spec.scale) if n in stderr else None, spec.lo, spec.hi, spec.unit, spec.group,
+            spec.description, n in s.at_bound, n not in s.unidentified,
+        )
+        for n, spec in TIED_SPECS.items()
+    ]  # fmt: skip
+    fitted = ref.select(kind="column", role="fit")
+    every = [*(ref.select(kind="column", role="held_out") or fitted), *fitted]
+    g = np.concatenate([r[n].ravel() for r in every for n in ("conductance_s", "conductance_minus_s")])
+    current = max(float(np.abs(r["current_a"]).max()) for r in fitted)
+    code, celsius = int(meta["code_max"]), float(meta["temperature_c"])
+
+    def span(name: str, of) -> tuple[float, float]:
+        values = [float(r.attrs[name]) for r in of]
+        return min(values), max(values)
+
+    widths = (*span("w_select_um", fitted), float(meta["w_min_um"]), float(meta["w_ref_um"]))
+    domain = {
+        "conductance_s": Interval(float(g.min()), float(g.max()), "S"),
+        "line_current_a": Interval(-current, current, "A"),
+        "code": Interval(-code, code, "1"),
+        "wire_scale": Interval(*span("wire_scale", every), "1"),
+        "temperature_c": Interval(celsius, celsius, "degC"),
+        "w_select_um": Interval(min(widths), max(widths), "um"),
+        "position": Interval(*span("position", fitted), "1"),
+    }
+    keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "v_common_v", "t_lsb_s",
+            "code_max", "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bias_a", "r_bit_ohm", "r_return_ohm")  # fmt: skip
+    words = {
+        "down_start": "down from the common mode", "down_end": "back up to the common mode",
+        "up_start": "up from the common mode", "up_end": "back down to the common mode",
+    }  # fmt: skip
+    return Card(
+        meta={key: meta[key] for key in keys if key in meta} | {
+            "segments": int(meta["rows"]), "w_select_um": float(meta["w_ref_um"]), "n_phases": 1,
+            "mirror_ratio": float(meta.get("mirror_ratio", 1.0)),
+            "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]),
+        },
+        parameters=tuple(parameters),
+        domain=domain,
+        fit=FitSummary(
+            len(s.fitted), len({r.deck_hash for r in ref.select(role="fit") if r.deck_hash}), n_columns, s.converged,
+            tuple(s.messages),
+        ),
+        provenance=Provenance(str(meta["simulator"]), aimcard.__version__, {"calibration": ref.content_hash}),
+        tables=tuple(
+            Table(name, x.numpy(), y.numpy(), "1", "s", "position", "delay",
+                  f"source line's edge {words[name.removeprefix('edge_')]}, equal-area delay after the slot boundary")
+            for name, (x, y) in ((n, setting.edge_tables[n]) for n in EDGE_TABLES)
+        ) + _readout_tables(ref),
+        correlation_names=names,
+        correlation=errors.correlation,
+    )  # fmt: skip
+
+
+def _readout_tables(reference: ReferenceSet) -> tuple[Table, ...]:
+    """Static clamp voltage and mirror current over the line's, where the set has them."""
+    found = reference.select(kind="readout_dc", role="fit")
+    if not found:
+        return ()
+    i, clamp_v, mirror_a = (found[0][n] for n in ("current_a", "v_clamp_v", "mirror_a"))
+    return (
+        Table("clamp", i, clamp_v, "A", "V", "line current", "clamp voltage", "voltage that the regulator holds, static"),
+        Table("mirror", i, mirror_a, "A", "A", "line current", "mirror current", "mirror output, static, bias included"),
+    )

@@ -1,0 +1,106 @@
+"""Runs the compiled preparation where numba is installed; says once where it is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimcard.models.cell import gate_current, leakage_current
+from aimcard.models.fast.meanfield import EXTRA, Prepared, idle_answer, parts
+from aimcard.models.fast.reference import Reference
+
+_said: set[str] = set()
+
+
+class SlowerPathWarning(UserWarning):
+    """A slower way gives the same answer, because something optional is not there."""
+
+
+def available() -> bool:
+    """Whether numba is installed; warns once if not."""
+    if importlib.util.find_spec("numba") is not None:
+        return True
+    if "numba" not in _said:
+        _said.add("numba")
+        warnings.warn(
+            "numba is not installed: the fast path runs in plain torch, several times slower; pip install 'aimcard[fast]'",
+            SlowerPathWarning, stacklevel=3,
+        )  # fmt: skip
+    return False
+
+
+class Kernel:
+    """The compiled preparation of one reference column, in float32; double precision is plain torch's."""
+
+    def __init__(self, ref: Reference, squares: int) -> None:
+        kind = np.float32
+        self.squares, self.kind = squares, kind
+        c, cell, conv = ref.circuit, ref.circuit.line.cell, ref.conversion
+        grid = ref.grid
+        zero = torch.zeros(1, dtype=torch.float64)
+        leak = float(leakage_current(cell, zero + c.v_read_v, zero, c.w_select_um)) * 1e6
+        step = 1.0 if conv.rate is None else 1 / conv.rate.step_ua
+        lifted = 0.0 if conv.clamp is None else float(conv.clamp.pieces[0, 0]) - c.v_read_v
+        rest = conv.offset + conv.guard * idle_answer(ref)
+        k = [
+            0, 1, 2, 3, 0.5, np.sqrt(3.0), ref.r_ohm, ref.share, c.v_read_v, ref.k_source, ref.d_source, ref.d_drain,
+            leak, 1 / float(cell.v_leak_drain_v), 1 / float(cell.v_leak_source_v),
+            float(gate_current(cell, zero, c.w_select_um)) * 1e6, 1 / float(cell.v_gate_source_v), 1 / 16, ref.start_drop,
+            ref.end_drop, ref.start_square, ref.end_square, ref.end_clamp, ref.line, ref.node, conv.start_gain, step, rest,
+            lifted, 1 / 6, 1 / 3, 1e-20, conv.ideal * c.v_read_v,
+        ]  # fmt: skip
+        middle = ref.e_const + ref.e_gain * ref.g.mean()
+        pad = torch.zeros(1, dtype=torch.float64)
+        cells = torch.stack([ref.e_const, ref.e_gain, torch.cat([ref.c_const, pad]), torch.cat([ref.c_gain, pad]), middle])
+
+        def a(values: Any) -> np.ndarray:
+            return np.ascontiguousarray(np.asarray(values, dtype=kind))
+
+        total = torch.zeros(len(ref.lengths), dtype=torch.float64)
+        ratio = total.index_add(0, ref.owner, ref.variance) / total.index_add(0, ref.owner, ref.g).clamp(min=1e-30)
+        none = np.zeros((1, 4), kind)
+        curves = [none if curve is None else a(curve.pieces) for curve in (conv.rate, conv.start, conv.clamp)]
+        width = grid.width
+        cuts = [a for a, _ in parts(len(width), squares)] + [len(width)] if squares else [0]
+        modes = np.array([c.effects.leakage, c.effects.pulse, conv.rate is not None, conv.clamp is not None])
+        self.squares = len(cuts) - 1
+        self.arguments = (
+            a(ref.g), a(ref.distance), a(ref.variance), np.array(grid.bounds), a(grid.edges), a(1 / width), a(width),
+            a(ref.lengths), a(ref.source), a(ref.drain), a(ref.weight), a(ref.spread), a(ratio), a(cells), a(k), *curves,
+            modes, np.array(cuts),
+        )  # fmt: skip
+
+    def __call__(self, x: Tensor, rates: bool = False) -> Prepared:
+        """Prepare ``x`` (batch, rows), in as many threads as torch uses."""
+        from aimcard.models.fast.kernel import prepare
+
+        batch, rows = x.shape
+        y, z = np.empty((batch, rows + EXTRA), self.kind), np.empty((self.squares, batch, rows), self.kind)
+        sign = np.empty((self.squares, batch), self.kind)
+        some = (batch,) if rates else (0,)
+        y_rate, z_rate = np.zeros((*some, rows), self.kind), np.zeros((self.squares, *some, rows), self.kind)
+        codes = x.detach().contiguous().numpy()
+
+        def run(a: int, b: int) -> None:
+            # The slices of later axes are views: the kernel wants them whole, so every thread gets its own.
+            own = [np.ascontiguousarray(q[:, a:b]) for q in (z, z_rate, sign)]
+            prepare(codes[a:b], *self.arguments, y[a:b], own[0], y_rate[a:b], own[1], own[2])
+            z[:, a:b], sign[:, a:b] = own[0], own[2]
+            if rates:
+                z_rate[:, a:b] = own[1]
+
+        threads = min(torch.get_num_threads(), batch // 16)
+        if threads > 1:
+            edges = [batch * k // threads for k in range(threads + 1)]
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(run, edges[:-1], edges[1:]))
+        else:
+            prepare(codes, *self.arguments, y, z, y_rate, z_rate, sign)
+        t = [torch.from_numpy(q) for q in (y, z, sign, y_rate, z_rate)]
+        return Prepared(t[0], t[1], t[2], t[3] if rates else None, t[4] if rates else None)

@@ -1,0 +1,216 @@
+"""The mean column about which a group of columns is expanded: all that does not depend on the inputs.
+
+Units: µS, V, µA, LSB, MΩ. Rows are counted from the far end, as everywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from aimcard.models.cell import expand, idle_weight, leakage_current
+from aimcard.models.column import segment_bounds
+from aimcard.models.fast.curve import Conversion, conversion
+from aimcard.models.fast.effects import Circuit
+from aimcard.models.pulse import (
+    fall_charge,
+    fall_delay,
+    idle_capacitance,
+    node_capacitance,
+    recharge_amount,
+    rise_charge,
+    rise_delay,
+)
+
+#: Drops at which the voltage dependence of a pulse's charge is taken [V].
+STEP_V = 0.01
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Bins of the window, edges in LSB (bins + 1,), the first one LSB long; segments: row ranges (segments + 1,)."""
+
+    edges: Tensor
+    bounds: tuple[int, ...]
+
+    @property
+    def width(self) -> Tensor:
+        """Widths of the bins, (bins,)."""
+        return self.edges[1:] - self.edges[:-1]
+
+
+def make_grid(rows: int, code_max: int, bins: int, segments: int) -> Grid:
+    """``bins`` of the window: the first LSB, in which pulses begin, then some that are shorter where more pulses end."""
+    u = torch.linspace(0, 1, bins, dtype=torch.float64) ** 1.2
+    edges = torch.cat([torch.zeros(1, dtype=torch.float64), 1 + (code_max - 1) * u])
+    pairs = segment_bounds(rows, segments)
+    return Grid(edges, (0, *(b for _, b in pairs)))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A mean column and its tile's constants.
+
+    g: apparent conductance (rows,); distance: cells between a row and its segment's near end (rows,).
+    source, drain: fall of the conductance with the return line's and the cell's voltage, per segment (segments,), of the
+    column; d_source, d_drain: the same of a departure from it. weight: idle weight (segments,). spread: ratio of number
+    to effective number of conducting cells. e_const, e_gain: charge of a pulse that ends at each bin's edge
+    (bins + 1,), and its part per µS of apparent conductance.
+    c_const, c_gain: the same charge's curvature inside each bin, its coefficient of f² − f (bins,).
+    start_drop, end_drop: charge per volt of drop at a pulse's begin and end, start_square, end_square: per volt squared;
+    end_clamp: per volt of the clamp. line, node: charge per volt of the bit line, of a row's wire and of an idle cell.
+    """
+
+    grid: Grid
+    circuit: Circuit
+    conversion: Conversion
+    g: Tensor
+    variance: Tensor
+    distance: Tensor
+    owner: Tensor
+    lengths: Tensor
+    source: Tensor
+    drain: Tensor
+    d_source: float
+    d_drain: float
+    k_source: float
+    weight: Tensor
+    spread: Tensor
+    r_ohm: float
+    share: float
+    e_const: Tensor
+    e_gain: Tensor
+    c_const: Tensor
+    c_gain: Tensor
+    start_drop: float
+    end_drop: float
+    start_square: float
+    end_square: float
+    end_clamp: float
+    line: float
+    node: float
+    idle_ua: float
+
+    def like(self, x: Tensor) -> Reference:
+        """This reference with its numbers in the type and on the device of ``x``."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        moved = {name: t.to(x) if t.is_floating_point() else t.to(x.device) for name, t in moved.items()}
+        return replace(self, grid=Grid(self.grid.edges.to(x), self.grid.bounds), **moved)
+
+
+def _slope(y: Tensor, x: Tensor, fallback: Tensor) -> Tensor:
+    """Slope of the best line of y against x."""
+    d = x - x.mean()
+    square = (d * d).sum()
+    return torch.where(square > 1e-18 * (x * x).sum(), ((y - y.mean()) * d).sum() / square.clamp(min=1e-300), fallback)
+
+
+@torch.no_grad()
+def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: bool) -> Reference:
+    """The mean column of ``conductance_s`` (lines, rows) [S], in double precision."""
+    cell, wire, pulse, e, w = circuit.line.cell, circuit.line.wire, circuit.line.pulse, circuit.edges, circuit.w_select_um
+    big = conductance_s.double()
+    cells = expand(cell, big, w)
+    g = cells.g_s * 1e6
+    rows = g.shape[1]
+    bounds = grid.bounds
+    owner = torch.cat([torch.full((b - a,), s) for s, (a, b) in enumerate(itertools.pairwise(bounds))])
+    lengths = torch.tensor([b - a for a, b in itertools.pairwise(bounds)], dtype=torch.float64)
+    distance = torch.tensor(bounds[1:], dtype=torch.float64)[owner] - 0.5 - torch.arange(rows, dtype=torch.float64)
+
+    def by_segment(values: Tensor) -> Tensor:
+        return torch.zeros(len(lengths), dtype=torch.float64).index_add(0, owner, values)
+
+    mean = g.mean(0)
+    total = by_segment(mean).clamp(min=1e-30)
+    source, drain = (by_segment(q.mean(0) * 1e6) / total for q in (cells.source_s_per_v, cells.drain_s_per_v))
+    square = by_segment((g * g).mean(0)).clamp(min=1e-300)
+    spread = lengths * square / by_segment(mean).clamp(min=1e-30) ** 2
+    r_bit, r_return = float(wire.r_bit_ohm), float(wire.r_return_ohm)
+    r = (r_bit + r_return) * 1e-6
+    share = r_return / max(r_bit + r_return, 1e-30)
+    rise, fall = (float(f(pulse, e)) for f in (rise_delay, fall_delay)) if circuit.effects.pulse else (0.0, 0.0)
+    charge_unit = 1e-6 * circuit.t_lsb_s
+    e_const = torch.zeros(len(grid.edges), dtype=torch.float64)
+    e_gain = e_const.clone()
+    c_const, c_gain = e_const[1:].clone(), e_const[1:].clone()
+    start_drop = end_drop = start_square = end_square = end_clamp = line = node = 0.0
+    if circuit.effects.pulse:
+        flat, at = big.flatten(), g.flatten()
+        v, zero = circuit.v_read_v, torch.zeros(1, dtype=torch.float64)
+        rate = flat / node_capacitance(pulse, w)
+        amount = recharge_amount(pulse, e, flat, zero + v, zero, w)
+        begin = start_charge(circuit, at, zero) + fall_edge(circuit, flat, at, zero)
+
+        def ending(edge: float) -> tuple[Tensor, Tensor]:
+            left = circuit.slots * circuit.t_lsb_s - (edge * circuit.t_lsb_s + fall)
+            charge = (begin + amount * -torch.expm1(-left * rate)) / charge_unit
+            gain = _slope(charge, at, zero[0])
+            return charge.mean() - gain * at.mean(), gain
+
+        for k, edge in enumerate(grid.edges.tolist()):
+            e_const[k], e_gain[k] = ending(edge)
+        for k, (a, b) in enumerate(zip(grid.edges.tolist(), grid.edges[1:].tolist(), strict=False)):
+            const, gain = ending((a + b) / 2)
+            c_const[k] = 2 * (e_const[k] + e_const[k + 1]) - 4 * const
+            c_gain[k] = 2 * (e_gain[k] + e_gain[k + 1]) - 4 * gain
+
+        def whole(drop: Tensor) -> Tensor:
+            recharge = recharge_amount(pulse, e, flat, v - (1 - share) * drop, share * drop, w)
+            return fall_edge(circuit, flat, at, drop) + recharge
+
+        start_drop, start_square = _parabola(lambda drop: start_charge(circuit, at, drop).mean() / charge_unit)
+        end_drop, end_square = _parabola(lambda drop: whole(drop).mean() / charge_unit)
+        lifted = recharge_amount(pulse, e, flat, zero + v + STEP_V, zero, w)
+        end_clamp = float((lifted - amount).mean()) / STEP_V / charge_unit
+        line, node = float(wire.c_bit_f) / charge_unit, float(idle_capacitance(pulse, w)) / charge_unit
+    idle = _idle_current(circuit, idle_weight(cell, big, w).mean(0))
+    found = conversion(circuit, counts, rise, fall, idle)
+    slope_of = {
+        name: float(_slope(q.flatten() * 1e6, g.flatten(), 2 * ratio.mean()))
+        for name, q, ratio in (("s", cells.source_s_per_v, source), ("d", cells.drain_s_per_v, drain))
+    }
+    return Reference(
+        grid, circuit, found, mean, g.var(0, correction=0), distance, owner, lengths, source, drain, slope_of["s"], slope_of["d"],
+        float(cell.k_source_per_v), by_segment(idle_weight(cell, big, w).mean(0)) / lengths, spread, r, share,
+        e_const, e_gain, c_const, c_gain, start_drop, end_drop, start_square, end_square, end_clamp, line, node, idle,
+    )  # fmt: skip
+
+
+def start_charge(circuit: Circuit, g: Tensor, drop: Tensor) -> Tensor:
+    """Charge of a rising edge [C] of cells of apparent conductance ``g`` [µS] whose voltage has fallen by ``drop`` [V]."""
+    c, back = circuit, _back(circuit, drop)
+    cell_a = g * 1e-6 * (c.v_read_v - drop)
+    return rise_charge(c.line.pulse, c.edges, cell_a, back, c.w_select_um, float(c.line.wire.r_return_ohm))
+
+
+def fall_edge(circuit: Circuit, conductance_s: Tensor, g: Tensor, drop: Tensor) -> Tensor:
+    """The same of a falling edge, recharge apart."""
+    c, back = circuit, _back(circuit, drop)
+    cell_a = g * 1e-6 * (c.v_read_v - drop)
+    return fall_charge(c.line.pulse, c.edges, conductance_s, cell_a, back, c.w_select_um, float(c.line.wire.r_return_ohm))
+
+
+def _back(circuit: Circuit, drop: Tensor) -> Tensor:
+    r_bit, r_return = float(circuit.line.wire.r_bit_ohm), float(circuit.line.wire.r_return_ohm)
+    return drop * (r_return / max(r_bit + r_return, 1e-30))
+
+
+def _parabola(charge: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+    """Linear and square coefficient of a charge in the drop, from three drops."""
+    none, one, two = (float(charge(torch.full((1,), k * STEP_V, dtype=torch.float64))) for k in range(3))
+    square = (two - 2 * one + none) / (2 * STEP_V**2)
+    return (one - none) / STEP_V - square * STEP_V, square
+
+
+def _idle_current(circuit: Circuit, weight: Tensor) -> float:
+    """Current of a line on which nothing conducts [µA]; its wire drops nothing to speak of."""
+    v = torch.full((1,), circuit.v_read_v, dtype=torch.float64)
+    if circuit.readout is not None:
+        v = circuit.readout.v_clamp_v[:1].double()
+    leak = leakage_current(circuit.line.cell, v, torch.zeros_like(v), circuit.w_select_um)
+    return float(leak) * float(weight.sum()) * 1e6

@@ -1,0 +1,184 @@
+"""A tile as a matrix product: conductances and codes in, charges or phases out, differentiable in both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aimcard.models.card import Card
+from aimcard.models.errors import InputError
+from aimcard.models.fast.columns import Columns, Settings, group, refresh, spread_of
+from aimcard.models.fast.curve import unit
+from aimcard.models.fast.effects import Effects, circuit_of
+from aimcard.models.fast.exact import solve
+from aimcard.models.tile import TileModel
+
+#: From coarse to fine, tried in this order for a tolerance: charges want one square, phases more.
+LADDER = (
+    Settings(4, 4, 0), Settings(4, 8, 1), Settings(8, 8, 2), Settings(8, 8, 3, 2), Settings(8, 8, 3, 4), Settings(16, 16, 4, 8),
+    Settings(32, 32, 4, 16),
+)  # fmt: skip
+FAST = {False: Settings(4, 8, 1), True: Settings(8, 8, 2)}
+#: Spread of the columns' total conductance that one mean column stands for; beyond it two groups, then four.
+NARROW, WIDE = {False: 0.45, True: 0.15}, {False: 0.7, True: 0.5}
+#: Vectors and lines on which an error is estimated against the slow twin.
+SAMPLE_VECTORS, SAMPLE_LINES = 6, 8
+
+
+@dataclass(frozen=True)
+class ErrorBound:
+    """How far the fast answer is from the slow twin, on a sample.
+
+    one_minus_r2: worst line of the sample; relative: rms error over rms answer; settings: what was run;
+    vectors, lines: how many were compared.
+    """
+
+    one_minus_r2: float
+    relative: float
+    settings: Settings
+    vectors: int
+    lines: int
+
+    def __str__(self) -> str:
+        s = self.settings
+        return (
+            f"1 - R² {self.one_minus_r2:.1e} in the worst of {self.lines} lines, relative error {self.relative:.1e} "
+            f"({self.vectors} vectors; {s.bins} bins, {s.segments} segments, {s.squares} squares, {s.groups} groups)"
+        )
+
+
+class FastTile:
+    """A card's columns as a fast, differentiable product.
+
+    >>> tile = FastTile(TileModel.read("card.h5"))       # doctest: +SKIP
+    >>> charge_c = tile.charge(conductance_s, codes)     # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: TileModel | Card,
+        effects: Effects | None = None,
+        accuracy: str | float = "fast",
+        wire_scale: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+        w_select_um: float | None = None,
+        position: float | None = None,
+        *,
+        plain: bool = False,
+    ) -> None:
+        """accuracy: "fast", "exact" (the slow twin, slot by slot in double precision), or 1 − R² to stay below.
+
+        wire_scale multiplies the wire per cell; w_select_um and position as ``TileModel.respond``'s. dtype is the answer's;
+        bfloat16 computes in float32. plain: leave numba out even where it is installed.
+        Raises InputError on an unknown accuracy, CardError on an incomplete card.
+        """
+        self.model = model if isinstance(model, TileModel) else TileModel(model)
+        self.effects = effects if effects is not None else Effects()
+        if accuracy not in ("fast", "exact") and not (isinstance(accuracy, float) and 0 < accuracy < 1):
+            raise InputError(f"accuracy: expected 'fast', 'exact', or 1 - R² as a number between 0 and 1; got {accuracy!r}")
+        self.accuracy = accuracy
+        self.dtype = dtype
+        self.plain = plain
+        w = float(self.model.card.meta["w_select_um"]) if w_select_um is None else float(w_select_um)
+        self.circuit = circuit_of(self.model, self.effects, wire_scale, w, 0.5 if position is None else position)
+        self._work = torch.float64 if dtype == torch.float64 else torch.float32
+        self._kept: dict[bool, tuple[tuple, Columns, Tensor, Settings]] = {}
+
+    def charge(self, conductance_s: Tensor, codes: Tensor) -> Tensor:
+        """Charges [C], (batch, lines), of ``conductance_s`` (lines, rows) [S] and ``codes`` (batch, rows) in LSB.
+
+        Codes are real, from 0 to the card's code_max; a whole one is the pulse of ``TileModel``. Raises InputError on
+        shapes and signs.
+        """
+        return self._answer(conductance_s, codes, counts=False)
+
+    def phase(self, conductance_s: Tensor, codes: Tensor) -> Tensor:
+        """Counts before rounding, (batch, lines); arguments as ``charge``'s. InputError for a card without a read-out."""
+        if self.circuit.adc is None:
+            raise InputError("phase: this card was calibrated without a read-out; take the charge, or another card")
+        return self._answer(conductance_s, codes, counts=True)
+
+    def settings(self, conductance_s: Tensor, codes: Tensor, *, counts: bool = False) -> Settings:
+        """What ``accuracy`` comes to for these weights; a tolerance is met on a sample of ``codes``, or the finest is taken."""
+        spread = spread_of(conductance_s)
+        if self.accuracy == "fast" or self.accuracy == "exact":
+            base = FAST[counts]
+            groups = 1 if spread < NARROW[counts] else 2 if spread < WIDE[counts] else 4
+            return Settings(base.bins, base.segments, base.squares, groups)
+        assert isinstance(self.accuracy, float)
+        for settings in LADDER:
+            if self._estimate(conductance_s, codes, settings, counts).one_minus_r2 <= self.accuracy:
+                return settings
+        return LADDER[-1]
+
+    def error_bound(self, conductance_s: Tensor, codes: Tensor, *, counts: bool = False) -> ErrorBound:
+        """Error of the settings in use against the slow twin, on a few lines and vectors of the ones given.
+
+        R² needs a variance: at least 3 vectors that differ, else InputError.
+        """
+        self._check(conductance_s, codes)
+        return self._estimate(conductance_s, codes, self.settings(conductance_s, codes, counts=counts), counts)
+
+    @torch.no_grad()
+    def _estimate(self, conductance_s: Tensor, codes: Tensor, settings: Settings, counts: bool) -> ErrorBound:
+        if len(codes) < 3:
+            raise InputError(f"codes: expected at least 3 vectors to judge an error by; got {len(codes)}")
+        g, x = conductance_s.detach().to(self._work), codes.detach().to(self._work)
+        fast = self._run(group(self.circuit, g, settings, counts=counts, plain=self.plain), g, x, counts).double()
+        # The lines of least and largest total conductance are the hardest; the others are spread in between.
+        order = g.sum(1).argsort()
+        lines = order[torch.linspace(0, len(g) - 1, min(SAMPLE_LINES, len(g))).round().long()]
+        vectors = torch.linspace(0, len(x) - 1, min(SAMPLE_VECTORS, len(x))).round().long()
+        twin = solve(self.circuit, g[lines], x[vectors].double(), counts=counts)
+        error = fast[vectors][:, lines] - twin
+        spread = fast[:, lines].var(0, correction=0).clamp(min=1e-300)
+        worst = float(((error * error).mean(0) / spread).max())
+        relative = float(error.square().mean().sqrt() / twin.square().mean().sqrt().clamp(min=1e-300))
+        return ErrorBound(worst, relative, settings, len(vectors), len(lines))
+
+    def _answer(self, conductance_s: Tensor, codes: Tensor, *, counts: bool) -> Tensor:
+        self._check(conductance_s, codes)
+        if self.accuracy == "exact":
+            return solve(self.circuit, conductance_s, codes, counts=counts).to(self.dtype)
+        g, x = conductance_s.to(self._work), codes.to(self._work)
+        return self._run(self._columns(conductance_s, codes, counts), g, x, counts).to(self.dtype)
+
+    def _run(self, columns: Columns, g: Tensor, x: Tensor, counts: bool) -> Tensor:
+        out = columns.answers(self.circuit, g, x)
+        scale = unit(self.circuit, counts)
+        return out if scale == 1.0 else out * scale if torch.is_grad_enabled() and out.requires_grad else out.mul_(scale)
+
+    def _columns(self, conductance_s: Tensor, codes: Tensor, counts: bool) -> Columns:
+        """The groups of these weights: kept while they stay, about new means when they change in place or step by step."""
+        key = (id(conductance_s), conductance_s.data_ptr(), conductance_s._version, tuple(conductance_s.shape))
+        kept = self._kept.get(counts)
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        g = conductance_s.detach().to(self._work)
+        total = g.sum(1)
+        if kept is not None and kept[2].shape == total.shape and bool(((total - kept[2]).abs() <= 0.02 * kept[2].abs()).all()):
+            columns, settings, total = refresh(kept[1], g), kept[3], kept[2]
+        else:
+            settings = self.settings(conductance_s, codes, counts=counts)
+            columns = group(self.circuit, g, settings, counts=counts, plain=self.plain)
+        self._kept[counts] = (key, columns, total, settings)
+        return columns
+
+    def _check(self, conductance_s: Tensor, codes: Tensor) -> None:
+        for name, value, meaning in (("conductance_s", conductance_s, "(lines, rows)"), ("codes", codes, "(batch, rows)")):
+            if value.ndim != 2 or not value.is_floating_point() or value.numel() == 0:
+                raise InputError(
+                    f"{name}: expected real numbers, two dimensions {meaning}, not empty; got {value.dtype} {tuple(value.shape)}"
+                )
+        if conductance_s.shape[1] != codes.shape[1]:
+            raise InputError(
+                f"codes: expected {conductance_s.shape[1]} rows, as many as the conductances have; got {codes.shape[1]}"
+            )
+        low, high = (float(q) for q in torch.aminmax(codes.detach()))
+        if not (low >= 0 and high <= self.circuit.code_max):
+            raise InputError(
+                f"codes: expected pulses of 0 to {self.circuit.code_max} LSB; got {low:g} to {high:g}; "
+                "clip or rescale the inputs, and drive each sign in its own phase"
+            )

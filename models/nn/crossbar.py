@@ -1,0 +1,216 @@
+"""One weight matrix on tiles: split over rows, written as pairs, driven in phases, read, scaled and added digitally."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aimcard.models.errors import InputError
+from aimcard.models.fast import FastTile
+from aimcard.models.nn.chip import TileChip
+from aimcard.models.nn.hardware import Hardware
+from aimcard.models.nn.inputs import input_scale, pulse_codes
+from aimcard.models.nn.options import Mapping, NonIdealities
+from aimcard.models.nn.pairs import Written, halves, write
+from aimcard.models.nn.streams import stream
+from aimcard.models.nn.usage import Usage
+from aimcard.models.pcm import normal_like
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a crossbar is made of: the tile, the mapping, the switches, and the name that its random streams have."""
+
+    hardware: Hardware
+    mapping: Mapping
+    non_idealities: NonIdealities
+    name: str = ""
+
+    def part(self, name: str) -> Plan:
+        """The same for a part of the layer."""
+        return replace(self, name=f"{self.name}.{name}" if self.name else name)
+
+
+class Crossbar(nn.Module):
+    """The product x·Wᵀ on tiles. Holds no weights and adds no key to a state dict.
+
+    ``training_switches``: what acts while ``training`` (None: the same as in evaluation). ``observer``: called with
+    (crossbar, weight, x) in calibration runs, which otherwise compute the digital product.
+    """
+
+    affine: Tensor | None
+    input_level: Tensor | None
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+        self.training_switches: NonIdealities | None = None
+        self.observer: Callable[[Crossbar, Tensor, Tensor], None] | None = None
+        self.usage: Usage | None = None
+        self.register_buffer("affine", None, persistent=False)
+        self.register_buffer("input_level", None, persistent=False)
+        self._written: dict[int, tuple[Any, Written]] = {}
+        self._tiles: dict[int, tuple[Any, FastTile, Written, Tensor]] = {}
+        self._chips: dict[tuple[int, int, int, int], TileChip] = {}
+        self._fresh: torch.Generator | None = None
+
+    def __deepcopy__(self, memo: dict) -> Crossbar:
+        new = type(self)(self.plan)
+        new.training_switches, new.training = self.training_switches, self.training
+        for name in ("affine", "input_level"):
+            value = getattr(self, name)
+            setattr(new, name, None if value is None else value.detach().clone())
+        memo[id(self)] = new
+        return new
+
+    @property
+    def switches(self) -> NonIdealities:
+        """The non-idealities that act now."""
+        if self.training and self.training_switches is not None:
+            return self.training_switches
+        return self.plan.non_idealities
+
+    def reset(self, non_idealities: NonIdealities | None = None) -> None:
+        """Write the devices anew and begin all random streams again, with other switches if given."""
+        if non_idealities is not None:
+            self.plan = replace(self.plan, non_idealities=non_idealities)
+        self._written.clear()
+        self._tiles.clear()
+        self._fresh = None
+
+    def forward(self, weight: Tensor, x: Tensor) -> Tensor:
+        """weight (outputs, rows), x (..., rows) -> (..., outputs). Raises InputError on inputs that the mapping refuses."""
+        if self.observer is not None:
+            with torch.no_grad():
+                self.observer(self, weight, x.detach().flatten(0, -2))
+            return F.linear(x, weight)
+        if not x.numel():
+            return F.linear(x, weight)
+        # Counts and differences of charges need more digits than half precision has, whatever autocast wants.
+        wide = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            out = self.scaled(weight.to(wide), x.reshape(-1, x.shape[-1]).to(wide))
+            n = self.switches
+            if n.output_noise:
+                rms = out.detach().square().mean(0, keepdim=True).sqrt()
+                out = out + n.output_noise * rms * normal_like(out.detach(), self.fresh(n))
+        return out.reshape(*x.shape[:-1], weight.shape[0]).to(x.dtype)
+
+    def scaled(self, weight: Tensor, x: Tensor) -> Tensor:
+        """The sum of the tiles' partial products after their affine corrections, (batch, outputs)."""
+        total: Tensor | float = 0.0
+        for k, part in enumerate(self.partials(weight, x)):
+            if self.affine is not None:
+                scale, offset = self.affine[k].to(part.dtype)
+                part = scale * part + offset
+            total = total + part
+        assert isinstance(total, Tensor)
+        return total
+
+    def partials(self, weight: Tensor, x: Tensor) -> list[Tensor]:
+        """Each row tile's own product, uncorrected, (batch, outputs)."""
+        m, n, hardware = self.plan.mapping, self.switches, self.plan.hardware
+        if not m.signed and bool((x < 0).any()):
+            raise InputError(
+                f"inputs of {self.plan.name or 'a layer'}: expected none below 0 (signed=False); got {float(x.min()):.4g}; "
+                "map with signed=True"
+            )
+        level = self._level() if m.input_range == "fixed" else None
+        scale = input_scale(x, level, n.input_clip)
+        codes = pulse_codes(x, scale, hardware.code_max, rounding=n.input_rounding, clip=n.input_clip and level is not None)
+        if self.usage is not None:
+            self.usage.note_inputs(x, scale)
+        parts = []
+        for k, rows in enumerate(m.row_tiles(x.shape[1])):
+            held = self.written(weight, rows, k, n)
+            charge = self._difference(held, codes[:, rows], n, k)
+            lsb = hardware.unit_c * (m.g_max_s - m.g_min_s) * hardware.code_max
+            parts.append(charge / lsb * held.scale.mT * scale)
+        return parts
+
+    def _level(self) -> Tensor:
+        if self.input_level is None:
+            raise InputError(
+                f"{self.plan.name or 'a layer'}: its fixed input range is not calibrated; "
+                "call calibrate_inputs(model, batches), or map with input_range='vector'"
+            )
+        return self.input_level
+
+    def _difference(self, held: Written, codes: Tensor, n: NonIdealities, k: int) -> Tensor:
+        """Charge of G+ minus that of G−, of positive minus negative inputs, averaged over pairs [C], (batch, outputs)."""
+        m, hardware = self.plan.mapping, self.plan.hardware
+        pairs, _, outputs, _ = held.conductance_s.shape
+        if hardware.tied:
+            phases = codes[None]
+        elif m.signed:
+            phases = torch.stack(halves(codes))
+        else:
+            phases = codes[None]
+        generator = self.fresh(n) if n.read_noise != "off" else None
+        chip = self.chip(k, held, n) if n.mismatch else None
+        tile, lines = self._tile(k, held, n, codes.dtype, chip)
+        charge = hardware.read(tile, lines, phases.flatten(0, 1), n, m, generator, self.usage, chip)
+        signs = torch.tensor([1.0, -1.0], dtype=charge.dtype, device=codes.device)
+        sides = charge.reshape(len(phases), len(codes), pairs, 2, outputs)
+        per_pair = (sides[..., 0, :] - sides[..., 1, :]) * held.factors[:, None]
+        return (per_pair.sum(2) * signs[: len(phases), None, None]).sum(0).to(codes.dtype)
+
+    def _tile(
+        self, k: int, held: Written, n: NonIdealities, dtype: torch.dtype, chip: TileChip | None
+    ) -> tuple[FastTile, Tensor]:
+        """The product of row tile ``k`` and the conductances of its lines.
+
+        A FastTile recognises its last weights by their address, so they stay alive here until the next ones are made.
+        """
+        key = (n.effects, n.wire_scale, n.mismatch, n.chip, dtype)
+        kept = self._tiles.get(k)
+        if kept is not None and kept[0] == key and kept[2] is held:
+            return kept[1], kept[3]
+        tile = kept[1] if kept is not None and kept[0] == key else self.plan.hardware.tile(n, dtype)
+        lines = held.lines if chip is None else chip.cells(held.lines, n)
+        self._tiles[k] = (key, tile, held, lines)
+        return tile, lines
+
+    def chip(self, k: int, held: Written, n: NonIdealities) -> TileChip:
+        """The mismatch of row tile ``k``, drawn once."""
+        lines, rows = held.lines.shape
+        key = (k, n.chip, lines, rows)
+        if key not in self._chips:
+            self._chips = {at: drawn for at, drawn in self._chips.items() if at[0] != k}
+            self._chips[key] = TileChip.draw(self.plan.hardware.model, n.chip, f"{self.plan.name}/{k}", lines, rows)
+        return self._chips[key]
+
+    def fresh(self, n: NonIdealities) -> torch.Generator:
+        """The stream of what is drawn at every call."""
+        if self._fresh is None:
+            self._fresh = stream(n.seed, self.plan.name, "call")
+        return self._fresh
+
+    def written(self, weight: Tensor, rows: slice, k: int, n: NonIdealities) -> Written:
+        """The conductances of row tile ``k``: kept in evaluation, as long as weight and switches stay."""
+        keep = not torch.is_grad_enabled() and not n.weight_noise
+        key = (weight.data_ptr(), weight._version, weight.dtype, n, self.plan.mapping)
+        if keep and k in self._written and self._written[k][0] == key:
+            return self._written[k][1]
+        fixed = stream(n.seed, self.plan.name, k, "devices")
+        held = write(weight[:, rows], self.plan.mapping, n, fixed, self.fresh(n) if n.weight_noise else None)
+        if keep:
+            self._written[k] = (key, held)
+        return held
+
+
+class DynamicCrossbar(Crossbar):
+    """A product of two activations: the second is written anew at every call, so nothing is calibrated or kept."""
+
+    def written(self, weight: Tensor, rows: slice, k: int, n: NonIdealities) -> Written:
+        del k
+        fresh = self.fresh(n)
+        return write(weight[:, rows], self.plan.mapping, replace(n, drift=False), fresh, fresh)
+
+    def _level(self) -> Tensor | None:  # type: ignore[override]
+        return None

@@ -1,0 +1,173 @@
+"""A tied tile driven by a model card: pairs of conductances and signed codes in; currents and charges out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimcard.models.card import Card
+from aimcard.models.checks import check_choice, check_conductances, check_signed_codes
+from aimcard.models.domain import check_domain
+from aimcard.models.errors import CardError, InputError
+from aimcard.models.lut import lookup
+from aimcard.models.modes import Mode
+from aimcard.models.tied import (
+    Clamp,
+    EffectiveColumn,
+    TiedCell,
+    TiedEdges,
+    TiedPulse,
+    TiedWire,
+    effective_column,
+    fixed_clamp,
+    regulated_clamp,
+    slot_currents,
+)
+from aimcard.models.tile import Response
+
+Values = Mapping[str, Tensor | float]
+CELL = ("r_on_ohm", "dw_um", "k_mid_per_v", "k_mid_per_v2", "k_drain_per_v2", "i_gate_a", "v_gate_v")
+PULSE = ("t_start_s", "t_end_s", "t_node_s_per_s")
+WIRE = ("r_bit_ohm", "c_column_f")
+EDGE_TABLES = ("edge_down_start", "edge_down_end", "edge_up_start", "edge_up_end")
+TIED_META = ("guard_slots", "w_ref_um", "w_select_um", "v_common_v")
+READ_OUTS = ("south", "north")
+
+
+def tied_edges_at(tables: Mapping[str, tuple[Tensor, Tensor]], position: float | Tensor) -> TiedEdges:
+    """Delays of the source lines' edges at ``position`` (0 at the drivers, 1 far) from tables over the position."""
+    u = torch.as_tensor(position, dtype=torch.float64)
+    return TiedEdges(*(lookup(*tables[name], u) for name in EDGE_TABLES))
+
+
+def tied_parameters(
+    values: Values, *, w_ref_um: float, v_read_v: float, wire_scale: Tensor | float = 1.0
+) -> tuple[TiedCell, TiedWire, TiedPulse]:
+    """Group flat parameter values; ``wire_scale`` multiplies the resistance only. InputError if one is missing."""
+    missing = [n for n in (*CELL, *WIRE, *PULSE) if n not in values]
+    if missing:
+        raise InputError(f"parameters: a tied column needs {', '.join(missing)}, which are not given")
+    cell = TiedCell(**{n: values[n] for n in CELL}, w_ref_um=w_ref_um, v_read_v=v_read_v)
+    wire = TiedWire(values["r_bit_ohm"] * wire_scale, values["c_column_f"])
+    return cell, wire, TiedPulse(**{n: values[n] for n in PULSE})
+
+
+class TiedTile:
+    """Simulates tied columns with the parameters of a card.
+
+    >>> tile = TiedTile.read("tied.h5")                                                    # doctest: +SKIP
+    >>> tile.respond(g_plus_s, codes, conductance_minus_s=g_minus_s).charge_c              # doctest: +SKIP
+    """
+
+    def __init__(self, card: Card) -> None:
+        """Raises CardError, with the card's file and the field, if the card is not a tied one or not complete."""
+        self.card, meta = card, card.meta
+        if meta["topology"] != "tied":
+            raise CardError(f"{card.source}: meta@topology: expected 'tied'; got {meta['topology']!r}; use TileModel")
+        for key in TIED_META:
+            if key not in meta:
+                raise CardError(f"{card.source}: meta@{key}: missing (the tied tile needs it); calibrate again")
+        self.v_read_v, self.t_lsb_s = float(meta["v_read_v"]), float(meta["t_lsb_s"])
+        self.code_max = int(meta["code_max"])
+        self.guard_slots = int(meta["guard_slots"])
+        self.slots = self.code_max + self.guard_slots
+        self.w_ref_um = float(meta["w_ref_um"])
+        self.values = card.values()
+        self.tables = {t.name: (torch.tensor(t.x), torch.tensor(t.y)) for t in card.tables}
+        for group, has, needs in (
+            ("parameters", self.values, (*CELL, *WIRE, *PULSE)), ("tables", self.tables, EDGE_TABLES),
+        ):  # fmt: skip
+            if missing := [name for name in needs if name not in has]:
+                raise CardError(f"{card.source}: {group}/{missing[0]}: missing (the tied tile needs it); calibrate again")
+
+    #: Tables of clamp and mirror are static and there is no oscillator: nothing to be judged as a whole read-out.
+    has_readout = False
+
+    @classmethod
+    def read(cls, path: str | Path) -> TiedTile:
+        """The model of the card file ``path``; raises CardError if it is unsound or incomplete."""
+        return cls(Card.read(path))
+
+    def parameters(self, wire_scale: float = 1.0) -> tuple[TiedCell, TiedWire, TiedPulse]:
+        """The card's parameters with the per-cell wire scaled."""
+        return tied_parameters(self.values, w_ref_um=self.w_ref_um, v_read_v=self.v_read_v, wire_scale=wire_scale)
+
+    def effective(
+        self, g_plus_s: Tensor, g_minus_s: Tensor, *, wire_scale: float = 1.0, w_select_um: float | None = None
+    ) -> EffectiveColumn:
+        """Effective weights of columns (lines, rows), differentiable in the conductances."""
+        cell, wire, _ = self.parameters(wire_scale)
+        return effective_column(cell, wire, g_plus_s, g_minus_s, self._width(w_select_um))
+
+    def _width(self, w_select_um: float | None) -> float:
+        return float(self.card.meta["w_select_um"]) if w_select_um is None else float(w_select_um)
+
+    def respond(
+        self,
+        conductance_s: np.ndarray,
+        codes: np.ndarray,
+        *,
+        conductance_minus_s: np.ndarray,
+        clamp: str = "ideal",
+        wire_scale: float = 1.0,
+        w_select_um: float | None = None,
+        position: float = 0.5,
+        read_out: str = "south",
+        offset_v: float = 0.0,
+        bend: bool = True,
+        mode: Mode | None = None,
+    ) -> Response:
+        """Currents of columns: conductance_s and conductance_minus_s (lines, rows) [S], codes (vectors, rows), signed.
+
+        clamp: "ideal", or "ota" for the card's static tables of clamp voltage and mirror: no lag after a step, no count.
+        read_out: "south" (next to the last row) or "north" (next to row 0, as on every other column of a tile).
+        offset_v: the clamp's distance from the common mode [V], an OTA's offset. bend False leaves out the cells' answer
+        to the column's voltage: two products, with the weights of ``effective``, are then all. mode: conventional only.
+        Raises InputError on bad shapes, signs, NaN or codes out of range; warns OutsideDomainWarning.
+        """
+        plus = check_conductances(conductance_s)
+        minus = check_conductances(conductance_minus_s, "conductance_minus_s")
+        if minus.shape != plus.shape:
+            raise InputError(f"conductance_minus_s: expected shape {plus.shape}, that of conductance_s; got {minus.shape}")
+        if mode is not None and mode.name != "conventional":
+            raise InputError(f"mode: a tied tile has conventional PWM only so far; got {mode.name!r}")
+        x = check_signed_codes(codes, rows=plus.shape[1], code_max=self.code_max)
+        check_choice("read_out", read_out, READ_OUTS)
+        check_choice("clamp", clamp, ("ideal", "ota") if "clamp" in self.tables else ("ideal",))
+        end = fixed_clamp(offset_v) if clamp == "ideal" else self._regulated(offset_v)
+        w = self._width(w_select_um)
+        used = np.stack([plus, minus])
+        check_domain(self.card, conductance_s=used, code=x, wire_scale=wire_scale, w_select_um=w, position=position)
+        if read_out == "north":
+            plus, minus, x = plus[:, ::-1].copy(), minus[:, ::-1].copy(), x[:, ::-1].copy()
+        cell, wire, pulse = self.parameters(wire_scale)
+        edges = tied_edges_at(self.tables, position)
+        parts = []
+        with torch.no_grad():
+            # One vector at a time bounds the memory of the node voltages (lines × slots × rows).
+            for row in torch.as_tensor(x):
+                current, _ = slot_currents(
+                    cell, wire, pulse, edges, torch.as_tensor(plus), torch.as_tensor(minus),
+                    row[None, :].expand(len(plus), -1), self.slots, self.t_lsb_s, w, end, bend,
+                )  # fmt: skip
+                parts.append(current)
+        current = torch.stack(parts)
+        slot_edge_s = np.arange(self.slots + 1) * self.t_lsb_s
+        charge = (current.sum(-1) * self.t_lsb_s).numpy()
+        if clamp == "ideal":
+            return Response(slot_edge_s, current.numpy(), charge)
+        check_domain(self.card, line_current_a=current.numpy())
+        return Response(slot_edge_s, current.numpy(), charge, lookup(*self.tables["mirror"], current).numpy())
+
+    def _regulated(self, offset_v: float) -> Clamp:
+        current_a, clamp_v = self.tables["clamp"]
+        return regulated_clamp(current_a, clamp_v - float(self.card.meta["v_common_v"]) + offset_v)
+
+    def offset_current_a(self, g_plus_s: np.ndarray, g_minus_s: np.ndarray, offset_v: float = 1e-3) -> np.ndarray:
+        """What an OTA's offset makes columns (lines, rows) draw at rest [A], (lines,): Y times the offset."""
+        with torch.no_grad():
+            return (self.effective(torch.as_tensor(g_plus_s), torch.as_tensor(g_minus_s)).y_s * offset_v).numpy()

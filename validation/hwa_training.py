@@ -1,0 +1,194 @@
+"""Hardware-aware training, two ways: Gaussian noise in the forward pass, or the wires' drop itself.
+
+One small network on Fashion-MNIST is trained digitally, then trained on three ways for the same number of steps: digitally,
+with Gaussian noise of weights and outputs (the usual baseline), and through IR-drop at twice the nominal wire. All are judged
+on tiles at 1, 2 and 3 times the wire resistance of the card, with and without an affine correction of the columns.
+
+    sudo apt-get install dataset-fashion-mnist
+    python -m aimcard.validation.hwa_training --out folder
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.progress import track
+from torch import Tensor, nn
+
+from aimcard.data.shipped import find_card
+from aimcard.models.errors import AimcardError, InputError
+from aimcard.models.nn import (
+    Hardware,
+    NonIdealities,
+    calibrate_affine,
+    clear_affine,
+    convert_to_analog,
+    convert_to_digital,
+    set_non_idealities,
+    train_mode,
+)
+from aimcard.validation.style import BLUE, GREEN, ORANGE
+
+DATA = Path("/usr/share/datasets/fashion-mnist")
+WIRES = (1.0, 2.0, 3.0)
+#: What acts when accuracy is measured: the circuit of the columns, input and counter rounding.
+JUDGED = NonIdealities(adc_clip=False)
+WAYS: dict[str, dict[str, Any]] = {
+    "digital": {},
+    "gaussian": {"noise": (0.03, 0.03)},
+    "ir-drop": {"ir_drop": True, "wire_scale": 2.0},
+}
+
+
+@dataclass(frozen=True)
+class Images:
+    """x (images, 784) from 0 to 1, y (images,)."""
+
+    x: Tensor
+    y: Tensor
+
+    def batches(self, size: int, seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches, shuffled with a seed."""
+        order = torch.arange(len(self.x))
+        if seed is not None:
+            order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed))
+        for part in order.split(size):
+            yield self.x[part], self.y[part]
+
+
+def read_images(folder: Path, kind: str, count: int) -> Images:
+    """The first ``count`` images of kind "train" or "t10k". Raises InputError if the data set is not there."""
+    paths = [folder / f"{kind}-{what}-ubyte.gz" for what in ("images-idx3", "labels-idx1")]
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"--data: {path} is missing; install Debian's dataset-fashion-mnist, or name its folder")
+    pixels = np.frombuffer(gzip.decompress(paths[0].read_bytes()), np.uint8, offset=16).reshape(-1, 784)[:count]
+    labels = np.frombuffer(gzip.decompress(paths[1].read_bytes()), np.uint8, offset=8)[:count]
+    return Images(torch.tensor(pixels / 255.0, dtype=torch.float32), torch.tensor(labels.astype(np.int64)))
+
+
+def make_network(seed: int) -> nn.Sequential:
+    """784 pixels, 256 hidden units, 10 classes."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+
+
+def train(model: nn.Module, images: Images, epochs: int, rate: float, seed: int, text: str) -> float:
+    """Adam with a falling rate; returns the seconds of processor time of a step."""
+    steps = epochs * -(-len(images.x) // 128)
+    optimiser = torch.optim.Adam(model.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+    batches = (b for epoch in range(epochs) for b in images.batches(128, seed + epoch))
+    start = time.process_time()
+    for x, y in track(batches, text, total=steps, transient=True):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimiser.step()
+        schedule.step()
+    return (time.process_time() - start) / steps
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Images) -> float:
+    """Share of the images that are classified rightly."""
+    hits = sum(int((model(x).argmax(1) == y).sum()) for x, y in images.batches(500))
+    return hits / len(images.x)
+
+
+@dataclass
+class Study:
+    """Accuracies: digital, and by way of training, wire scale, without and with affine correction."""
+
+    settings: dict[str, Any]
+    digital: dict[str, float] = field(default_factory=dict)
+    plain: dict[str, list[float]] = field(default_factory=dict)
+    affine: dict[str, list[float]] = field(default_factory=dict)
+    step_s: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        heads = [f"{w:g}x" for w in WIRES] + [f"{w:g}x, affine" for w in WIRES]
+        lines = [f"{'trained with':<14}{'digital':>10}" + "".join(f"{h:>12}" for h in heads) + f"{'CPU a step':>14}"]
+        for way in self.digital:
+            row = [self.digital[way], *self.plain[way], *self.affine[way]]
+            cells = f"{100 * row[0]:>8.2f} %" + "".join(f"{100 * v:>10.2f} %" for v in row[1:])
+            lines.append(f"{way:<14}{cells}{1e3 * self.step_s[way]:>11.1f} ms")
+        return "\n".join(lines)
+
+
+def study(
+    card: str, folder: Path, *, images: int = 20000, judged: int = 2000, epochs: int = 3, more: int = 2, seed: int = 0
+) -> Study:
+    """Train and judge; all draws follow ``seed``."""
+    train_set, test_set = read_images(folder, "train", images), read_images(folder, "t10k", judged)
+    calibration = [train_set.x[:500]]
+    hardware = Hardware(find_card(card))
+    start = make_network(seed)
+    train(start, train_set, epochs, 2e-3, seed, "digital start")
+    out = Study({"card": card, "images": images, "judged": judged, "epochs": epochs, "more": more, "seed": seed, "wire": WIRES})
+    for way, options in WAYS.items():
+        model = convert_to_analog(start, hardware, non_idealities=NonIdealities.none(seed=seed))
+        train_mode(model, **options)
+        out.step_s[way] = train(model, train_set, more, 1e-3, seed + 100, f"trained with {way}")
+        model.eval()
+        out.digital[way] = accuracy(convert_to_digital(model), test_set)
+        out.plain[way], out.affine[way] = [], []
+        for wire in track(WIRES, f"judging {way}", transient=True):
+            clear_affine(model)
+            set_non_idealities(model, replace(JUDGED, wire_scale=wire, seed=seed))
+            out.plain[way].append(accuracy(model, test_set))
+            calibrate_affine(model, calibration)
+            out.affine[way].append(accuracy(model, test_set))
+    return out
+
+
+def draw(result: Study, path: Path) -> None:
+    """Accuracy against wire scale, a line for each way of training."""
+    figure = Figure(figsize=(8, 3.2))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, values, title in zip(axes, (result.plain, result.affine), ("uncorrected", "affine correction"), strict=True):
+        for (way, shares), marker, colour in zip(values.items(), "os^", (BLUE, ORANGE, GREEN), strict=True):
+            ax.plot(WIRES, [100 * s for s in shares], f"{marker}-", color=colour, label=f"trained with {way}")
+        ax.set(title=title, xlabel="wire resistance / nominal", xticks=WIRES)
+    axes[0].set_ylabel("Fashion-MNIST accuracy [%]")
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; errors are one line and status 2."""
+    parser = argparse.ArgumentParser(description="Hardware-aware training with Gaussian noise and through IR-drop")
+    parser.add_argument("--card", default="freepdk45_gated")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--out", type=Path, default=Path("hwa_training"))
+    parser.add_argument("--images", type=int, default=20000)
+    parser.add_argument("--judged", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    try:
+        result = study(given.card, given.data, images=given.images, judged=given.judged, seed=given.seed)
+    except AimcardError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "hwa_training.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
+    draw(result, given.out / "hwa_training.png")
+    print(result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What each non-ideality does to one layer, added one at a time; and read noise by device against its formula.
+
+python -m aimcard.validation.layer_report
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy.stats import kstest
+from torch import nn
+
+from aimcard.data.shipped import find_card
+from aimcard.models.errors import AimcardError
+from aimcard.models.nn import Hardware, Mapping, NonIdealities, calibrate_affine, convert_to_analog
+from aimcard.models.nn.pairs import write
+from aimcard.models.nn.read_noise import charge_sigma, draw_per_device, draw_per_line
+from aimcard.models.nn.streams import stream
+
+CASES: dict[str, NonIdealities] = {
+    "none": NonIdealities.none(),
+    "input rounding": NonIdealities.none(input_rounding=True),
+    "counter rounding": NonIdealities.none(adc_rounding=True),
+    "IR-drop": NonIdealities.none(ir_drop=True),
+    "IR-drop, 3x wire": NonIdealities.none(ir_drop=True, wire_scale=3.0),
+    "apparent weight": NonIdealities.none(apparent_weight=True),
+    "leakage": NonIdealities.none(leakage=True),
+    "pulse edges": NonIdealities.none(pulse=True),
+    "regulator": NonIdealities.none(regulator=True),
+    "ADC curve": NonIdealities.none(adc=True),
+    "programming": NonIdealities.none(programming=True),
+    "drift, a day": NonIdealities.none(drift=True),
+    "drift, a day, not compensated": NonIdealities.none(drift=True, drift_compensation=False),
+    "read noise by device": NonIdealities.none(read_noise="device"),
+    "read noise by formula": NonIdealities.none(read_noise="analytical"),
+    "all of the circuit": NonIdealities(),
+}
+
+
+@torch.no_grad()
+def switch_errors(hardware: Hardware, rows: int = 512, outputs: int = 256, batch: int = 64) -> dict[str, tuple[float, float]]:
+    """Rms error over rms of the digital product, without and with affine correction, by switch. Normal weights and inputs."""
+    torch.manual_seed(0)
+    layer = nn.Linear(rows, outputs, bias=False)
+    nn.init.normal_(layer.weight)
+    x, calibration = torch.randn(batch, rows), torch.randn(4 * batch, rows)
+    truth = layer(x)
+    out = {}
+    for name, switches in track(CASES.items(), "switches", transient=True):
+        analog = convert_to_analog(layer, hardware, non_idealities=switches)
+        errors = [float((analog(x) - truth).norm() / truth.norm())]
+        calibrate_affine(analog, [calibration])
+        errors.append(float((analog(x) - truth).norm() / truth.norm()))
+        out[name] = (errors[0], errors[1])
+    return out
+
+
+@torch.no_grad()
+def read_noise(hardware: Hardware, rows: int = 512, outputs: int = 256, batch: int = 32) -> dict[str, float]:
+    """Seconds of processor time of both ways, ratio of their standard deviations, and p-values against the formula's normal."""
+    weight = torch.randn(outputs, rows, generator=stream(1))
+    lines = write(weight, Mapping(), NonIdealities.none(), stream(2)).lines
+    codes = (torch.randn(batch, rows, generator=stream(3)) * 42).clamp(0, 127).round()
+    times, v = codes * hardware.model.t_lsb_s, hardware.model.v_read_v
+    sigma = charge_sigma(lines, times, v)
+    out: dict[str, float] = {}
+    for name, draw in (("device", draw_per_device), ("formula", draw_per_line)):
+        draw(lines, times[:1], v, 0.0, stream(4))
+        start = time.process_time()
+        z = (draw(lines, times, v, 0.0, stream(5, name)) / sigma).flatten()
+        out[f"{name}_s"] = time.process_time() - start
+        out[f"{name}_std"] = float(z.std())
+        out[f"{name}_p"] = float(kstest(z.numpy(), "norm").pvalue)
+    return out
+
+
+def main() -> int:
+    """Print both tables."""
+    try:
+        hardware = Hardware(find_card(sys.argv[1] if len(sys.argv) > 1 else "freepdk45_gated"))
+    except AimcardError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    console = Console()
+    table = Table("one layer, 512 x 256", "error / rms [%]", "after affine [%]")
+    for name, (plain, affine) in switch_errors(hardware).items():
+        table.add_row(name, f"{100 * plain:.3g}", f"{100 * affine:.3g}")
+    console.print(table)
+    n = read_noise(hardware)
+    console.print(
+        f"read noise, 512 x 512, 32 vectors: by device {n['device_s']:.3f} s of CPU, by formula {n['formula_s']:.4f} s, "
+        f"{n['device_s'] / n['formula_s']:.0f} times faster; standard deviation over the formula's {n['device_std']:.4f} and "
+        f"{n['formula_std']:.4f}, Kolmogorov-Smirnov p {n['device_p']:.2f} and {n['formula_p']:.2f}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

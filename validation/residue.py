@@ -1,0 +1,124 @@
+"""Where a PWM mode's error comes from, stage by stage, and what a phase boundary does to the counter.
+
+``python -m aimcard.validation.residue CARD --against split.reference.h5`` prints both: the budget from the card's model,
+over many vectors on one pair of lines, and the boundary from the simulated rings of the reference set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aimcard.data.reference import ReferenceSet
+from aimcard.data.shipped import find_card
+from aimcard.models.adc import PHASE_RULES, residue_sigma, truncated
+from aimcard.models.card_text import rows_of_text
+from aimcard.models.errors import AimcardError, InputError
+from aimcard.models.modes import Mode, get_mode
+from aimcard.models.tile import TileModel
+from aimcard.validation.modes import SIGMA_SHARE, pair_of
+from aimcard.validation.predictors import slot_weights_s
+from aimcard.validation.scores import affine, affine_fit, sigma_mac
+
+
+def without_steps(model: TileModel) -> TileModel:
+    """The same tile whose clamp follows at once: no turn-on, no step charges of the regulator."""
+    still = copy.copy(model)
+    still.values = {n: 0.0 if n.startswith(("clamp_step", "clamp_on_")) and n.endswith("_s") else v
+                    for n, v in model.values.items()}  # fmt: skip
+    return still
+
+
+def budget(model: TileModel, reference: ReferenceSet, mode: Mode, vectors: int = 32, seed: int = 3) -> list[tuple[str, float]]:
+    """Stage and RMSE/σ_MAC [%] of G+ − G− against the ideal product after scale and offset, up to that stage.
+
+    Gaussian vectors on the set's first held-out pair. Raises InputError without a pair, or for fewer than 4 vectors.
+    """
+    if vectors < 4:
+        raise InputError(f"vectors: expected 4 or more, two numbers are fitted to them; got {vectors}")
+    record = pair_of(reference)
+    g, where = record["conductance_s"], {key: float(record.attrs[key]) for key in ("w_select_um", "position")}
+    drawn = np.random.default_rng(seed).normal(0, SIGMA_SHARE * model.code_max, (vectors, g.shape[1]))
+    codes = np.clip(np.round(drawn), 0, model.code_max).astype(np.int64)
+    ideal = (codes @ (g[0] - g[1]))[:, None]
+    held, free = (model.respond(g, codes, mode=mode, phase_rule=rule, **where) for rule in PHASE_RULES)
+    weight = slot_weights_s(held.slot_edge_s, mode, model.guard_slots)
+    assert held.mirror_a is not None
+    stages = {
+        "cells, wire, edges (ideal clamp)": model.respond(g, codes, mode=mode, clamp="ideal", **where).charge_c,
+        "+ regulator, static": without_steps(model).respond(g, codes, mode=mode, **where).charge_c,
+        "+ its turn-on and steps": held.charge_c,
+        "+ mirror": held.mirror_a @ weight,
+        "+ oscillator": held.phase_count,
+        "+ counter, ring reset in each phase": held.count,
+        "+ counter, ring running on": free.count,
+    }
+
+    def error(y: np.ndarray) -> float:
+        pair = (y[:, :1] - y[:, 1:]).astype(float)
+        left = pair - affine(ideal, *affine_fit(ideal, pair))
+        return float(100 * np.sqrt((left**2).sum() / (vectors - 2)) / sigma_mac(pair)[0])
+
+    return [(name, error(np.asarray(y))) for name, y in stages.items()]
+
+
+def boundary(reference: ReferenceSet) -> list[tuple[str, str]]:
+    """What the set's simulated rings say of the phase boundaries; InputError if the set has one phase only."""
+    mode = get_mode(str(reference.meta["mode"]), int(reference.meta["code_max"]))
+    guard = int(reference.meta["guard_slots"])
+    records = [r for r in reference.select(kind="column", role="held_out", clamp="ota") if "phase_counts" in r]
+    if not records:
+        raise InputError(f"{reference.source}: expected columns with phase_counts (a mode of several phases); there are none")
+    r = records[0]
+    weights = np.array(mode.weights)
+    held, free = r["phase_counts"], r["free_phase_counts"]
+    sigma = sigma_mac((held @ weights).astype(float)).mean()
+    rows = [("σ_MAC of a line, weighted counts", f"{sigma:.4g}")]
+    for k, phase in enumerate(mode.phases):
+        gained = held[..., k] - free[..., k]
+        rows.append((
+            f"phase {k} (weight {phase.weight}): counts of a reset ring less those of one running on",
+            f"{gained.mean():+.3f}, spread {gained.std():.3f}",
+        ))  # fmt: skip
+    for rule, gains in zip(PHASE_RULES, (held, free), strict=True):
+        shown = truncated(torch.as_tensor(np.array(gains)), rule).numpy()
+        lost = ((shown - gains) * weights).sum(-1)
+        even = residue_sigma(mode.weights, rule)
+        share = f"{100 * lost.std() / sigma:.2f} % of σ_MAC (even fractions: {even:.2f}, {100 * even / sigma:.2f} %)"
+        rows.append((f"truncation and residue, {rule}", f"{lost.std():.2f} weighted counts rms, {share}"))
+    for name, label in (("current_a", "line"), ("mirror_a", "mirror")):
+        for k, (_, beyond) in enumerate(mode.windows(guard)):
+            idle = r[name][..., -1]
+            left = (r[name][..., beyond - 1] - idle) / np.abs(r[name].max())
+            rows.append((f"{label} current in the last guard slot of phase {k}, less the window's last",
+                         f"{1e6 * left.mean():+.0f} ppm of the peak, spread {1e6 * left.std():.0f}"))  # fmt: skip
+    return rows
+
+
+def _main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m aimcard.validation.residue", description=__doc__)
+    parser.add_argument("card", help="file or name of a model card")
+    parser.add_argument("--against", type=Path, required=True, help="reference set in the mode to look at")
+    parser.add_argument("--vectors", type=int, default=32)
+    given = parser.parse_args(arguments)
+    try:
+        reference, model = ReferenceSet.read(given.against), TileModel(find_card(given.card))
+        mode = get_mode(str(reference.meta["mode"]), model.code_max)
+        print(f"{mode.name}: error of a pair's product up to each stage, {given.vectors} vectors, in % of σ_MAC")
+        print("\n".join(rows_of_text([(name, f"{value:.3g}") for name, value in budget(model, reference, mode, given.vectors)])))
+        if len(mode.phases) > 1:
+            print(f"{mode.name}: the phase boundary, simulated")
+            print("\n".join(rows_of_text(boundary(reference))))
+    except AimcardError as error:
+        print(f"aimcard: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))
