@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,7 @@ class Cell:
             facts = (c.name, c.role, c.clamp, c.w_select_um, c.position, c.wire_scale)
             drawn.update(repr(facts).encode() + c.conductance_s.tobytes() + c.codes.tobytes())
         return {
-            "technology": o.technology, "corner": o.corner, "temperature_c": o.temperature_c, "vdd_v": o.pdk.vdd_v,
-            "effort": o.effort, "seed": o.seed, "columns": drawn.hexdigest(),
+            **{f.name: str(getattr(o, f.name)) for f in fields(o) if f.name != "jobs"}, "columns": drawn.hexdigest(),
             "apparent_weight": APPARENT_WEIGHT, "fixed": list(FIXED),
             "models": hashlib.sha256(o.pdk.library(o.corner).read_bytes()).hexdigest(),
             "simulator": simulator_version(), "software_version": aimcard.__version__,
