@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from aimcard.models.errors import InputError
+from aimcard.models.card import DOMAIN_UNITS, Interval
+from aimcard.models.errors import InputError, OutsideDomainWarning
 from aimcard.models.fast import Effects, FastTile
 from aimcard.models.nn import (
     AnalogLinear,
@@ -306,6 +307,16 @@ def test_show(hardware, capsys):
     assert mapping_table(clipped).layers[0].weights_clipped == pytest.approx(0.317, abs=0.02)
 
 
+def test_use_outside_the_cards_domain_warns(card_of):
+    bounds = {name: Interval(0.0, 1e6, unit) for name, unit in DOMAIN_UNITS.items()}
+    narrow = {"conductance_s": Interval(1e-6, 5e-6, "S"), "wire_scale": Interval(1.0, 2.0, "1")}
+    hardware = Hardware(card_of(domain=bounds | narrow))
+    with pytest.warns(OutsideDomainWarning, match="conductance_s 2.5e-05 is 400 % above"):
+        analog = convert_to_analog(nn.Linear(2, 2), hardware, non_idealities=NonIdealities.none(ir_drop=True, wire_scale=3.0))
+    with pytest.warns(OutsideDomainWarning, match="wire_scale 3 is 50 % above"):
+        analog.crossbar.plan.hardware.tile(analog.crossbar.switches, torch.float32)
+
+
 BAD = [
     (lambda h: Mapping(rows=0), "rows: expected a whole number of at least 1; got 0"),
     (lambda h: Mapping(g_min_s=2e-5, g_max_s=1e-5), "g_max_s: expected more than g_min_s"),
@@ -328,6 +339,12 @@ BAD = [
         "expected none below 0",
     ),
 ]
+
+
+def test_other_topologies_are_refused(card_of):
+    card = card_of()
+    with pytest.raises(InputError, match="layers run on the fast product of gated tiles; got topology 'tied'"):
+        Hardware(card_of(meta=card.meta | {"topology": "tied"}))
 
 
 @pytest.mark.parametrize(("call", "message"), BAD)

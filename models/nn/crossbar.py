@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aimcard.models.domain import check_domain
 from aimcard.models.errors import InputError
 from aimcard.models.fast import FastTile
 from aimcard.models.nn.chip import TileChip
@@ -48,6 +49,7 @@ class Crossbar(nn.Module):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
+        check_domain(plan.hardware.model.card, conductance_s=[plan.mapping.g_min_s, plan.mapping.g_max_s])
         self.plan = plan
         self.training_switches: NonIdealities | None = None
         self.observer: Callable[[Crossbar, Tensor, Tensor], None] | None = None
@@ -145,12 +147,8 @@ class Crossbar(nn.Module):
         """Charge of G+ minus that of G−, of positive minus negative inputs, averaged over pairs [C], (batch, outputs)."""
         m, hardware = self.plan.mapping, self.plan.hardware
         pairs, _, outputs, _ = held.conductance_s.shape
-        if hardware.tied:
-            phases = codes[None]
-        elif m.signed:
-            phases = torch.stack(halves(codes))
-        else:
-            phases = codes[None]
+        # A gated cell knows no sign: one phase for each sign of the inputs.
+        phases = torch.stack(halves(codes)) if m.signed else codes[None]
         generator = self.fresh(n) if n.read_noise != "off" else None
         chip = self.chip(k, held, n) if n.mismatch else None
         tile, lines = self._tile(k, held, n, codes.dtype, chip)

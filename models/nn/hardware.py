@@ -8,6 +8,7 @@ from torch import Tensor
 from aimcard.models.adc import count
 from aimcard.models.card import Card
 from aimcard.models.cell import on_resistance
+from aimcard.models.domain import check_domain
 from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects, FastTile
 from aimcard.models.fast.effects import linear_gain
@@ -32,7 +33,9 @@ class Hardware:
             raise InputError(f"card: expected a Card or TileModel, such as TileModel.read(path); got {type(card).__name__}")
         self.model = card if isinstance(card, TileModel) else TileModel(card)
         self.accuracy = accuracy
-        self.tied = self.model.card.meta["topology"] == "tied"
+        topology = self.model.card.meta["topology"]
+        if topology != "gated":
+            raise InputError(f"card: layers run on the fast product of gated tiles; got topology {topology!r}; take a gated card")
         self.code_max = self.model.code_max
         self.tile(NonIdealities.none(), torch.float32)
 
@@ -41,6 +44,8 @@ class Hardware:
 
     def tile(self, n: NonIdealities, dtype: torch.dtype) -> FastTile:
         """A product under these switches, its answers of type ``dtype``. It keeps what depends on its last weights."""
+        if n.ir_drop:
+            check_domain(self.model.card, wire_scale=n.wire_scale)
         return FastTile(self.model, n.effects, accuracy=self.accuracy, wire_scale=n.wire_scale, dtype=dtype)
 
     @property
