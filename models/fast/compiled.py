@@ -41,7 +41,7 @@ class Kernel:
     def __init__(self, ref: Reference, squares: int) -> None:
         kind = np.float32
         self.squares, self.kind = squares, kind
-        self._scratch: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self.scratch: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         c, cell, conv = ref.circuit, ref.circuit.line.cell, ref.conversion
         grid = ref.grid
         zero = torch.zeros(1, dtype=torch.float64)
@@ -83,14 +83,15 @@ class Kernel:
 
         batch, rows = x.shape
         # Fresh memory costs a page fault every 4 kB, a tenth of the whole.
-        made = self._scratch.get(batch) if reuse else None
+        made = self.scratch.get(batch) if reuse else None
         if made is None:
             made = (
                 np.empty((batch, rows + EXTRA), self.kind), np.empty((self.squares, batch, rows), self.kind),
                 np.empty((self.squares, batch), self.kind),
             )  # fmt: skip
             if reuse:
-                self._scratch = {batch: made}
+                self.scratch.clear()
+                self.scratch[batch] = made
         y, z, sign = made
         some = (batch,) if rates else (0,)
         y_rate, z_rate = np.zeros((*some, rows), self.kind), np.zeros((self.squares, *some, rows), self.kind)
