@@ -67,8 +67,12 @@ class Columns:
             weight = apparent(circuit, conductance_s.detach())
             parts = [weight] if self.order is None else weight[self.order].split(self.sizes)
             self.ready = [Weights.of(part, plan) for part, plan in zip(parts, self.plans, strict=True)]
-        outs = [forward(weights, x, plan) for weights, plan in zip(self.ready, self.plans, strict=True)]
-        return outs[0] if self.back is None else torch.cat(outs, 1)[:, self.back]
+        if self.order is None:
+            return forward(self.ready[0], x, self.plans[0])
+        out = x.new_empty(len(x), sum(self.sizes))
+        for weights, plan, lines in zip(self.ready, self.plans, self.order.split(self.sizes), strict=True):
+            out[:, lines] = forward(weights, x, plan)
+        return out
 
 
 def spread_of(conductance_s: Tensor) -> float:
@@ -97,6 +101,9 @@ def group(circuit: Circuit, conductance_s: Tensor, settings: Settings, *, counts
         flat = not circuit.effects.ir_drop and ref.conversion.rate is None
         squares = 0 if flat else settings.squares
         kernel = Kernel(ref, squares) if compiled else None
+        if kernel is not None and plans and plans[0].kernel is not None:
+            # Groups follow one another: they can share their working memory.
+            kernel.scratch = plans[0].kernel.scratch
         plans.append(Plan(ref, squares, kernel, g.dtype == torch.float32 and low_precision(g.device)))
     return Columns(plans, [len(p) for p in parts], order, back)
 

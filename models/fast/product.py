@@ -22,8 +22,8 @@ from aimcard.models.fast.meanfield import EXTRA, Prepared, prepare
 from aimcard.models.fast.reference import Reference, fall_edge, start_charge
 from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount
 
-#: Vectors that are prepared and multiplied together: their weights stay in the second cache.
-BLOCK = 128
+#: Vectors that are prepared and multiplied together: enough to read the weights seldom, few enough to bound the memory.
+BLOCK = 512
 #: Vectors that plain torch prepares together: it keeps (block, rows, bins).
 PLAIN_BLOCK = 32
 
@@ -40,10 +40,10 @@ class Plan:
     kernel: Kernel | None
     half: bool
 
-    def prepare(self, x: Tensor, rates: bool = False) -> Prepared:
-        """``Prepared`` of codes (batch, rows), in their type."""
+    def prepare(self, x: Tensor, rates: bool = False, *, reuse: bool = False) -> Prepared:
+        """``Prepared`` of codes (batch, rows), in their type; ``reuse``: valid until the next such call."""
         if self.kernel is not None:
-            return self.kernel(x, rates)
+            return self.kernel(x, rates, reuse=reuse)
         blocks = [prepare(self.ref, part, self.squares, rates) for part in x.split(PLAIN_BLOCK)]
         if len(blocks) == 1:
             return blocks[0]
@@ -90,7 +90,7 @@ def forward(weights: Weights, x: Tensor, plan: Plan) -> Tensor:
     """Answers (batch, lines) without derivatives, block by block."""
     out = x.new_empty(len(x), len(weights.wide))
     for a in range(0, len(x), BLOCK):
-        answer(weights, plan.prepare(x[a : a + BLOCK]), out[a : a + BLOCK])
+        answer(weights, plan.prepare(x[a : a + BLOCK], reuse=True), out[a : a + BLOCK])
     return out
 
 
