@@ -262,18 +262,13 @@ class TiedPulse:
     t_node_s_per_s: Scalar
 
 
-def edge_charges(
-    p: TiedCell, c: EffectiveColumn, wire: TiedWire, pulse: TiedPulse, e: TiedEdges, g_plus_s: Tensor, g_minus_s: Tensor,
-    codes: Tensor, solution: TiedSolution, w_select_um: Scalar, t_lsb_s: float,
-) -> Tensor:  # fmt: skip
-    """Charge per slot that the edges add to the static current [C], (..., slots).
-
-    Until its source line has moved, a cell carries the current of before. The column's capacitance follows its voltage;
-    the last slot, all pulses over, stands for the idle column before the first.
-    """
+def edge_terms(
+    p: TiedCell, c: EffectiveColumn, pulse: TiedPulse, e: TiedEdges, g_plus_s: Tensor, g_minus_s: Tensor, sign: Tensor,
+    w_select_um: Scalar,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """What a row's pulse of this ``sign`` loses at its start and gains at its end [C], (..., rows) each, at the read-out."""
     zero = torch.zeros((), dtype=g_plus_s.dtype)
     v = p.v_read_v
-    sign = torch.sign(codes).to(g_plus_s.dtype)
     # Current that a cell gains when its line moves down or up, and its own lag.
     gains = []
     for g, direction in ((g_plus_s, -sign), (g_minus_s, sign)):
@@ -283,8 +278,20 @@ def edge_charges(
         start = torch.where(down, e.down_start_s + lag, e.up_start_s + lag) + pulse.t_start_s
         end = torch.where(down, e.down_end_s + lag, e.up_end_s + lag) + pulse.t_end_s
         gains.append((c.transfer * moved * start, c.transfer * moved * end))
-    start = -(gains[0][0] + gains[1][0]).sum(-1, keepdim=True)
-    ends = gains[0][1] + gains[1][1]
+    return gains[0][0] + gains[1][0], gains[0][1] + gains[1][1]
+
+
+def edge_charges(
+    p: TiedCell, c: EffectiveColumn, wire: TiedWire, pulse: TiedPulse, e: TiedEdges, g_plus_s: Tensor, g_minus_s: Tensor,
+    codes: Tensor, solution: TiedSolution, w_select_um: Scalar, t_lsb_s: float,
+) -> Tensor:  # fmt: skip
+    """Charge per slot that the edges add to the static current [C], (..., slots).
+
+    Until its source line has moved, a cell carries the current of before. The column's capacitance follows its voltage;
+    the last slot, all pulses over, stands for the idle column before the first.
+    """
+    starts, ends = edge_terms(p, c, pulse, e, g_plus_s, g_minus_s, torch.sign(codes).to(g_plus_s.dtype), w_select_um)
+    start = -starts.sum(-1, keepdim=True)
     slots = solution.current_a.shape[-1]
     charge = torch.cat([start, torch.zeros_like(solution.current_a[..., 1:])], dim=-1)
     charge = charge.scatter_add(-1, codes.abs().clamp(max=slots - 1).expand_as(ends), ends)
