@@ -217,11 +217,9 @@ def test_a_line_carries_its_cells_charge_and_its_solver_is_within_ppm(cache):
     assert tight == pytest.approx(network, rel=5e-6)
     assert ours == pytest.approx(tight, rel=3e-5)
     charge = ours * design.t_lsb_s
-    ideal = 0.2 * float(g @ x) * design.t_lsb_s
     apparent = 0.2 * float((g / (1 + g * 670)) @ x) * design.t_lsb_s
-    # Wire of 16 cells takes some 0.01 %, pulses add up to 1.5 fC each.
-    assert apparent * 0.999 < charge < apparent + 16 * 1.5e-15
-    assert apparent + 16 * 1.5e-15 < ideal
+    # What is left is the pulses' own: width shift and the recharge of the internal node, some 0.5 fC each.
+    assert 0.1e-15 < (charge - apparent) / np.count_nonzero(x) < 1e-15
 
 
 # --- read-out --------------------------------------------------------------------------------------------------
