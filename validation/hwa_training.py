@@ -128,7 +128,15 @@ class Study:
 
 
 def study(
-    card: str, folder: Path, *, images: int = 20000, judged: int = 2000, epochs: int = 3, more: int = 2, seed: int = 0
+    card: str,
+    folder: Path,
+    *,
+    images: int = 20000,
+    judged: int = 2000,
+    epochs: int = 3,
+    more: int = 2,
+    seed: int = 0,
+    clip_sigma: float | None = None,
 ) -> Study:
     """Train and judge; all draws follow ``seed``."""
     train_set, test_set = read_images(folder, "train", images), read_images(folder, "t10k", judged)
@@ -136,17 +144,29 @@ def study(
     hardware = Hardware(find_card(card))
     start = make_network(seed)
     train(start, train_set, epochs, 2e-3, seed, "digital start")
-    out = Study({"card": card, "images": images, "judged": judged, "epochs": epochs, "more": more, "seed": seed, "wire": WIRES})
+    out = Study(
+        {
+            "card": card,
+            "images": images,
+            "judged": judged,
+            "epochs": epochs,
+            "more": more,
+            "seed": seed,
+            "wire": WIRES,
+            "clip_sigma": clip_sigma,
+        }
+    )
     for way, options in WAYS.items():
         model = convert_to_analog(start, hardware, non_idealities=NonIdealities.none(seed=seed))
-        train_mode(model, **options)
+        # Clipped weights use more of the conductances' range, hence draw more current: the wires then matter more.
+        train_mode(model, switches=NonIdealities.none(weight_clip_sigma=clip_sigma), **options)
         out.step_s[way] = train(model, train_set, more, 1e-3, seed + 100, f"trained with {way}")
         model.eval()
         out.digital[way] = accuracy(convert_to_digital(model), test_set)
         out.plain[way], out.affine[way] = [], []
         for wire in track(WIRES, f"judging {way}", transient=True):
             clear_affine(model)
-            set_non_idealities(model, replace(JUDGED, wire_scale=wire, seed=seed))
+            set_non_idealities(model, replace(JUDGED, wire_scale=wire, seed=seed, weight_clip_sigma=clip_sigma))
             out.plain[way].append(accuracy(model, test_set))
             calibrate_affine(model, calibration)
             out.affine[way].append(accuracy(model, test_set))
@@ -176,10 +196,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("hwa_training"))
     parser.add_argument("--images", type=int, default=20000)
     parser.add_argument("--judged", type=int, default=2000)
+    parser.add_argument("--clip-sigma", type=float, default=None, help="clip weights beyond so many rms of their column")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     try:
-        result = study(given.card, given.data, images=given.images, judged=given.judged, seed=given.seed)
+        result = study(
+            given.card, given.data, images=given.images, judged=given.judged, seed=given.seed, clip_sigma=given.clip_sigma
+        )
     except AimcardError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
