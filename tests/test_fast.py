@@ -254,6 +254,13 @@ class TestLaws:
         torch.testing.assert_close(t.charge(g, x), tile().charge(g, x), rtol=1e-5, atol=0)
         assert (t.charge(g, x) > first).all()
 
+    def test_new_weights_at_an_old_address_count(self):
+        g, x = draw()
+        t = tile(Effects.none())
+        for k in range(1, 6):
+            # Each tensor is gone before the next is made, and the allocator likes to give its place away again.
+            torch.testing.assert_close(t.charge(g * k, x), k * tile(Effects.none()).charge(g, x), rtol=1e-9, atol=0)
+
 
 @pytest.mark.parametrize(
     ("change", "message"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import torch
@@ -152,10 +153,11 @@ class FastTile:
 
     def _columns(self, conductance_s: Tensor, codes: Tensor, counts: bool) -> Columns:
         """The groups of these weights: kept while they stay, about new means when they change in place or step by step."""
-        key = (id(conductance_s), conductance_s.data_ptr(), conductance_s._version, tuple(conductance_s.shape))
         kept = self._kept.get(counts)
-        if kept is not None and kept[0] == key:
+        # A weak reference, for a new tensor may get the address of one that is gone; the version counts changes in place.
+        if kept is not None and kept[0][0]() is conductance_s and kept[0][1] == conductance_s._version:
             return kept[1]
+        key = (weakref.ref(conductance_s), conductance_s._version)
         g = conductance_s.detach().to(self._work)
         total = g.sum(1)
         if kept is not None and kept[2].shape == total.shape and bool(((total - kept[2]).abs() <= 0.02 * kept[2].abs()).all()):
