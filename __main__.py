@@ -10,7 +10,6 @@ from cyclopts import App, CycloptsError
 
 from aimcard import __version__
 from aimcard.calibrate import commands as making
-from aimcard.data import commands as reading
 from aimcard.models.console import say
 from aimcard.validation import commands as judging
 
@@ -26,7 +25,7 @@ app = App(
 for _command in (
     making.calibrate, making.simulate, making.sweep, making.statistics,
     judging.validate, judging.modes, judging.energy, judging.noise, judging.interpolate, judging.trim,
-    reading.show, reading.export,
+    judging.show, judging.export,
 ):  # fmt: skip
     app.command(_command)
 

@@ -42,7 +42,8 @@ class Column:
 def fit_columns(clamp: str, count: int, seed: int, w_range_um: tuple[float, float]) -> list[Column]:
     """``count`` single lines spread over their situations by a Sobol sequence.
 
-    With an ideal clamp every fourth line has more resistive wire (WIRE_SCALES in turn), for the terms that need it.
+    With an ideal clamp every fourth line has more resistive wire (WIRE_SCALES in turn), for the terms that need it, and
+    every eighth has long codes only: slots in which nothing switches, which tell the wire from what edges do.
     Dimensions: share of rows that conduct, mean conductance (log), its spread, select width, position, longest code,
     share of rows at the least conductance (half of a pair's cells rest there).
     All codes up to the longest occur, as in use: a step of a few cells at a time is answered differently from a large one.
@@ -60,6 +61,8 @@ def fit_columns(clamp: str, count: int, seed: int, w_range_um: tuple[float, floa
         g[rng.random(ROWS) < 0.6 * rest] = G_MIN_S
         top = round(40 + reach * (CODE_MAX - 40))
         codes = rng.integers(1, top + 1, ROWS)
+        if clamp == "ideal" and k % 8 == 1:
+            codes = rng.integers(3 * top // 4, top + 1, ROWS)
         codes[rng.random(ROWS) > 0.25 + 0.75 * share] = 0
         lo, hi = w_range_um
         # A tenth of the range beyond both ends: a fit is weakest at the edge of its points.

@@ -36,6 +36,8 @@ from aimcard.models.errors import FitError
 from aimcard.models.pulse import EDGE_TABLES
 
 SEGMENTS = 64
+#: What a variant must gain, in units of what the aims allow: below it the optimiser's own tolerance decides.
+LEAST_GAIN = 0.02
 
 
 def calibrate(
@@ -142,7 +144,8 @@ def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns)
         scores[form] = float(f"{float(left.square().mean().sqrt()):.6g}")
     best = min(scores, key=lambda form: scores[form])
     # The rational form is the exact series law: another must be clearly better, or chance would choose.
-    winner = best if scores[best] < 0.95 * scores["rational"] else "rational"
+    clear = scores[best] < 0.95 * scores["rational"] and scores[best] < scores["rational"] - LEAST_GAIN
+    winner = best if clear else "rational"
     others = min(score for form, score in scores.items() if form != winner)
     return Decision(
         "apparent_weight", winner, scores,

@@ -39,7 +39,7 @@ LEAK = ("i_leak_a", "dw_leak_um", "v_leak_source_v", "v_leak_drain_v")
 GATE = ("i_gate_a", "v_gate_source_v")
 PULSE = (
     "t_rise_s", "k_rise", "t_fall_s", "k_fall", "k_gate", "t_fall_per_s", "q_rise_c", "q_fall_c", "i_fall_a",
-    "c_fall_bit_f", "c_fall_return_f", "c_node_f", "i_recharge_a", "v_recharge_v", "dw_node_um", "dw_fall_um",
+    "c_fall_bit_f", "c_fall_return_f", "c_node_f", "i_recharge_a", "k_recharge_per_v", "dw_node_um", "dw_fall_um",
     "dw_recharge_um", "dw_late_um", "dw_cap_um",
 )  # fmt: skip
 LINE = (

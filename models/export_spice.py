@@ -167,6 +167,7 @@ def _left_out(model: TileModel) -> list[str]:
         "standard errors and units other than as comments; bounds, correlations, decisions, validation figures",
         "the validity domain: ngspice does not warn outside it",
         "edges of columns at other positions along the word lines than the middle (Python: spice_library(card, position=...))",
+        "mismatch, noise and energy",
         "the counter's truncation: v(phase) is the count before it",
         f"real edges: cells turn on and off in {RAMP_S * 1e12:g} ps ramps at the card's instants; slot means are what agrees",
     ]

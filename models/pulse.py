@@ -53,7 +53,7 @@ class PulseParameters:
     c_node_f: capacitance that sets the recharge's time constant τ = C/G.
     c_idle_f: capacitance by which an idle cell's internal node loads the bit line.
     i_recharge_a: while the node is low its transistor leaks the other way; the charge missing is i·τ. A return line
-    at V divides it by exp(V/v_recharge_v), since the idle transistor's gate-source voltage falls by V.
+    at V multiplies it by exp(−k_recharge_per_v·V), since the idle transistor's gate-source voltage falls by V.
     c_rise_push_f, c_fall_push_f: a rising gate pushes charge into the return line (the channel's and the internal
     node's), a falling one pulls it back. The line sees q·R, so what it loses or gains goes with the cell's
     static return-line voltage: this much per volt. g_rise_push_s, g_fall_push_s: the same per second of 10–90 % time.
@@ -79,7 +79,7 @@ class PulseParameters:
     c_node_f: Tensor | float
     c_idle_f: Tensor | float
     i_recharge_a: Tensor | float
-    v_recharge_v: Tensor | float
+    k_recharge_per_v: Tensor | float
     dw_node_um: Tensor | float
     dw_fall_um: Tensor | float
     dw_recharge_um: Tensor | float
@@ -170,7 +170,7 @@ def recharge_amount(p: PulseParameters, e: Edges, conductance_s: Tensor, v_bit: 
     """Charge that recharges one internal node after its pulse [C]; arguments broadcast."""
     full = p.q_fall_c + p.c_fall_bit_f * (v_bit - p.v_read_v) + p.c_fall_return_f * v_return
     later = p.i_fall_a * e.fall_s * _width(p.dw_fall_um, p, w_select_um)
-    leak = p.i_recharge_a * torch.exp(-v_return / p.v_recharge_v) * _width(p.dw_recharge_um, p, w_select_um)
+    leak = p.i_recharge_a * torch.exp(-p.k_recharge_per_v * v_return) * _width(p.dw_recharge_um, p, w_select_um)
     return _width(p.dw_node_um, p, w_select_um) * full + later - leak * node_capacitance(p, w_select_um) / conductance_s
 
 

@@ -85,7 +85,7 @@ Bx 0 x I=1p*(20*max(v(edge), 0)*(1 - v(x)) - (1 - v(on))*v(x)/tau)
 Cslope bit slope {probe}
 Vslope slope 0 0
 Bq 0 q I=(1 - v(on))*v(x)/tau*(q0 + qbit*(v(bit) - aim_v_read_v) + qback*v(back)
-+ - lost*exp(-v(back)/aim_v_recharge_v))
++ - lost*exp(-v(back)*aim_k_recharge_per_v))
 + + max(v(edge), 0)*(aim_q_rise_c + v(back)*(push - tr*ga*v(bit,back)))
 + + max(-v(edge), 0)*(v(back)*(pull + small - tf*ga*v(bit,back)) + late*gp*ga*v(bit,back))
 + + (aim_c_bit_f + aim_c_idle_f*cap_w*max(1 - 50*v(on), 0))/{probe}*i(Vslope)

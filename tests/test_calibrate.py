@@ -200,7 +200,7 @@ def test_draws_repeat_and_differ():
 
 
 def test_what_is_held_out_was_not_fitted():
-    columns = plan(Options(seed=1))
+    columns = plan(Options(seed=1, effort="full"))
     names = [c.name for c in columns]
     assert len(set(names)) == len(names)
     fitted = [c for c in columns if c.role == "fit"]
@@ -321,7 +321,8 @@ def cell_records(setting: Setting, values) -> list[Record]:
     slots = 44
     i_on = cell_current(p.cell, gt, vbt, vrt, wt)
     i_off = leakage_current(p.cell, vbt, vrt, wt) * idle_weight(p.cell, gt, wt)
-    none = dataclasses.replace(p.pulse, c_rise_push_f=0.0, g_rise_push_s=0.0, c_fall_push_f=0.0, g_fall_push_s=0.0)
+    pushes = ("c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s", "c_small_push_f")
+    none = dataclasses.replace(p.pulse, **dict.fromkeys(pushes, 0.0))
     charge = torch.where(code[:, None] > torch.arange(slots), i_on[:, None], i_off[:, None]) * T
     edge_s = torch.arange(slots + 1, dtype=torch.float64) * T
     amount = recharge_amount(none, e, gt, vbt, vrt, wt)

@@ -289,5 +289,5 @@ def test_impossible_wires_and_pulses_are_refused():
         Wire(ground="end")
     with pytest.raises(InputError, match=r"^r_bit_ohm: expected zero or more; got -1"):
         Wire(r_bit_ohm=-1)
-    with pytest.raises(InputError, match="shorter than the word line's edges"):
+    with pytest.raises(InputError, match="leaves no room for the word line's edges"):
         Pulses(t_lsb_s=50e-12).waveform(1, 1.0)

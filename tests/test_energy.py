@@ -60,7 +60,8 @@ def test_charges_of_different_shapes_are_refused():
 
 def test_a_card_without_supplies_says_what_is_missing():
     card = Card.read(shipped_card())
-    bare = attrs.evolve(card, parameters=[p for p in card.parameters if p.group != "energy"])
+    bare = attrs.evolve(card, parameters=[p for p in card.parameters if p.group != "energy"], correlation_names=(),
+                        correlation=np.zeros((0, 0)))  # fmt: skip
     with pytest.raises(CardError, match="q_pulse_c: missing"):
         EnergyParameters.of(bare)
 

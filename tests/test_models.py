@@ -59,7 +59,7 @@ V, W, T = 0.2, 0.5, 1e-9
 EDGES = Edges(40e-12, 38e-12, 25e-12, 22e-12)
 NO_EDGES = Edges(0.0, 0.0, 0.0, 0.0)
 # Shapes and widths are divided by, all else may vanish.
-KEPT = ("dw_", "v_leak", "v_gate", "c_node", "r_on")
+KEPT = ("dw_", "v_leak", "v_gate", "g_small", "c_node", "r_on")
 
 
 def t(x: Any) -> torch.Tensor:

@@ -91,10 +91,7 @@ class TiedProduct:
         w, x = self._weights(conductance_s, conductance_minus_s), codes.to(self._work)
         size, on = x.abs(), (x != 0).to(x.dtype)
         out = (x + w.delta_lsb * torch.sign(x)) @ w.odd.T
-        if self.accuracy == "two":
-            out = out + size @ w.even.T
-        else:
-            out = out + torch.outer(size @ w.even_rows, w.even_lines)
+        out = out + (size @ w.even.T if self.accuracy == "two" else torch.outer(size @ w.even_rows, w.even_lines))
         out = out + torch.outer(on @ w.step_rows, w.step_lines)
         return (out * w.unit_c + w.rest_c).to(self.dtype)
 
