@@ -26,6 +26,8 @@ from aimcard.calibrate.stages import (
     run_cells,
     run_line,
     run_readout,
+    run_wire,
+    wire_errors,
 )
 from aimcard.calibrate.targets import Columns, Setting, column_current
 from aimcard.data.reference import ReferenceSet
@@ -97,6 +99,7 @@ def _calibrate(reference: ReferenceSet, progress: bool, apparent_weight: str | N
                 "add these, or leave the columns out"
             )
         step("lines with an ideal clamp")
+        run_wire(s, ideal)
         run_line(s, ideal)
         decisions: tuple[Decision, ...] = ()
         if apparent_weight is None:
@@ -111,7 +114,7 @@ def _calibrate(reference: ReferenceSet, progress: bool, apparent_weight: str | N
             run_readout(s, ota, tables)
         residual, owner = joint_residual(s, ideal, ota, tables)
         step("errors")
-        names = tuple(n for n in s.fitted if n in {*JOINT, *PULSE, *(READOUT if ota is not None else ())})
+        names = tuple(n for n in s.fitted if n not in s.fixed and n in {*JOINT, *PULSE, *(READOUT if ota is not None else ())})
         with torch.no_grad():
             left = residual(tensors(s.values)).numpy()
         seed = int(reference.meta.get("seed", 0))
@@ -119,6 +122,7 @@ def _calibrate(reference: ReferenceSet, progress: bool, apparent_weight: str | N
         # What columns tell of a parameter, too, is told better by them.
         errors += [(tuple(n for n in cells if n not in names), e.take([n not in names for n in cells]))
                    for cells, e in cell_errors(s, seed)]  # fmt: skip
+        errors += wire_errors(s, ideal, seed)
         if has_supplies(reference):
             errors.append(run_energy(s, seed))
         return _card(s, errors, decisions, tables if ota is not None else None, ideal, ota)
@@ -137,6 +141,7 @@ def compare_apparent_weights(s: Stages, reference: ReferenceSet, ideal: Columns)
         # From where the fit stands already: the forms differ little, and so do their optima.
         trial = Stages(reference, dataclasses.replace(s.setting, apparent_weight=form), dict(s.values))
         run_cells(trial)
+        run_wire(trial, ideal.take(np.flatnonzero(half)))
         run_line(trial, ideal.take(np.flatnonzero(half)))
         with torch.no_grad():
             left = column_current(ideal.take(np.flatnonzero(~half)), trial.setting)(tensors(trial.values))

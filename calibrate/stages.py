@@ -14,6 +14,7 @@ from aimcard.calibrate.bootstrap import Errors, bootstrap
 from aimcard.calibrate.fit import Fit, jacobian, minimise, tensors
 from aimcard.calibrate.parameters import SPECS, Spec
 from aimcard.calibrate.targets import (
+    LEAST_QUIET,
     Columns,
     Setting,
     base_current,
@@ -27,6 +28,8 @@ from aimcard.calibrate.targets import (
     gate_rows,
     off_rows,
     on_rows,
+    quiet_current,
+    quiet_slots,
     stack_columns,
     together,
 )
@@ -46,6 +49,8 @@ LINE = (
     "c_rise_push_f", "g_rise_push_s", "c_fall_push_f", "g_fall_push_s", "c_small_push_f", "g_small_s", "n_rise_push",
     "n_fall_push", "c_idle_f", "dw_push_um", "dw_pull_um", "dw_small_um", "r_bit_ohm",
 )  # fmt: skip
+#: Bit and return line are drawn alike: one resistance.
+WIRE = ("r_bit_ohm",)
 READOUT = (
     *(n for block in ("clamp", "mirror") for field, group in response_names(block).items()
       for n in group if field != "on_half_a"),
@@ -169,6 +174,26 @@ def cell_errors(s: Stages, seed: int) -> list[tuple[tuple[str, ...], Errors]]:
             left = residual(tensors(s.values)).numpy()
         found.append((free, bootstrap(jacobian(free, s.values, residual), left, cell_of(dc, rows(dc)), seed)))
     return found
+
+
+def run_wire(s: Stages, columns: Columns) -> None:
+    """The wire from lines in which nothing switches for a while, if there are any; whole lines leave it alone then,
+    or it would take up what their edges' terms leave."""
+    lines = np.flatnonzero(quiet_slots(columns) >= LEAST_QUIET)
+    if len(lines) and not s.fixed & set(WIRE):
+        s.fit("wire", WIRE, quiet_current(columns.take(lines), s.setting))
+        s.fixed |= set(WIRE)
+
+
+def wire_errors(s: Stages, columns: Columns, seed: int) -> list[tuple[tuple[str, ...], Errors]]:
+    """Errors of what ``run_wire`` fitted, from a bootstrap over its lines; two are needed."""
+    lines = np.flatnonzero(quiet_slots(columns) >= LEAST_QUIET)
+    if len(lines) < 2 or not set(WIRE) <= s.fixed & set(s.fitted):
+        return []
+    residual = quiet_current(columns.take(lines), s.setting)
+    with torch.no_grad():
+        left = residual(tensors(s.values)).numpy()
+    return [(WIRE, bootstrap(jacobian(WIRE, s.values, residual), left, np.arange(len(lines)), seed))]
 
 
 def run_line(s: Stages, columns: Columns) -> Fit:

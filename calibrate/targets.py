@@ -17,7 +17,7 @@ from torch import Tensor
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.adc import HOLD_S, PHASE_RULES, phase_counts
 from aimcard.models.cell import cell_current, gate_current, idle_weight, leakage_current
-from aimcard.models.line import LineDrive, mode_drive, slot_currents
+from aimcard.models.line import LineDrive, ideal_clamp, mode_drive, slot_currents, static_solution
 from aimcard.models.modes import Mode, get_mode
 from aimcard.models.pulse import (
     EDGE_TABLES,
@@ -269,6 +269,37 @@ def _weighed(error: Tensor, truth: Tensor) -> Tensor:
     unit = 2e-4 * truth.square().mean(-1, keepdim=True).sqrt()
     total = 2e-5 * truth.sum(-1, keepdim=True)
     return torch.cat([error.sum(-1, keepdim=True) / total, error[..., :1] / total, error[..., 1:] / unit], dim=-1)
+
+
+#: Slots after turn-on that still settle, and the least number of quiet ones that tell the wire.
+SETTLED, LEAST_QUIET = 2, 8
+
+
+def quiet_slots(columns: Columns) -> np.ndarray:
+    """Slots of each line, (lines,), after turn-on in which nothing switches: up to one before its shortest pulse ends.
+
+    Zero in modes whose pulses do not all start together.
+    """
+    codes = columns.drive.codes
+    if columns.drive.pulses is not None:
+        return np.zeros(len(codes), dtype=int)
+    shortest = torch.where(codes > 0, codes, torch.full_like(codes, columns.drive.slots)).amin(-1)
+    return (shortest - 1 - SETTLED).clamp(min=0).numpy()
+
+
+def quiet_current(columns: Columns, setting: Setting) -> Callable[[Values], Tensor]:
+    """Lines while nothing switches: relative error of their mean current, in units of 2 ppm. Cells and wire alone act."""
+    quiet = torch.as_tensor(quiet_slots(columns))[:, None]
+    slot = torch.arange(columns.drive.slots)
+    weight = ((slot >= SETTLED) & (slot < SETTLED + quiet)).to(torch.float64) / quiet
+    truth = (columns.current_a * weight).sum(-1)
+
+    def residual(values: Values) -> Tensor:
+        p = setting.line(values, columns.wire_scale)
+        static = static_solution(p, columns.drive, ideal_clamp(p.cell.v_read_v)).current_a
+        return ((static * weight).sum(-1) / truth - 1) / 2e-6
+
+    return residual
 
 
 def column_current(columns: Columns, setting: Setting) -> Callable[[Values], Tensor]:

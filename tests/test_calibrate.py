@@ -28,7 +28,7 @@ from aimcard.calibrate.parameters import SPECS
 from aimcard.calibrate.pipeline import calibrate
 from aimcard.calibrate.plan import EFFORTS, Options, estimate, expected_cpu_s, plan
 from aimcard.calibrate.stages import CELL_ON, GATE, LEAK, LINE, PULSE, READOUT
-from aimcard.calibrate.targets import Setting, cell_on, edge_tables
+from aimcard.calibrate.targets import Columns, Setting, cell_on, edge_tables, quiet_current, quiet_slots
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.adc import phase
 from aimcard.models.cell import cell_current, gate_current, idle_weight, leakage_current
@@ -465,3 +465,23 @@ def test_a_target_at_its_truth_is_zero(made_up):
     residual = cell_on(made_up["cell-dc"], setting)
     assert residual(tensors(TRUTH)).abs().max() < 1e-6
     assert residual(tensors(START)).abs().max() > 1
+
+
+def test_quiet_slots_tell_the_wire_whatever_edges_do():
+    """Lines of long codes give the wire back to 1e-6 even if the pulse terms are all wrong."""
+    setting = Setting.of(ReferenceSet(META, [edge_record()]), SEGMENTS)
+    rng = np.random.default_rng(4)
+    truth = tensors(TRUTH)
+    g = torch.tensor(rng.uniform(1e-6, 25e-6, (2, TILE_ROWS)))
+    codes = torch.tensor(rng.integers(12, 16, (2, TILE_ROWS)))
+    drive = LineDrive(g, codes, 20, setting.t_lsb_s, 0.5, edges_at(setting.edge_tables, torch.tensor([[0.5], [0.5]])))
+    one = torch.ones(2, 1, dtype=torch.float64)
+    with torch.no_grad():
+        current = line_current(setting.line(truth, one), drive, None)[0]
+    columns = Columns(drive, one, np.arange(2), current, None, None)
+    assert (quiet_slots(columns) >= 8).all()
+    wrong = dict(TRUTH) | {"q_fall_c": 5e-16, "t_fall_s": 9e-11, "c_fall_push_f": 5e-15, "r_bit_ohm": 0.9 * TRUTH["r_bit_ohm"]}
+    fit = minimise("wire", ("r_bit_ohm",), wrong, quiet_current(columns, setting))
+    assert fit.values["r_bit_ohm"] == pytest.approx(TRUTH["r_bit_ohm"], rel=1e-5)
+    short = dataclasses.replace(columns, drive=dataclasses.replace(drive, codes=torch.ones_like(codes)))
+    assert (quiet_slots(short) == 0).all()
