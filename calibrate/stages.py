@@ -79,7 +79,7 @@ class Stages:
     unidentified: set[str] = field(default_factory=set)
     at_bound: set[str] = field(default_factory=set)
     messages: list[str] = field(default_factory=list)
-    converged: bool = True
+    unconverged: set[str] = field(default_factory=set)
     specs: Mapping[str, Spec] = field(default_factory=lambda: SPECS)
     #: Names that stay where their fits would start.
     fixed: frozenset[str] = frozenset()
@@ -94,8 +94,13 @@ class Stages:
         self.unidentified = (self.unidentified - set(free)) | set(fit.unidentified)
         self.at_bound = (self.at_bound - set(free)) | set(fit.at_bound)
         self.messages += fit.messages
-        self.converged &= fit.converged
+        self.unconverged = (self.unconverged - set(free)) | (set() if fit.converged else set(free))
         return fit
+
+    @property
+    def converged(self) -> bool:
+        """Whether the last fit of every parameter ended at an optimum."""
+        return not self.unconverged
 
     @property
     def one_width(self) -> bool:

@@ -59,7 +59,8 @@ class PulseParameters:
     static return-line voltage: this much per volt. g_rise_push_s, g_fall_push_s: the same per second of 10–90 % time.
     c_small_push_f, g_small_s: a cell of conductance below g_small pulls more: c/(1 + G/g_small), at any wire.
     n_rise_push, n_fall_push: a more resistive return line holds on to the charge for longer than the edge lasts, and
-    loses it less efficiently: both go with (r_return/0.15 Ω)^−n, an empirical law between 0.15 and 1.5 Ω per cell.
+    loses it less efficiently: both go with (r_return/0.15 Ω)^−n, an empirical law between 0.15 and 1.5 Ω per cell;
+    n stays below 1, so that what is pushed vanishes with the wire.
     dw_node_um, dw_fall_um, dw_recharge_um, dw_cap_um, dw_push_um, dw_pull_um, dw_small_um: the recharge, its part per
     second of fall time, i_recharge_a, the node's capacitances, the rising and the falling gate's push, and the part of
     it that small cells add, go with W − dw.

@@ -65,6 +65,8 @@ ROW = """\
 .param push={{push_w*(aim_c_rise_push_f + aim_g_rise_push_s*aim_rise_s)}}
 .param pull_w={{(w - aim_dw_pull_um)/({w_ref} - aim_dw_pull_um)*rback**(-aim_n_fall_push)}}
 .param pull={{pull_w*(aim_c_fall_push_f + aim_g_fall_push_s*aim_fall_s)}}
+* Without wire nothing is pushed into it.
+.param wired={{scale > 0 ? 1 : 0}}
 .param small={{(w - aim_dw_small_um)/({w_ref} - aim_dw_small_um)*aim_c_small_push_f/(1 + gp/aim_g_small_s)}}
 .param late={{aim_t_fall_per_s*({w_ref} - aim_dw_late_um)/(w - aim_dw_late_um)}}
 .param tr={{aim_k_gate*aim_rise_s/(0.8*aim_vdd_v)}} tf={{aim_k_gate*aim_fall_s/(0.8*aim_vdd_v)}}
@@ -86,8 +88,8 @@ Cslope bit slope {probe}
 Vslope slope 0 0
 Bq 0 q I=(1 - v(on))*v(x)/tau*(q0 + qbit*(v(bit) - aim_v_read_v) + qback*v(back)
 + - lost*exp(-v(back)*aim_k_recharge_per_v))
-+ + max(v(edge), 0)*(aim_q_rise_c + v(back)*(push - tr*ga*v(bit,back)))
-+ + max(-v(edge), 0)*(v(back)*(pull + small - tf*ga*v(bit,back)) + late*gp*ga*v(bit,back))
++ + max(v(edge), 0)*(aim_q_rise_c + v(back)*(wired*push - tr*ga*v(bit,back)))
++ + max(-v(edge), 0)*(v(back)*(wired*(pull + small) - tf*ga*v(bit,back)) + late*gp*ga*v(bit,back))
 + + (aim_c_bit_f + aim_c_idle_f*cap_w*max(1 - 50*v(on), 0))/{probe}*i(Vslope)
 .ends aim_row
 """
