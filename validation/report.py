@@ -115,7 +115,8 @@ def validate(card: Card, reference: ReferenceSet, progress: bool = True) -> Vali
     """
     model = tile_of(card)
     _check_same_drive(card, reference)
-    records = [r for role in SCORED_ROLES for r in reference.select(kind="column", role=role)]
+    # What repeats another column (a floor, a run with its supply recorded) is no data of its own.
+    records = [r for role in SCORED_ROLES for r in reference.select(kind="column", role=role) if "of" not in r.attrs]
     if not reference.select(kind="column", role="held_out"):
         raise ReferenceSetError(
             f"{reference.source}: records: expected columns of role held_out, got none; "

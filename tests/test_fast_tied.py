@@ -1,0 +1,140 @@
+"""A tied tile as one product: limits, symmetry, and the slow twin in values and gradients."""
+
+import numpy as np
+import pytest
+import torch
+
+from aimcard.calibrate.tied_parameters import TIED_SPECS
+from aimcard.models.card import Interval, Parameter, Table
+from aimcard.models.errors import CardError, InputError
+from aimcard.models.fast.tied import TiedProduct
+from aimcard.models.tied_tile import EDGE_TABLES, TiedTile
+
+VALUES = {n: s.start for n, s in TIED_SPECS.items()} | {
+    "k_mid_per_v": 5.0, "k_mid_per_v2": -10.0, "k_drain_per_v2": 20.0, "t_node_s_per_s": 1e-7,
+}  # fmt: skip
+OHMIC = VALUES | {"r_on_ohm": 1e-3, "k_mid_per_v": 0.0, "k_mid_per_v2": 0.0, "k_drain_per_v2": 0.0, "i_gate_a": 0.0}
+NO_EDGES = {"t_start_s": 0.0, "t_end_s": 0.0, "t_node_s_per_s": 0.0}
+DELAYS = dict(zip(EDGE_TABLES, (200e-12, 212e-12, 190e-12, 205e-12), strict=True))
+CODE_MAX = 31
+
+
+@pytest.fixture
+def tile_of(card_of):
+    def make(values=VALUES, delays=DELAYS) -> TiedTile:
+        meta = card_of().meta | {"topology": "tied", "v_common_v": 0.4, "code_max": CODE_MAX, "guard_slots": 3}
+        place = np.array([0.0, 1.0])
+        return TiedTile(card_of(
+            meta=meta,
+            parameters=[Parameter(n, v, unit=TIED_SPECS[n].unit) for n, v in values.items()],
+            tables=[Table(n, place, np.full(2, d), "1", "s", "position", "delay") for n, d in delays.items()],
+            domain=card_of().domain | {"code": Interval(-CODE_MAX, CODE_MAX, "1")},
+        ))  # fmt: skip
+
+    return make
+
+
+def pairs(lines: int, rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    w = np.clip(np.random.default_rng(seed).normal(0, 1 / 3, (lines, rows)), -1, 1)
+    return tuple(torch.tensor(1e-7 + np.maximum(s * w, 0) * 24.9e-6) for s in (1, -1))  # type: ignore[return-value]
+
+
+def codes(batch: int, rows: int, seed: int = 1) -> torch.Tensor:
+    return torch.tensor(np.random.default_rng(seed).integers(-CODE_MAX, CODE_MAX + 1, (batch, rows)).astype(float))
+
+
+@pytest.mark.parametrize("accuracy", ["fast", "two"])
+def test_against_the_slow_twin(tile_of, accuracy):
+    g, x = pairs(4, 256), codes(12, 256)
+    one_minus_r2 = TiedProduct(tile_of(), accuracy, dtype=torch.float64).error(*g, x, lines=4, vectors=12)
+    assert one_minus_r2 < 1e-6
+    # The uncorrected product is far off: the test can tell.
+    exact = TiedProduct(tile_of(), "exact", dtype=torch.float64).charge(*g, x)
+    ideal = 0.2 * 1e-9 * x @ (g[0] - g[1]).T
+    assert float(((ideal - exact).square().mean(0) / exact.var(0)).max()) > 1e-4
+
+
+def test_the_twin_is_the_tile(tile_of):
+    tile, g, x = tile_of(), pairs(2, 16), codes(3, 16)
+    out = tile.respond(g[0].numpy(), x.numpy().astype(int), conductance_minus_s=g[1].numpy())
+    exact = TiedProduct(tile, "exact", dtype=torch.float64).charge(*g, x)
+    np.testing.assert_allclose(exact.numpy(), out.charge_c, rtol=1e-12)
+
+
+def test_without_wire_transistor_and_edges_it_is_the_product(tile_of):
+    still = dict.fromkeys(DELAYS, 2e-10)
+    tile = tile_of(OHMIC | NO_EDGES | {"r_bit_ohm": 0.0}, still)
+    g, x = pairs(3, 17), codes(5, 17)
+    ideal = tile.v_read_v * tile.t_lsb_s * x @ (g[0] - g[1]).T
+    for dtype, tolerance in ((torch.float64, 1e-7), (torch.float32, 1e-6)):
+        found = TiedProduct(tile, dtype=dtype).charge(*(a.to(dtype) for a in (*g, x))).double()
+        # The rest of the distance is R_on = 1 mOhm in series with 25 uS.
+        assert float((found - ideal).abs().max()) < tolerance * float(ideal.abs().max())
+
+
+def test_equal_delays_and_ohmic_cells_are_odd_in_the_inputs(tile_of):
+    g, x = pairs(3, 64), codes(4, 64)
+    product = TiedProduct(tile_of(OHMIC, dict.fromkeys(DELAYS, 2e-10)), dtype=torch.float64)
+    rest = product.charge(*g, torch.zeros_like(x))
+    up, down = product.charge(*g, x) - rest, product.charge(*g, -x) - rest
+    torch.testing.assert_close(up, -down, rtol=1e-9, atol=1e-9 * float(up.abs().max()))
+
+
+def test_vectors_are_independent_and_any_shape_goes(tile_of):
+    """Lines share the edges' LSBs and row profiles, so they depend on each other, but only within the edges' own terms."""
+    product = TiedProduct(tile_of(), "two", dtype=torch.float64)
+    for lines, rows, batch in ((1, 1, 1), (3, 7, 5), (2, 13, 1)):
+        g, x = pairs(lines, rows), codes(batch, rows)
+        whole = product.charge(*g, x)
+        assert whole.shape == (batch, lines)
+        alone = torch.cat([product.charge(g[0][k : k + 1], g[1][k : k + 1], x) for k in range(lines)], 1)
+        torch.testing.assert_close(whole, alone, rtol=0, atol=2e-3 * float(whole.abs().max()))
+        torch.testing.assert_close(whole.flip(0), product.charge(*g, x.flip(0)), rtol=1e-12, atol=0)
+
+
+def test_gradients_are_the_slow_twins(tile_of):
+    tile, (plus, minus), x = tile_of(), pairs(3, 32), codes(4, 32)
+    weigh = torch.tensor(np.random.default_rng(5).normal(size=(4, 3)))
+    found = []
+    for accuracy in ("two", "exact"):
+        g = [a.clone().requires_grad_(True) for a in (plus, minus)]
+        out = TiedProduct(tile, accuracy, dtype=torch.float64).charge(*g, x)
+        found.append(torch.autograd.grad((out * weigh).sum(), g))
+    for fast, twin in zip(*found, strict=True):
+        assert float((fast - twin).norm() / twin.norm()) < 1e-3
+    # Between whole codes the twin is linear in a code, so its slope is a difference.
+    k, up = (0, 3), x.clone()
+    base = float(x[k].abs())
+    x[k], up[k] = base if base < CODE_MAX else base - 1, (base if base < CODE_MAX else base - 1) + 1
+    twin = TiedProduct(tile, "exact", dtype=torch.float64)
+    slope = ((twin.charge(plus, minus, up) - twin.charge(plus, minus, x)) * weigh).sum()
+    at = x.clone().requires_grad_(True)
+    (TiedProduct(tile, "two", dtype=torch.float64).charge(plus, minus, at) * weigh).sum().backward()
+    assert at.grad is not None
+    assert float(at.grad[k]) == pytest.approx(float(slope), rel=2e-2)
+
+
+def test_gradcheck_in_the_conductances_and_codes(tile_of):
+    product = TiedProduct(tile_of(), "two", dtype=torch.float64)
+    (plus, minus), x = pairs(2, 5), codes(2, 5)
+
+    def scaled(p, m, x):
+        return product.charge(p * 1e-6, m * 1e-6, x) * 1e15
+
+    inputs = [a.requires_grad_(True) for a in (plus * 1e6, minus * 1e6, x + 0.3)]
+    assert torch.autograd.gradcheck(scaled, inputs, rtol=1e-4, atol=1e-6)
+
+
+def test_bad_input_is_one_line(tile_of, card_of):
+    product, (plus, minus), x = TiedProduct(tile_of()), pairs(2, 5), codes(2, 5)
+    for g, m, c, words in (
+        (plus, minus[:, :4], x, "expected (2, 5)"), (plus, minus, x[:, :4], "5 rows"),
+        (plus, minus, 62 * x.sign(), "at most 31 LSB"), (plus, minus, x.long(), "real numbers"),
+    ):  # fmt: skip
+        with pytest.raises(InputError) as error:
+            product.charge(g, m, c)
+        assert words in str(error.value)
+    with pytest.raises(InputError, match="accuracy"):
+        TiedProduct(tile_of(), "quick")
+    with pytest.raises(CardError, match="expected 'tied'"):
+        TiedProduct(card_of())
