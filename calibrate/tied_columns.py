@@ -54,12 +54,13 @@ def draw_signed_codes(rng: np.random.Generator, distribution: str, vectors: int,
 
 def tied_held_out_columns(
     columns: int, vectors: int, seed: int, distributions: tuple[str, ...], wire_scales: tuple[float, ...],
-    w_select_um: float | None = None,
+    w_range_um: tuple[float, float],
 ) -> list[PairColumn]:  # fmt: skip
     """Columns that no fit sees; every other one is read at its north end."""
     out = []
     for c in range(columns):
-        w, g_max, position = VARIANTS[c % len(VARIANTS)]
+        share, g_max, position = VARIANTS[c % len(VARIANTS)]
+        w = round(w_range_um[0] + share * (w_range_um[1] - w_range_um[0]), 6)
         rng = np.random.default_rng([seed, 37, c])
         g = pair_conductances(rng, g_max)
         for distribution in (d for d in DISTRIBUTIONS if d in distributions):
@@ -68,7 +69,7 @@ def tied_held_out_columns(
                 out.append(
                     PairColumn(
                         f"ideal-{distribution}-{scale:g}x-{c}", "held_out", distribution, "ideal", g[:1], codes,
-                        w if w_select_um is None else w_select_um, position, scale, column=f"held{c}",
+                        w, position, scale, column=f"held{c}",
                         conductance_minus_s=g[1:], read_out=("south", "north")[c % 2],
                     )
                 )  # fmt: skip
@@ -88,7 +89,7 @@ def tied_plan(options) -> list[PairColumn]:
     size = options.size
     held = tied_held_out_columns(
         options.columns or size.columns, size.vectors, options.seed, size.distributions["ideal"], size.wire_scales,
-        options.w_select_um,
+        options.w_range_um,
     )  # fmt: skip
     floor = tied_floor_columns(held, size.floor_vectors) if size.floor_vectors else []
     return tied_fit_columns(size.fit_ideal, options.seed, options.w_range_um) + held + floor

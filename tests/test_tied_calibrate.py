@@ -189,7 +189,8 @@ def test_plan_draws_pairs_of_both_signs():
         assert c.conductance_minus_s.shape == c.conductance_s.shape  # pyright: ignore[reportAttributeAccessIssue]
         assert c.codes.min() < 0 < c.codes.max()
         assert np.abs(c.codes).max() <= CODE_MAX
-    assert {c.read_out for c in tied_held_out_columns(2, 1, 1, ("gaussian",), ())} == {"south", "north"}
+    assert {c.read_out for c in tied_held_out_columns(2, 1, 1, ("gaussian",), (), (0.3, 0.5))} == {"south", "north"}
+    assert all(0.3 <= c.w_select_um <= 0.5 for c in tied_held_out_columns(4, 1, 1, ("gaussian",), (), (0.3, 0.5)))
     again = tied_fit_columns(3, 7, (0.3, 0.5))
     for a, b in zip(again, tied_fit_columns(3, 7, (0.3, 0.5)), strict=True):
         assert np.array_equal(a.codes, b.codes)
