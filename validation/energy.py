@@ -100,7 +100,7 @@ def supply_errors(card: Card, reference: ReferenceSet) -> list[tuple[str, str, f
     p, model = EnergyParameters.of(card), TileModel(card)
     found = []
     for r in reference.select(kind="column"):
-        if r.attrs["clamp"] != "ota" or "oscillator_charge_c" not in r:
+        if r.attrs["clamp"] != "ota" or not {"oscillator_charge_c", "vdd_charge_c"} & set(r.arrays):
             continue
         for part, error in _errors(p, model, r, str(reference.meta["mode"])).items():
             found.append((r.name, part, float(np.median(np.abs(error))), float(np.abs(error).max())))
@@ -115,7 +115,9 @@ def _errors(p: EnergyParameters, model: TileModel, r: Record, mode: str) -> dict
     t = model.t_lsb_s
     window = len(r["slot_edge_s"][1:]) * t
     energy = line_energy(p, *(a.sum(-1) * t for a in (out.current_a, out.mirror_a, out.oscillator_a)), window)
-    truth = {"array": r["current_a"].sum(-1) * t * p.vdd_v, "oscillator": r["oscillator_charge_c"] * p.vdd_v}
+    truth = {"array": r["current_a"].sum(-1) * t * p.vdd_v}
+    if "oscillator_charge_c" in r:
+        truth["oscillator"] = r["oscillator_charge_c"] * p.vdd_v
     if "vdd_charge_c" in r:
         truth["read-out"] = r["vdd_charge_c"] * p.vdd_v - truth["array"]
     return {part: energy[part] / truth[part] - 1 for part in truth}
