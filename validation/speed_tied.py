@@ -1,0 +1,117 @@
+"""How fast and how exact a tied card's product is: ``python -m aimcard.validation.speed_tied`` prints the tables.
+
+As ``validation/speed.py``, for pairs of conductances and signed codes: CPU times of one thread in turns with torch's own
+product; errors before rounding against the slot-by-slot equations, and against the recorded ngspice lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimcard.data import shipped_card
+from aimcard.data.shipped import reference_for
+from aimcard.models.card_text import rows_of_text
+from aimcard.models.fast.tied import TiedProduct
+from aimcard.models.tied_tile import TiedTile
+from aimcard.validation.scores import one_minus_r2
+from aimcard.validation.speed import in_turns, peak_bytes
+
+INPUTS = ("gaussian", "uniform", "sparse")
+
+
+def draw(inputs: str, lines: int, rows: int, batch: int, code_max: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs (lines, rows) [S] of normal weights up to 25 µS and signed codes (batch, rows), float64."""
+    rng = np.random.default_rng(seed)
+    w = np.clip(rng.normal(0, 1 / 3, (lines, rows)), -1, 1)
+    if inputs == "gaussian":
+        x = np.clip(rng.normal(0, code_max / 3, (batch, rows)).round(), -code_max, code_max)
+    else:
+        x = rng.integers(-code_max, code_max + 1, (batch, rows)).astype(float)
+        x *= rng.random((batch, rows)) < (0.1 if inputs == "sparse" else 1.0)
+    plus, minus = (torch.tensor(1e-7 + np.maximum(s * w, 0) * 24.9e-6) for s in (1, -1))
+    return plus, minus, torch.tensor(x)
+
+
+def timed(tile: TiedTile, batch: int, accuracy: str = "fast", size: int = 512, turns: int = 25) -> tuple[float, float, float]:
+    """Forward over torch.mm's time, backward over forward, and peak memory beyond torch's in outputs; float32."""
+    plus, minus, x = (a.float() for a in draw("gaussian", size, size, batch, tile.code_max))
+    weight, product = (plus - minus) * 1e6, TiedProduct(tile, accuracy)
+
+    def digital() -> Tensor:
+        return torch.mm(x, weight.T)
+
+    def analog() -> Tensor:
+        with torch.no_grad():
+            return product.charge(plus, minus, x)
+
+    analog()
+    times = in_turns(digital, {"ours": analog}, turns)
+    memory = (peak_bytes(analog) - peak_bytes(digital)) / (4 * batch * size)
+    # Gradients of the inputs: what a network's earlier layers need, the weights being written already.
+    at, forward_s, backward_s = x.clone().requires_grad_(True), [], []
+    for _ in range(7):
+        start = time.thread_time()
+        out = product.charge(plus, minus, at)
+        middle = time.thread_time()
+        torch.autograd.grad(out.sum(), at)
+        forward_s.append(middle - start)
+        backward_s.append(time.thread_time() - middle)
+    return times["ours"] / times[""], median(backward_s) / median(forward_s), memory
+
+
+def against_ngspice(tile: TiedTile, accuracy: str = "fast") -> list[tuple[str, float]]:
+    """1 − R² of the product's charges on every held-out record of the card's shipped reference set, median over lines."""
+    found = []
+    for r in reference_for(tile.card).select(kind="column", role="held_out"):
+        product = TiedProduct(
+            tile, accuracy, float(r.attrs["wire_scale"]), torch.float64, float(r.attrs["w_select_um"]), float(r.attrs["position"])
+        )
+        g = [torch.tensor(r[n].copy()) for n in ("conductance_s", "conductance_minus_s")]
+        x = torch.tensor(r["codes"].astype(float))
+        if r.attrs.get("read_out") == "north":
+            g, x = [a.flip(-1) for a in g], x.flip(-1)
+        with torch.no_grad():
+            charge = product.charge(*g, x).numpy()
+        truth = r["current_a"].sum(-1) * tile.t_lsb_s
+        found.append((r.name, float(np.median(one_minus_r2(charge, truth)))))
+    return found
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m aimcard.validation.speed_tied", description=__doc__)
+    parser.add_argument("--card", type=Path, default=None, help="card file; default: the shipped tied one")
+    parser.add_argument("--batch", type=int, nargs="+", default=[128, 1024])
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    tile = TiedTile.read(chosen.card if chosen.card is not None else shipped_card("freepdk45_tied"))
+    head = "tied charge, 512 x 512, float32, one thread"
+    rows: list[tuple[str, ...]] = [(head, "batch", "forward / torch.mm", "backward / forward", "memory, outputs")]
+    for accuracy in ("fast", "two"):
+        for batch in chosen.batch:
+            ratio, back, memory = timed(tile, batch, accuracy)
+            rows.append((accuracy, str(batch), f"{ratio:.2f}", f"{back:.2f}", f"{memory:.1f}"))
+    print("\n".join(rows_of_text(rows)))
+    rows = [("1 - R2 against the slow twin, worst of 4 lines", *INPUTS)]
+    for accuracy in ("fast", "two"):
+        product = TiedProduct(tile, accuracy, dtype=torch.float64)
+        errors = (product.error(*draw(inputs, 16, 512, 12, tile.code_max), vectors=12) for inputs in INPUTS)
+        rows.append((accuracy, *(f"{e:.1e}" for e in errors)))
+    print("\n".join(rows_of_text(rows)))
+    rows = [("1 - R2 against ngspice, held-out lines", "fast", "two")]
+    rows += [
+        (name, f"{fast:.1e}", f"{two:.1e}")
+        for (name, fast), (_, two) in zip(against_ngspice(tile), against_ngspice(tile, "two"), strict=True)
+    ]
+    print("\n".join(rows_of_text(rows)))
+
+
+if __name__ == "__main__":
+    main()
