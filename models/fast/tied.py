@@ -89,11 +89,17 @@ class TiedProduct:
         if self.accuracy == "exact":
             return self._exact(conductance_s, conductance_minus_s, codes).to(self.dtype)
         w, x = self._weights(conductance_s, conductance_minus_s), codes.to(self._work)
-        size, on = x.abs(), (x != 0).to(x.dtype)
-        out = (x + w.delta_lsb * torch.sign(x)) @ w.odd.T
-        out = out + (size @ w.even.T if self.accuracy == "two" else torch.outer(size @ w.even_rows, w.even_lines))
-        out = out + torch.outer(on @ w.step_rows, w.step_lines)
-        return (out * w.unit_c + w.rest_c).to(self.dtype)
+        sign = torch.sign(x)
+        step = torch.mv(sign.abs(), w.step_rows)
+        even = None if self.accuracy == "two" else torch.mv(x.abs(), w.even_rows)
+        if torch.is_grad_enabled() and (x.requires_grad or w.odd.requires_grad):
+            out = (x + w.delta_lsb * sign) @ w.odd.T
+            out = out + (x.abs() @ w.even.T if even is None else torch.outer(even, w.even_lines))
+            return ((out + torch.outer(step, w.step_lines)) * w.unit_c + w.rest_c).to(self.dtype)
+        # The same in place: memory for one set of codes and the answer.
+        out = sign.mul_(w.delta_lsb).add_(x) @ w.odd.T
+        out = out.addmm_(torch.abs(x, out=sign), w.even.T) if even is None else out.addr_(even, w.even_lines)
+        return out.addr_(step, w.step_lines).mul_(w.unit_c).add_(w.rest_c).to(self.dtype)
 
     def error(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, lines: int = 4, vectors: int = 6) -> float:
         """1 − R² against the slow twin, the worst of a few lines and vectors of the ones given. At least 3 vectors."""
