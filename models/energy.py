@@ -51,7 +51,7 @@ class EnergyParameters:
             first = missing[0] if missing else "word_columns"
             raise CardError(
                 f"{card.source}: parameters/{first}: missing (the energy model needs it); "
-                "calibrate from a reference set that has records of kind supply and driver_supply"
+                "calibrate from a set with supply currents, which `aimcard simulate` records for gated columns"
             )
         return cls(
             **{name: values[name] for name in ENERGY_PARAMETERS},

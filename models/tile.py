@@ -151,6 +151,11 @@ def needed_parameters(readout: bool) -> tuple[str, ...]:
 
 
 def _check_meta(card: Card) -> None:
+    if card.meta["topology"] != "gated":
+        raise CardError(
+            f"{card.source}: meta@topology: expected 'gated'; got {card.meta['topology']!r}, whose tile is another model "
+            "(Python: models.topology.tile_of); take a gated card"
+        )
     for key in TILE_META:
         if key not in card.meta:
             raise CardError(f"{card.source}: meta@{key}: missing (the tile model needs it); calibrate again")

@@ -19,7 +19,7 @@ from aimcard.models.card import Card
 from aimcard.models.errors import CardError, FitError, InputError, ReferenceSetError
 from aimcard.models.tied import cell_current
 from aimcard.models.tied_tile import TiedTile
-from aimcard.models.tile import ideal_charge
+from aimcard.models.tile import TileModel, ideal_charge
 from aimcard.models.topology import tile_of
 from aimcard.netlists.column import Pulses
 from aimcard.netlists.tied import SourceEdge, SourceEdges
@@ -198,3 +198,8 @@ def test_plan_draws_pairs_of_both_signs():
     sign = np.sign(draw_signed_codes(np.random.default_rng(1), "uniform", 4, 4096))
     assert abs(sign.mean()) < 0.05
 
+
+
+def test_a_gated_model_of_a_tied_card_is_one_line(card):
+    with pytest.raises(CardError, match=r"meta@topology: expected 'gated'; got 'tied'"):
+        TileModel(card)

@@ -31,11 +31,11 @@ class Hardware:
         """Raises CardError on an incomplete card, InputError on an unknown accuracy."""
         if not isinstance(card, Card | TileModel):
             raise InputError(f"card: expected a Card or TileModel, such as TileModel.read(path); got {type(card).__name__}")
-        self.model = card if isinstance(card, TileModel) else TileModel(card)
-        self.accuracy = accuracy
-        topology = self.model.card.meta["topology"]
+        topology = (card.card if isinstance(card, TileModel) else card).meta["topology"]
         if topology != "gated":
             raise InputError(f"card: layers run on the fast product of gated tiles; got topology {topology!r}; take a gated card")
+        self.model = card if isinstance(card, TileModel) else TileModel(card)
+        self.accuracy = accuracy
         self.code_max = self.model.code_max
         self.tile(NonIdealities.none(), torch.float32)
 
