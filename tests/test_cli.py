@@ -300,7 +300,8 @@ def test_the_main_job_end_to_end(tmp_path, monkeypatch, capsys):
     assert card.fit.converged
     assert card.meta["corner"] == Options().corner
     charge = card.validation["data_sets"]["ideal-gaussian-1x"]["charge"]
-    assert charge["model"]["one_minus_r2"] < 0.1 * charge["ideal_affine"]["one_minus_r2"]
+    # Two vectors leave nothing of an affine fit to score: against the plain ideal product then.
+    assert charge["model"]["one_minus_r2"] < 0.01 * charge["ideal"]["one_minus_r2"]
     assert "ideal-gaussian-1x" in out
     assert {path.suffix for path in Path("card_figures").iterdir()} >= {".png"}
     # The recorded set gives the same card, without a simulator.
