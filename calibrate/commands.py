@@ -79,10 +79,17 @@ def simulate(
     *,
     out: Annotated[Path, option_help("File of the reference set.")],
     simulation: Simulation = Simulation(),
+    held_out_only: Annotated[
+        bool, option_help("Only columns that judge a card, none to fit; with another --seed they are new to it.")
+    ] = False,
 ) -> None:
     """Simulate in ngspice and write the reference set; `aimcard calibrate --from` goes on from there."""
     target, options = output_file("--out", out), simulation_options(simulation)
+    from dataclasses import replace
+
     from aimcard.calibrate.main_job import simulate_to
+
+    options = replace(options, held_out_only=held_out_only)
 
     print(simulate_to(target, options, say))
 
