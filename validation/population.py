@@ -99,7 +99,7 @@ class PopulationResult:
             (
                 self.unit, "chips", "mean", "drawn", "sigma", "drawn", "5 %", "drawn", "95 %", "drawn", "KS", "p",
                 "in the tails", "p",
-            )  # fmt: skip
+            )
         ]
         for s in self.scores:
             rows.append(
