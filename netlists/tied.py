@@ -51,12 +51,17 @@ class SourceEdge:
 
 @dataclass(frozen=True)
 class SourceEdges:
-    """The four edges: away from the common mode to the lower or the upper rail (start), and back (end)."""
+    """The four edges: away from the common mode to the lower or the upper rail (start), and back (end).
+
+    down_gain, up_gain: which part of the read voltage arrives; switch and row wire take the rest.
+    """
 
     down_start: SourceEdge = field(default_factory=SourceEdge)
     down_end: SourceEdge = field(default_factory=SourceEdge)
     up_start: SourceEdge = field(default_factory=SourceEdge)
     up_end: SourceEdge = field(default_factory=SourceEdge)
+    down_gain: float = 1.0
+    up_gain: float = 1.0
 
 
 def source_waveform(code: int, pulses: Pulses, start: SourceEdge, end: SourceEdge, swing_v: float) -> str:
@@ -79,8 +84,8 @@ def add_source_lines(circuit: Any, codes: np.ndarray, pulses: Pulses, edges: Sou
     """Nodes ``d<k>`` and ``u<k>``: lines that go down and up for k LSB. Rows of equal magnitude share them."""
     for k in np.unique(np.abs(codes)):
         for name, start, end, swing in (
-            ("d", edges.down_start, edges.down_end, -v_read_v),
-            ("u", edges.up_start, edges.up_end, v_read_v),
+            ("d", edges.down_start, edges.down_end, -v_read_v * edges.down_gain),
+            ("u", edges.up_start, edges.up_end, v_read_v * edges.up_gain),
         ):
             circuit.raw_spice += f"V{name}{k} {name}{k} 0 {source_waveform(int(k), pulses, start, end, swing)}\n"
 
