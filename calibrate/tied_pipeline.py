@@ -12,12 +12,13 @@ from aimcard.calibrate.stages import Stages
 from aimcard.calibrate.steps import steps
 from aimcard.calibrate.targets import together
 from aimcard.calibrate.tied_parameters import TIED_SPECS
-from aimcard.calibrate.tied_targets import TiedSetting, stack_pairs, tied_cells, tied_lines
+from aimcard.calibrate.tied_targets import TiedSetting, source_line_residual, stack_pairs, tied_cells, tied_lines
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card, FitSummary, Interval, Parameter, Provenance, Table
 from aimcard.models.errors import FitError
 from aimcard.models.tied_tile import CELL, EDGE_TABLES, PULSE, WIRE
 
+SWITCHES = ("r_down_ohm", "r_up_ohm")
 NEEDED_META = ("w_ref_um", "w_min_um", "v_common_v", "r_bit_ohm", "rows", "guard_slots", "edge_delay_s")
 
 
@@ -41,6 +42,11 @@ def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
         step("single cells")
         cells, cell_of = tied_cells(s.record("cell_dc"), setting)
         s.fit("cells", CELL, cells)
+        source = s.record("source_edge")
+        if "down_gain" in source:
+            # The row's wire is given; the switches are what is measured.
+            s.values["r_row_ohm"] = float(source.attrs["r_row_ohm"])
+            s.fit("source lines", SWITCHES, source_line_residual(source, setting))
         columns = stack_pairs(found, setting)
         step("columns with an ideal clamp")
         lines = tied_lines(columns, setting)
@@ -49,7 +55,7 @@ def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
         both = together([cells, lines])
         s.fit("joint refinement", (*CELL, *WIRE, *PULSE), both)
         step("errors")
-        names = tuple(s.fitted)
+        names = tuple(n for n in s.fitted if n not in SWITCHES)
         with torch.no_grad():
             left = both(tensors(s.values)).numpy()
         # Cells and columns were drawn independently of each other, so both are resampled.
@@ -100,6 +106,7 @@ def _card(s: Stages, setting: TiedSetting, names: tuple[str, ...], errors: Error
             "segments": int(meta["rows"]), "w_select_um": float(meta["w_ref_um"]), "n_phases": 1,
             "mirror_ratio": float(meta.get("mirror_ratio", 1.0)),
             "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]),
+            "row_columns": setting.row_columns, "row_load_s": setting.row_load_s,
         },
         parameters=tuple(parameters),
         domain=domain,

@@ -17,15 +17,16 @@ from aimcard.netlists.column_decks import ColumnBench, overlay, slot_currents
 from aimcard.netlists.ngspice import Deck, Waveforms, run, run_many, simulator_version
 from aimcard.netlists.readout import default_readout
 from aimcard.netlists.readout_decks import loop_gain
+from aimcard.netlists.source_edges import EDGES, SourceLines, source_lines
 from aimcard.netlists.tied import TIED_OPTIONS, TIED_TIGHT, V_COMMON_V, SourceEdges, tied_column_deck
 from aimcard.netlists.tied_cell_decks import tied_cell_arrays, tied_cell_deck
+from aimcard.netlists.tied_driver import TiedDriverDesign, default_tied_driver
 from aimcard.netlists.tied_readout import default_tied_readout, tied_loop_gain_deck, tied_static_deck
 
 #: Column voltages about the common mode [V] (first, last, points), and the three levels of a source line.
 V_COLUMN_GRID = (V_COMMON_V - 0.02, V_COMMON_V + 0.02, 5)
 #: Line currents of the regulator's static curves end here [A]: below minus the bias it lets go.
 READOUT_MAX_A = 170e-6
-EDGES = ("down_start", "down_end", "up_start", "up_end")
 
 
 def simulate_tied(options: Options, cache_dir: str | Path | None = None, progress: bool = True) -> ReferenceSet:
@@ -33,8 +34,11 @@ def simulate_tied(options: Options, cache_dir: str | Path | None = None, progres
     technology = options.pdk
     bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
     t_lsb_s = bench.readout.t_lsb_s if options.lsb_ns is None else options.lsb_ns * 1e-9
-    edges, pulses = {place: SourceEdges() for place in POSITIONS}, Pulses(t_lsb_s)
-    records = [edge_record(edges, pulses), cell_record(options, bench, cache_dir)]
+    design = default_tied_driver(technology)
+    lines = source_lines(technology, options.corner, options.temperature_c, design, t_lsb_s=t_lsb_s,
+                         v_read_v=bench.v_read_v, cache_dir=cache_dir)  # fmt: skip
+    edges, pulses = dict(zip(POSITIONS, lines.straight.values(), strict=True)), Pulses(t_lsb_s, delay_s=design.edge_delay_s)
+    records = [source_record(edges, pulses, lines, design), cell_record(options, bench, cache_dir)]
     records += readout_records(bench, cache_dir)
     records += simulate_pairs(tied_plan(options), bench, pulses, edges, options.jobs, cache_dir, progress)
     wire = Wire()
@@ -54,6 +58,20 @@ def edge_record(edges: dict[float, SourceEdges], pulses: Pulses) -> Record:
     """Equal-area delays of the four edges after the slot boundary, over the position."""
     arrays = {f"{n}_delay_s": np.array([getattr(e, n).delay_s for e in edges.values()]) + pulses.delay_s for n in EDGES}
     return Record("source-edge", "source_edge", "fit", {}, {"position": np.array(list(edges)), **arrays})
+
+
+def source_record(
+    edges: dict[float, SourceEdges], pulses: Pulses, lines: SourceLines, design: TiedDriverDesign
+) -> Record:
+    """Delays and gains of the simulated source lines, their recorded edges, and what loads them."""
+    record = edge_record(edges, pulses)
+    levels = {f"{name}_level": lines.level[:, k] for k, name in enumerate(EDGES)}
+    arrays = record.arrays | {"down_gain": lines.gain[:, 0], "up_gain": lines.gain[:, 1], "time_s": lines.time_s} | levels
+    attrs: dict[str, str | int | float] = {
+        "columns": design.columns, "load_s": design.load_s, "r_row_ohm": design.r_row_ohm, "c_row_f": design.c_row_f,
+        "common_delay_s": lines.common_delay_s,
+    }  # fmt: skip
+    return Record(record.name, record.kind, record.role, attrs, arrays, lines.deck_hash)
 
 
 def cell_record(options: Options, bench: ColumnBench, cache_dir: str | Path | None) -> Record:

@@ -77,6 +77,16 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
         "down_end_delay_s": _spec("p", "s", "equal-area delay of the edge back up to the common mode"),
         "up_start_delay_s": _spec("p", "s", "equal-area delay of the edge up from the common mode"),
         "up_end_delay_s": _spec("p", "s", "equal-area delay of the edge back down to the common mode"),
+        "down_gain": _spec("p", "1", "share of the read voltage on a line that is down", required=False, low=0.0),
+        "up_gain": _spec("p", "1", "share of the read voltage on a line that is up", required=False, low=0.0),
+        "time_s": _spec("t", "s", "time, from the ideal edge and one common delay", required=False, increasing=True),
+        **{
+            f"{line}_{when}_level": _spec(
+                "p t", "1", f"share of its swing that the {line} line has made at its pulse's {when}", required=False, single=True
+            )
+            for line in ("down", "up")
+            for when in ("start", "end")
+        },
     },
     "column": {
         "conductance_s": _spec("lines rows", **_CONDUCTANCE),
