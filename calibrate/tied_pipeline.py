@@ -47,6 +47,8 @@ def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
             # The row's wire is given; the switches are what is measured.
             s.values["r_row_ohm"] = float(source.attrs["r_row_ohm"])
             s.fit("source lines", SWITCHES, source_line_residual(source, setting))
+        else:
+            s.values.update(dict.fromkeys(SWITCHES, 0.0))
         columns = stack_pairs(found, setting)
         step("columns with an ideal clamp")
         lines = tied_lines(columns, setting)

@@ -146,13 +146,13 @@ def test_designs_without_sense_are_refused():
         TiedDriverDesign(sections=31)
     with pytest.raises(InputError, match="code"):
         tied_driver_deck(FREEPDK45, DESIGN, -1)
-    with pytest.raises(TechnologyError, match="sizes exist for freepdk45.*got 'other'"):
+    with pytest.raises(TechnologyError, match=r"sizes exist for freepdk45.*got 'other'"):
         default_tied_driver(SimpleNamespace(name="other"))  # type: ignore[arg-type]
 
 
 def test_switches_too_weak_for_the_lsb_are_refused():
     weak = replace(DESIGN, low_n_um=0.3, low_p_um=0.1, columns=64, sections=4)
-    with pytest.raises(InputError, match="settles|expected one pulse"):
+    with pytest.raises(InputError, match=r"settles|expected one pulse"):
         source_lines(FREEPDK45, design=weak, t_lsb_s=0.2e-9)
 
 
