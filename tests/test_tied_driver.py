@@ -146,7 +146,7 @@ def test_designs_without_sense_are_refused():
         TiedDriverDesign(sections=31)
     with pytest.raises(InputError, match="code"):
         tied_driver_deck(FREEPDK45, DESIGN, -1)
-    with pytest.raises(TechnologyError, match=r"sizes exist for freepdk45.*got 'other'"):
+    with pytest.raises(TechnologyError, match=r"sizes exist for freepdk45, sky130; got 'other'"):
         default_tied_driver(SimpleNamespace(name="other"))  # type: ignore[arg-type]
 
 
