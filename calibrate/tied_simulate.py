@@ -10,6 +10,7 @@ from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, ROW
 from aimcard.calibrate.plan import Options
 from aimcard.calibrate.simulate import hash_of
 from aimcard.calibrate.tied_columns import PairColumn, tied_plan
+from aimcard.calibrate.tied_supplies import source_supply_record, supply_arrays
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import Pulses, Wire
@@ -39,6 +40,7 @@ def simulate_tied(options: Options, cache_dir: str | Path | None = None, progres
                          v_read_v=bench.v_read_v, cache_dir=cache_dir)  # fmt: skip
     edges, pulses = dict(zip(POSITIONS, lines.straight.values(), strict=True)), Pulses(t_lsb_s, delay_s=design.edge_delay_s)
     records = [source_record(edges, pulses, lines, design), cell_record(options, bench, cache_dir)]
+    records.append(source_supply_record(options, design, t_lsb_s, bench.v_read_v, cache_dir, progress))
     records += readout_records(bench, cache_dir)
     records += simulate_pairs(tied_plan(options), bench, pulses, edges, options.jobs, cache_dir, progress)
     wire = Wire()
@@ -113,7 +115,7 @@ def pair_deck(
         bench, f"{c.name} v{vector} l{line}", g_plus_s=c.conductance_s[line], g_minus_s=c.conductance_minus_s[line],
         codes=c.codes[vector], cell=CellDesign(c.w_select_um), wire=Wire(scale=c.wire_scale), pulses=pulses,
         edges=edges[c.position], clamp=c.clamp, read_out=c.read_out,
-        options=TIED_TIGHT if c.role == "floor" else TIED_OPTIONS,
+        options=TIED_TIGHT if c.role == "floor" else TIED_OPTIONS, save_supply=c.supply,
     )  # fmt: skip
 
 
@@ -134,6 +136,7 @@ def _pair_record(c: PairColumn, waves: list[list[Waveforms]], pulses: Pulses) ->
         "slot_edge_s": pulses.slot_edge_s,
         "current_a": np.array([[slot_currents(w, pulses)["current_a"] for w in vector] for vector in waves]),
     }  # fmt: skip
+    arrays |= supply_arrays(c, waves, pulses)
     attrs: dict[str, str | int | float] = {
         "clamp": c.clamp, "distribution": c.distribution, "wire_scale": c.wire_scale, "r_bit_ohm": Wire().r_bit_ohm,
         "r_return_ohm": 0.0, "w_select_um": c.w_select_um, "position": c.position, "column": c.column,

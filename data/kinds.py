@@ -104,6 +104,9 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
         "vdd_charge_c": _spec(
             "vectors lines", "C", "charge that regulator and mirror take from V_DD over the window", required=False
         ),
+        "rail_charge_c": _spec(
+            "vectors lines rails", "C", "charge that each rail of the source lines delivers over the window", required=False
+        ),
         "phase_counts": _spec(
             "vectors lines phases", "1", "phase gained in each PWM phase, unweighted", required=False
         ),
@@ -152,6 +155,9 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
         "window_s": _spec("n", "s", "time over which the charge is counted", low=0.0),
         "rest_a": _spec("n", "A", "current from V_DD before the pulse"),
         "charge_c": _spec("n", "C", "charge that one word line's driver takes from V_DD"),
+        "rail_c": _spec(
+            "n rails", "C", "charge that each rail delivers to a row's source lines beside the cells' current", required=False
+        ),
     },
     "split_check": {
         "split_phase_count": _spec(
