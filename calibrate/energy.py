@@ -13,7 +13,8 @@ from aimcard.calibrate.fit import jacobian, tensors
 from aimcard.calibrate.parameters import SPECS, Spec
 from aimcard.calibrate.stages import Stages
 from aimcard.data.reference import Record, ReferenceSet
-from aimcard.models.energy import ENERGY_PARAMETERS, RAIL_PARAMETERS
+from aimcard.models.card import Table
+from aimcard.models.energy import ENERGY_PARAMETERS, OSCILLATOR_TABLE, RAIL_PARAMETERS
 
 Values = Mapping[str, Tensor]
 #: What the energy model adds to a topology's own parameters.
@@ -60,6 +61,15 @@ def oscillator_table(reference: ReferenceSet) -> tuple[Tensor, Tensor]:
     """Supply current of the oscillator against the line's, from its record at constant currents."""
     (ring,) = reference.select(kind="oscillator", role="fit")
     return _t(ring["current_a"]), _t(ring["supply_a"])
+
+
+def oscillator_rows(reference: ReferenceSet) -> tuple[Table, ...]:
+    """``oscillator_table`` as a card keeps it; nothing if the set has no supplies."""
+    if not has_supplies(reference):
+        return ()
+    line, supply = (a.numpy() for a in oscillator_table(reference))
+    text = "oscillator's supply, mirror and regulator's own current included"
+    return (Table(OSCILLATOR_TABLE, line, supply, "A", "A", "line current", "supply current", text),)
 
 
 def run_energy(s: Stages, seed: int) -> tuple[tuple[str, ...], Errors]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.source_line import SourceLine, with_source_line
-from aimcard.models.tied import TiedEdges, cell_current, fixed_clamp, slot_currents
+from aimcard.models.tied import Clamp, TiedEdges, cell_current, effective_column, fixed_clamp, slot_currents
 from aimcard.models.tied_tile import EDGE_TABLES, tied_edges_at, tied_parameters
 
 Values = Mapping[str, Tensor]
@@ -40,6 +40,10 @@ class TiedSetting:
         keys = ("w_ref_um", "v_read_v", "v_common_v", "t_lsb_s")
         load = int(record.attrs.get("columns", 1)), float(record.attrs.get("load_s", 0.0))
         return cls(*(float(reference.meta[key]) for key in keys), tables, *load)
+
+    def windows(self, slots: int) -> tuple[tuple[int, int], ...]:
+        """Slots (first, beyond) of the PWM phases."""
+        return ((0, slots),)
 
     def parameters(self, values: Values, wire_scale: Tensor | float = 1.0, position: Tensor | float | None = None):
         """Cell, wire and pulse parameters of these values; with a position, the cell behind its source lines."""
@@ -90,6 +94,8 @@ class TiedColumns:
     edges: TiedEdges
     owner: np.ndarray
     current_a: Tensor
+    mirror_a: Tensor | None = None
+    phases: Tensor | None = None
 
 
 def stack_pairs(records: list[Record], setting: TiedSetting) -> TiedColumns:
@@ -109,30 +115,37 @@ def stack_pairs(records: list[Record], setting: TiedSetting) -> TiedColumns:
     stacked = [torch.tensor(np.stack(rows)) for rows in (plus, minus, x, w, scale)]
     position = torch.tensor(place, dtype=torch.float64)
     edges = tied_edges_at(setting.edge_tables, position)
-    return TiedColumns(*stacked, position, edges, np.array(owner), torch.tensor(np.stack(current)))
+    read = [torch.cat([torch.tensor(r[n]).flatten(0, 1) for r in records]) if all(n in r for r in records) else None
+            for n in ("mirror_a", "phase_counts", "phase_count")]  # fmt: skip
+    phases = read[1] if read[1] is not None or read[2] is None else read[2][:, None]
+    return TiedColumns(*stacked, position, edges, np.array(owner), torch.tensor(np.stack(current)), read[0], phases)
+
+
+def base_currents(c: TiedColumns, setting: TiedSetting, values: Values, clamp: Clamp) -> tuple[Tensor, Tensor, Tensor]:
+    """Slot currents of the stacked columns at a clamp, their static ones, (columns, slots), and Y [S], (columns,)."""
+    cell, wire, pulse = setting.parameters(values, c.wire_scale, c.position)
+    slots = c.current_a.shape[-1]
+    current, solution = slot_currents(
+        cell, wire, pulse, c.edges, c.g_plus_s, c.g_minus_s, c.codes, slots, setting.t_lsb_s, c.w_select_um, clamp
+    )
+    return current, solution.current_a, effective_column(cell, wire, c.g_plus_s, c.g_minus_s, c.w_select_um).y_s
 
 
 def model_current(c: TiedColumns, setting: TiedSetting, values: Values) -> Tensor:
     """Slot currents of the stacked columns with an ideal clamp, (columns, slots)."""
-    cell, wire, pulse = setting.parameters(values, c.wire_scale, c.position)
-    slots = c.current_a.shape[-1]
-    return slot_currents(
-        cell, wire, pulse, c.edges, c.g_plus_s, c.g_minus_s, c.codes, slots, setting.t_lsb_s, c.w_select_um, fixed_clamp()
-    )[0]
+    return base_currents(c, setting, values, fixed_clamp())[0]
 
 
-def tied_lines(c: TiedColumns, setting: TiedSetting) -> Callable[[Values], Tensor]:
-    """Errors (columns, slots + 1): of slots in 2e-4 of the rms current, of charge and first slot in 2e-5 of Σ |i|·t.
+def weighed(error: Tensor, line_a: Tensor) -> Tensor:
+    """Errors (columns, slots + 1): of slots in 2e-4 of the line's rms current, of charge and first slot in 2e-5 of Σ |i|·t.
 
     A tied charge may vanish, so its error counts against the window's mean magnitude.
     """
-    truth = c.current_a
-    rms = truth.square().mean(-1, keepdim=True).sqrt()
-    total = 2e-5 * truth.abs().sum(-1, keepdim=True)
+    rms = line_a.square().mean(-1, keepdim=True).sqrt()
+    total = 2e-5 * line_a.abs().sum(-1, keepdim=True)
+    return torch.cat([error.sum(-1, keepdim=True) / total, error[..., :1] / total, error[..., 1:] / (2e-4 * rms)], dim=-1)
 
-    def residual(values: Values) -> Tensor:
-        error = model_current(c, setting, values) - truth
-        parts = [error.sum(-1, keepdim=True) / total, error[..., :1] / total, error[..., 1:] / (2e-4 * rms)]
-        return torch.cat(parts, dim=-1).flatten()
 
-    return residual
+def tied_lines(c: TiedColumns, setting: TiedSetting) -> Callable[[Values], Tensor]:
+    """Slot currents of columns with an ideal clamp."""
+    return lambda values: weighed(model_current(c, setting, values) - c.current_a, c.current_a).flatten()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aimcard.models.adc import HOLD_S, PHASE_RULES
 from aimcard.models.card import Card
 from aimcard.models.checks import check_choice, check_conductances, check_signed_codes
 from aimcard.models.domain import check_domain
@@ -25,9 +26,9 @@ from aimcard.models.tied import (
     TiedWire,
     effective_column,
     fixed_clamp,
-    regulated_clamp,
     slot_currents,
 )
+from aimcard.models.tied_readout import READOUT, TABLES, TiedReading, read, resting, signed, tied_clamp, tied_readout
 from aimcard.models.tile import Response
 
 Values = Mapping[str, Tensor | float]
@@ -76,18 +77,22 @@ class TiedTile:
         self.code_max = int(meta["code_max"])
         self.guard_slots = int(meta["guard_slots"])
         self.slots = self.code_max + self.guard_slots
+        self.windows: tuple[tuple[int, int], ...] = ((0, self.slots),)
+        self.phase_rule = str(meta.get("phase_rule", PHASE_RULES[0]))
+        self.hold_s = float(meta.get("hold_s", HOLD_S))
+        self.v_common_v = float(meta["v_common_v"])
         self.w_ref_um = float(meta["w_ref_um"])
         self.values = card.values()
         self.tables = {t.name: (torch.tensor(t.x), torch.tensor(t.y)) for t in card.tables}
+        # A card may have the read-out's static tables alone, and then answers without counts.
+        self.has_readout = "adc" in self.tables
+        own = (READOUT, TABLES) if self.has_readout else ((), ())
         for group, has, needs in (
-            ("parameters", self.values, (*CELL, *WIRE, *PULSE)), ("tables", self.tables, EDGE_TABLES),
+            ("parameters", self.values, (*CELL, *WIRE, *PULSE, *own[0])), ("tables", self.tables, (*EDGE_TABLES, *own[1])),
         ):  # fmt: skip
             if missing := [name for name in needs if name not in has]:
                 raise CardError(f"{card.source}: {group}/{missing[0]}: missing (the tied tile needs it); calibrate again")
         self.source_line = SourceLine.of(self.values, int(meta.get("row_columns", 1)), float(meta.get("row_load_s", 0.0)))
-
-    #: Tables of clamp and mirror are static and there is no oscillator: nothing to be judged as a whole read-out.
-    has_readout = False
 
     @classmethod
     def read(cls, path: str | Path) -> TiedTile:
@@ -128,10 +133,12 @@ class TiedTile:
     ) -> Response:
         """Currents of columns: conductance_s and conductance_minus_s (lines, rows) [S], codes (vectors, rows), signed.
 
-        clamp: "ideal", or "ota" for the card's static tables of clamp voltage and mirror: no lag after a step, no count.
+        clamp: "ideal", or "ota" for the card's read-out; a card with static tables alone answers without lags and counts.
+        Counts and phases have a sign: what the resting column counts is subtracted, as whole numbers (``bias_counts``).
         read_out: "south" (next to the last row) or "north" (next to row 0, as on every other column of a tile).
-        offset_v: the clamp's distance from the common mode [V], an OTA's offset. bend False leaves out the cells' answer
-        to the column's voltage: two products, with the weights of ``effective``, are then all. mode: conventional only.
+        offset_v: the clamp's distance from the common mode [V], an OTA's offset, beyond the card's own with "ota".
+        bend False leaves out the cells' answer to the column's voltage: two products, with the weights of ``effective``,
+        are then all. mode: conventional only.
         row_load_s: mean conductances [S] of each row's plus and minus cells over all columns of the tile, (2, rows), which
         load the source lines; None: the card's mean load.
         Raises InputError on bad shapes, signs, NaN or codes out of range; warns OutsideDomainWarning.
@@ -145,7 +152,7 @@ class TiedTile:
         x = check_signed_codes(codes, rows=plus.shape[1], code_max=self.code_max)
         check_choice("read_out", read_out, READ_OUTS)
         check_choice("clamp", clamp, ("ideal", "ota") if "clamp" in self.tables else ("ideal",))
-        end = fixed_clamp(offset_v) if clamp == "ideal" else self._regulated(offset_v)
+        end = fixed_clamp(offset_v) if clamp == "ideal" else tied_clamp(self.tables, self.v_common_v, offset_v)
         w = self._width(w_select_um)
         used = np.stack([plus, minus])
         check_domain(self.card, conductance_s=used, code=x, wire_scale=wire_scale, w_select_um=w, position=position)
@@ -160,16 +167,19 @@ class TiedTile:
         cell, wire, pulse = self.parameters(wire_scale)
         cell = with_source_line(cell, self.source_line, position, loads)
         edges = tied_edges_at(self.tables, position)
+        g = torch.as_tensor(plus), torch.as_tensor(minus)
         parts = []
         with torch.no_grad():
             # One vector at a time bounds the memory of the node voltages (lines × slots × rows).
             for row in torch.as_tensor(x):
-                current, _ = slot_currents(
-                    cell, wire, pulse, edges, torch.as_tensor(plus), torch.as_tensor(minus),
-                    row[None, :].expand(len(plus), -1), self.slots, self.t_lsb_s, w, end, bend,
-                )  # fmt: skip
-                parts.append(current)
-        current = torch.stack(parts)
+                current, solution = slot_currents(
+                    cell, wire, pulse, edges, *g, row[None, :].expand(len(plus), -1), self.slots, self.t_lsb_s, w, end, bend
+                )
+                parts.append((current, solution.current_a))
+            current, static = (torch.stack(part) for part in zip(*parts, strict=True))
+            if clamp == "ota" and self.has_readout:
+                column = effective_column(cell, wire, *g, w)
+                return self._counted(current, static, column, end)
         slot_edge_s = np.arange(self.slots + 1) * self.t_lsb_s
         charge = (current.sum(-1) * self.t_lsb_s).numpy()
         if clamp == "ideal":
@@ -177,11 +187,48 @@ class TiedTile:
         check_domain(self.card, line_current_a=current.numpy())
         return Response(slot_edge_s, current.numpy(), charge, lookup(*self.tables["mirror"], current).numpy())
 
-    def _regulated(self, offset_v: float) -> Clamp:
-        current_a, clamp_v = self.tables["clamp"]
-        return regulated_clamp(current_a, clamp_v - float(self.card.meta["v_common_v"]) + offset_v)
+    def reading(
+        self, base_a: Tensor, static_a: Tensor, column: EffectiveColumn, end: Clamp
+    ) -> tuple[TiedReading, tuple[Tensor, Tensor, Tensor]]:
+        """What the card's read-out makes of slot currents (..., lines, slots) of columns (lines,), differentiable.
 
-    def offset_current_a(self, g_plus_s: np.ndarray, g_minus_s: np.ndarray, offset_v: float = 1e-3) -> np.ndarray:
-        """What an OTA's offset makes columns (lines, rows) draw at rest [A], (lines,): Y times the offset."""
+        base_a, static_a: from ``models.tied.slot_currents`` at the clamp ``end``. The reading, and phases and counts with
+        the resting column's subtracted, and these.
+        """
+        readout = tied_readout(self.values, self.tables, column.y_s, float(self.card.meta["bias_a"]))
+        how = (self.t_lsb_s, self.windows, self.phase_rule, self.hold_s)
+        got = read(readout, base_a, static_a, *how)
+        at_rest = end(column.y_s, column.rest_a)[1]
+        return got, signed(got.phases, resting(readout, at_rest, *how), self.phase_rule)
+
+    def _counted(self, base_a: Tensor, static_a: Tensor, column: EffectiveColumn, end: Clamp) -> Response:
+        got, (phases, counts, bias) = self.reading(base_a, static_a, column, end)
+        check_domain(self.card, line_current_a=got.current_a)
+        return Response(
+            np.arange(self.slots + 1) * self.t_lsb_s,
+            got.current_a.numpy(),
+            (got.current_a.sum(-1) * self.t_lsb_s).numpy(),
+            got.mirror_a.numpy(),
+            phases.sum(-1).numpy(),
+            counts.sum(-1).numpy().astype(np.int64),
+            phases.numpy(),
+            counts.numpy().astype(np.int64),
+            bias_counts=bias.numpy().astype(np.int64),
+        )
+
+    def offset_current_a(self, g_plus_s: np.ndarray, g_minus_s: np.ndarray, offset_v: float | None = None) -> np.ndarray:
+        """What an OTA's offset makes columns (lines, rows) draw at rest [A], (lines,): their conductance times the offset,
+        less what the regulator's own resistance takes.
+
+        offset_v None: the card's own, the regulator's systematic one. InputError if the card has none.
+        """
+        if offset_v is None and "offset_v" not in self.values:
+            raise InputError("offset_v: this card has no read-out, hence no offset of its own; give one")
         with torch.no_grad():
-            return (self.effective(torch.as_tensor(g_plus_s), torch.as_tensor(g_minus_s)).y_s * offset_v).numpy()
+            y = self.effective(torch.as_tensor(g_plus_s), torch.as_tensor(g_minus_s)).y_s
+            own = self.values.get("offset_v", 0.0) if offset_v is None else offset_v
+            if "clamp" not in self.tables:
+                return (y * own).numpy()
+            level = float(self.values.get("offset_v", 0.0))
+            end = tied_clamp(self.tables, self.v_common_v, own - level)
+            return end(y, torch.zeros_like(y))[1].numpy()
