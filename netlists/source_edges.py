@@ -142,12 +142,3 @@ def source_lines(
         technology, design, _CODE, corner=corner, temperature_c=temperature_c, t_lsb_s=t_lsb_s, **volts
     )  # fmt: skip
     return record_source_edges(run(deck, cache=cache_dir), _CODE, design, t_lsb_s=t_lsb_s, tolerance=tolerance, **volts)
-
-
-if __name__ == "__main__":
-    import sys
-
-    from aimcard.netlists.technology import get_technology
-
-    corner, celsius, name = (*sys.argv[1:], *("nom", "27", "freepdk45")[len(sys.argv) - 1 :])
-    print(source_lines(get_technology(name), corner, float(celsius)))

@@ -3,14 +3,20 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import attrs
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from aimcard.data.shipped import find_card
+from aimcard.models.card import Card, Parameter
 from aimcard.models.errors import InputError, TechnologyError
+from aimcard.models.fast import TiedProduct
 from aimcard.models.source_line import SourceLine, source_gain, with_source_line
-from aimcard.models.tied import TiedCell, row_currents
+from aimcard.models.tied import TiedCell, effective_column, fixed_clamp, row_currents, solve_column
+from aimcard.models.tied_tile import TiedTile
+from aimcard.models.tied_twin import static_column
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import Pulses, Wire
 from aimcard.netlists.column_decks import ColumnBench, slot_currents
@@ -69,6 +75,15 @@ def test_gain_follows_the_leaky_lines_law(lines):
         assert_allclose(source_gain(512, 0.15, ohm, g, where), lines.gain[:, k], atol=3e-5)
 
 
+def test_gain_of_a_heavier_row_follows_from_the_mean_ones(lines):
+    """Switches fitted to the mean load predict a row of 12 µS a cell, whose far end loses a fifth."""
+    heavy = source_lines(FREEPDK45, design=replace(DESIGN, load_s=12e-6))
+    ohm = (1 / lines.gain[0, 0] - 1) / (lines.load_a[0] / 0.2 / lines.gain[0, 0])
+    expected = source_gain(512, 0.15, ohm, 12e-6 / (1 + 12e-6 * 1290.0), torch.tensor([0.0, 0.5, 1.0]))
+    assert heavy.gain[-1, 0] < 0.8
+    assert_allclose(expected, heavy.gain[:, 0], atol=1e-3)
+
+
 def test_gain_has_its_limits():
     where = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64)
     assert_allclose(source_gain(512, 0.0, 0.0, 3e-6, where), 1)
@@ -100,6 +115,53 @@ def test_currents_of_ohmic_cells_go_with_the_gains_of_their_own_lines():
     minus = row_currents(behind, 0 * g, g, 0.5)
     assert_allclose(-minus.odd_a[0], 0.2 * 2e-6, rtol=1e-6)
     assert with_source_line(CELL, SourceLine.of({}, 1, 0.0), 0.5) is CELL
+
+
+@pytest.fixture(scope="module")
+def card() -> Card:
+    """The shipped card behind source lines."""
+    bare, lost = find_card("freepdk45_tied"), {"r_row_ohm": 0.15, "r_down_ohm": 2.9, "r_up_ohm": 3.1}
+    return attrs.evolve(
+        bare, meta={**bare.meta, "row_columns": 512, "row_load_s": 3.4e-6},
+        parameters=(*(p for p in bare.parameters if p.name not in lost),
+                    *(Parameter(n, v, unit="Ohm", group="source") for n, v in lost.items())),
+    )  # fmt: skip
+
+
+def test_tile_product_and_twin_lose_the_same(card):
+    tile, rng = TiedTile(card), np.random.default_rng(7)
+    g, codes = rng.uniform(1e-7, 2.5e-5, (2, 2, 32)), rng.integers(-127, 128, (6, 32))
+    plus, minus, x = torch.tensor(g[0]), torch.tensor(g[1]), torch.tensor(codes, dtype=torch.float64)
+    near, end = (tile.effective(plus, minus, position=u).weight_a for u in (0.0, 1.0))
+    gain = [float(source_gain(512, 0.15, 3.0, 3.39e-6, u)) for u in (0.0, 1.0)]
+    assert_allclose(end.sum() / near.sum(), gain[1] / gain[0], rtol=1e-3)
+    far = tile.respond(g[0], codes, conductance_minus_s=g[1], position=1.0).charge_c
+    product = TiedProduct(tile, "two", position=1.0, dtype=torch.float64).charge(plus, minus, x)
+    assert_allclose(product, far, atol=2e-4 * np.abs(far).max())
+    cell = with_source_line(tile.parameters()[0], tile.source_line, 1.0)
+    s = torch.tensor(rng.integers(-1, 2, (4, 32)), dtype=torch.float64)
+    c = effective_column(cell, tile.parameters()[1], plus[0], minus[0], 0.5)
+    twin = static_column(cell, g[0, 0], g[1, 0], s, r_bit_ohm=tile.values["r_bit_ohm"], w_select_um=0.5).line_current_a
+    assert_allclose(solve_column(c, s, fixed_clamp()).current_a, twin, atol=1e-5 * np.abs(twin).max())
+
+
+def test_a_tile_with_its_rows_loads(card):
+    tile, rng = TiedTile(card), np.random.default_rng(8)
+    g, codes = rng.uniform(1e-7, 2.5e-5, (2, 2, 32)), rng.integers(0, 128, (2, 32))
+    g[1] = 1e-7
+    mean = tile.respond(g[0], codes, conductance_minus_s=g[1], position=1.0).charge_c
+    loads = np.full((2, 32), 3.4e-6)
+    same = tile.respond(g[0], codes, conductance_minus_s=g[1], position=1.0, row_load_s=loads).charge_c
+    assert_allclose(same, mean, rtol=1e-12)
+    loads[0] *= 2
+    heavy = tile.respond(g[0], codes, conductance_minus_s=g[1], position=1.0, row_load_s=loads).charge_c
+    assert np.all(heavy < 0.96 * mean)
+    loads[:, :16] = 0.0
+    turned = [tile.respond(a[..., ::d], b[:, ::d], conductance_minus_s=g[1], read_out=end, row_load_s=loads[:, ::d]).charge_c
+              for a, b, d, end in ((g[0], codes, 1, "south"), (g[0], codes, -1, "north"))]  # fmt: skip
+    assert_allclose(turned[0], turned[1], rtol=1e-12)
+    with pytest.raises(InputError, match=r"row_load_s: expected shape \(2, 32\)"):
+        tile.respond(g[0], codes, conductance_minus_s=g[1], row_load_s=loads[:1])
 
 
 def test_rails_and_columns_exchange_all_charge(pulse):

@@ -8,9 +8,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from aimcard.calibrate.energy import supply_residual
+from aimcard.calibrate.energy import has_supplies, oscillator_rows, run_energy, supply_residual
 from aimcard.calibrate.fit import tensors
-from aimcard.data.reference import Record
+from aimcard.calibrate.stages import Stages
+from aimcard.data.reference import Record, ReferenceSet
 from aimcard.data.shipped import find_card
 from aimcard.models import tied
 from aimcard.models.card import Card, Parameter, Table
@@ -219,7 +220,8 @@ def test_a_rows_pulse_takes_the_same_charge_whatever_its_length():
     assert float(one[1] @ [0.2, 0.4, 0.6]) > 0
 
 
-def test_the_fits_residuals_vanish_for_supplies_that_follow_the_model():
+def supplies() -> tuple[Record, Record]:
+    """Records of a read-out and of source lines that follow SUPPLIES."""
     line, code = np.linspace(-1e-4, 1e-4, 5), np.array([1, 4, 12])
     regulator = line + SUPPLIES["i_bleed_a"]
     mirror = regulator / 8
@@ -229,8 +231,33 @@ def test_the_fits_residuals_vanish_for_supplies_that_follow_the_model():
     rails = np.tile([SUPPLIES[n] for n in ("q_low_c", "q_mid_c", "q_high_c")], (3, 1))
     drivers = Record("d", "driver_supply", "fit", {}, {"code": code, "window_s": window, "rest_a": np.full(3, rest),
                      "charge_c": SUPPLIES["q_pulse_c"] + rest * window, "rail_c": rails})  # fmt: skip
+    return static, drivers
+
+
+def test_the_fits_residuals_vanish_for_supplies_that_follow_the_model():
+    static, drivers = supplies()
     residual, owner = supply_residual(static, drivers, 1e-9)
     assert residual(tensors(SUPPLIES)).abs().max() < 1e-9
     assert len(owner) == len(residual(tensors(SUPPLIES)))
     for name in ("q_mid_c", "i_bias_a", "i_bleed_a"):
         assert residual(tensors(SUPPLIES | {name: 1.1 * SUPPLIES[name] + 1e-14})).abs().max() > 1
+
+
+def test_the_fit_finds_the_supplies():
+    line = np.linspace(-1e-4, 1e-4, 5)
+    ring = Record("o", "oscillator", "fit", {}, {"current_a": line, "count_rate_hz": 1e9 + 1e13 * line, "supply_a": 2e-4 + line})
+    meta = {"technology": "none", "corner": "nom", "temperature_c": 27.0, "vdd_v": 1.0, "v_read_v": 0.2, "t_lsb_s": 1e-9,
+            "code_max": 15, "mode": "conventional", "topology": "tied", "simulator": "the equations", "w_min_um": 0.5,
+            "w_ref_um": 0.5}  # fmt: skip
+    reference = ReferenceSet(meta, [*supplies(), ring])
+    assert has_supplies(reference)
+    assert not oscillator_rows(ReferenceSet(meta, [ring]))
+    s = Stages(reference, None, {}, specs={})  # type: ignore[arg-type]
+    names, errors = run_energy(s, seed=1)
+    assert set(names) == set(SUPPLIES)
+    assert s.converged
+    for name, value in SUPPLIES.items():
+        assert s.values[name] == pytest.approx(value, rel=1e-6, abs=1e-20), name
+    assert len(errors.stderr) == len(names)
+    (table,) = oscillator_rows(reference)
+    assert_allclose(table.y, 2e-4 + line)
