@@ -48,6 +48,8 @@ def tied_fit_columns(count: int, seed: int, w_range_um: tuple[float, float]) -> 
     return out
 
 
+#: Held-out vectors with the read-out, at most, and those that are run again for the floor: they cost twice the ideal clamp's.
+OTA_VECTORS, OTA_FLOOR_VECTORS = 4, 1
 #: Largest current [A] of a fitted column with a read-out: the regulator holds −170 to 200 µA, its bias being 200 µA.
 OTA_PEAK_A = (-140e-6, 170e-6)
 
@@ -95,8 +97,8 @@ def tied_held_out_columns(
             for clamp, scale in which:
                 out.append(
                     PairColumn(
-                        f"{clamp}-{distribution}-{scale:g}x-{c}", "held_out", distribution, clamp, g[:1], codes,
-                        w, position, scale, column=f"held{c}",
+                        f"{clamp}-{distribution}-{scale:g}x-{c}", "held_out", distribution, clamp, g[:1],
+                        codes[:OTA_VECTORS] if clamp == "ota" else codes, w, position, scale, column=f"held{c}",
                         conductance_minus_s=g[1:], read_out=("south", "north")[c % 2],
                     )
                 )  # fmt: skip
@@ -108,7 +110,8 @@ def tied_floor_columns(held_out: list[PairColumn], vectors: int) -> list[PairCol
     found = []
     for clamp in dict.fromkeys(c.clamp for c in held_out):
         of = next(c for c in held_out if c.clamp == clamp and c.distribution == "gaussian" and c.wire_scale == 1)
-        found.append(dataclasses.replace(of, name=f"floor-{of.name}", role="floor", codes=of.codes[:vectors], of=of.name))
+        codes = of.codes[: vectors if clamp == "ideal" else min(vectors, OTA_FLOOR_VECTORS)]
+        found.append(dataclasses.replace(of, name=f"floor-{of.name}", role="floor", codes=codes, of=of.name))
     return found
 
 

@@ -14,12 +14,12 @@ from aimcard.calibrate.stages import Stages
 from aimcard.calibrate.steps import steps
 from aimcard.calibrate.targets import together
 from aimcard.calibrate.tied_parameters import TIED_SPECS
-from aimcard.calibrate.tied_readout_fit import offset_parameters, run_tied_readout, table_rows
+from aimcard.calibrate.tied_readout_fit import check_readout_columns, offset_parameters, run_tied_readout, table_rows
 from aimcard.calibrate.tied_targets import TiedSetting, source_line_residual, stack_pairs, tied_cells, tied_lines
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card, FitSummary, Interval, Parameter, Provenance, Table
 from aimcard.models.errors import FitError
-from aimcard.models.tied_readout import READOUT, Tables
+from aimcard.models.tied_readout import Tables
 from aimcard.models.tied_tile import CELL, EDGE_TABLES, PULSE, WIRE
 
 SWITCHES = ("r_down_ohm", "r_up_ohm")
@@ -40,6 +40,7 @@ def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
         raise FitError(f"{reference.source}: expected columns with clamp 'ideal' and role 'fit'; there are none")
     if lacking := [r.name for r in found if "conductance_minus_s" not in r]:
         raise FitError(f"{reference.source}: records/{lacking[0]}/conductance_minus_s: missing (a tied column has pairs)")
+    check_readout_columns(reference)
     setting = TiedSetting.of(reference)
     s = Stages(reference, setting, {n: spec.start for n, spec in TIED_SPECS.items()}, specs=TIED_SPECS)  # pyright: ignore[reportArgumentType]
     with steps(progress, 5) as step:
@@ -72,10 +73,10 @@ def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
         step("columns with the read-out")
         readout = run_tied_readout(s, setting, seed)
         if readout is not None:
-            errors.append((READOUT, readout[1]))
+            errors.append((readout.names, readout.errors))
         if has_supplies(reference):
             errors.append(run_energy(s, seed))
-    return _card(s, setting, errors, len(columns.owner), None if readout is None else readout[0])
+    return _card(s, setting, errors, len(columns.owner), None if readout is None else readout.tables)
 
 
 def _card(
@@ -96,9 +97,8 @@ def _card(
     fitted = ref.select(kind="column", role="fit")
     every = [*(ref.select(kind="column", role="held_out") or fitted), *fitted]
     g = np.concatenate([r[n].ravel() for r in every for n in ("conductance_s", "conductance_minus_s")])
-    current = [max(float((sign * r["current_a"]).max()) for r in fitted) for sign in (-1, 1)]
-    if readout is None:
-        current = [max(current)] * 2
+    most = max(float(np.abs(r["current_a"]).max()) for r in fitted)
+    table = (-np.inf, np.inf) if readout is None else (float(readout["adc"][0][0]), float(readout["adc"][0][-1]))
     code, celsius = int(meta["code_max"]), float(meta["temperature_c"])
 
     def span(name: str, of) -> tuple[float, float]:
@@ -108,7 +108,7 @@ def _card(
     widths = (*span("w_select_um", fitted), float(meta["w_min_um"]), float(meta["w_ref_um"]))
     domain = {
         "conductance_s": Interval(float(g.min()), float(g.max()), "S"),
-        "line_current_a": Interval(-current[0], current[1], "A"),
+        "line_current_a": Interval(max(-most, table[0]), min(most, table[1]), "A"),
         "code": Interval(-code, code, "1"),
         "wire_scale": Interval(*span("wire_scale", every), "1"),
         "temperature_c": Interval(celsius, celsius, "degC"),

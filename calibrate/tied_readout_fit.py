@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,33 +13,36 @@ from aimcard.calibrate.bootstrap import Errors, bootstrap
 from aimcard.calibrate.fit import jacobian, tensors
 from aimcard.calibrate.parameters import Spec
 from aimcard.calibrate.stages import Stages, readout_tables
+from aimcard.calibrate.targets import together
 from aimcard.calibrate.tied_targets import TiedColumns, TiedSetting, Values, base_currents, stack_pairs, weighed
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.adc import HOLD_S, PHASE_RULES
 from aimcard.models.card import Parameter, Table
 from aimcard.models.errors import FitError
 from aimcard.models.lut import lookup
-from aimcard.models.tied_readout import BLOCKS, READOUT, Y_REF_S, Tables, read, response_names, tied_clamp, tied_readout
+from aimcard.models.readout import TAPS
+from aimcard.models.tied_readout import ADC, BLOCKS, READOUT, TERMS, Y_REF_S, Tables, read, tied_clamp, tied_readout
 
-_WHEN = ("in the slot of a step", "one slot later", "two slots later")
+#: Few columns leave terms of a step response open. Each counts as one residual, this large [s], so that those stay small;
+#: what columns do tell weighs a hundred times as much.
+LOOSE_S = 3e-10
+_WHEN = ("in its slot", "one slot later", "two slots later")
 _WHAT = {"clamp": "clamp", "mirror": "mirror's lag"}
 
 
-def _spec(name: str) -> Spec:
-    block, kind, tap, *rest = name.removesuffix("_s").split("_")
-    text = f"{_WHAT[block]}, {kind}: charge per ampere {_WHEN[int(tap)]}"
-    if "idle" in rest:
-        text += ", what small current adds"
-    power = {"y": " times Y/Y_ref", "y2": " times (Y/Y_ref)^2"}.get(rest[-1] if rest else "", "")
-    return Spec(name, 0.0, -1e-8, 1e-8, 1e-11, "s", "read-out", text + power)
+_OF = {"": "", "y": ", times Y/Y_ref", "y2": ", times (Y/Y_ref)^2", "w": ", times W/W_ref - 1"}
 
 
 def _specs() -> dict[str, Spec]:
     found = {}
     for block in BLOCKS:
-        for name in response_names(block):
-            half = f"{_WHAT[block]}: regulator's current that halves what small current adds"
-            found[name] = Spec(name, 1e-4, 1e-6, 1e-1, 1e-5, "A", "read-out", half) if "half" in name else _spec(name)
+        for tap in range(TAPS):
+            for term, *_ in TERMS:
+                parts = [part for part in term.split("_") if part]
+                text = f"{_WHAT[block]}: charge per ampere of a step {_WHEN[tap]}"
+                text += "".join(_OF[part] for part in parts if part != "idle") + ", what small current adds" * ("idle" in parts)
+                name = f"{block}_step_{tap}{term}_s"
+                found[name] = Spec(name, 0.0, -1e-7, 1e-7, 1e-11, "s", "read-out", text)
     found["phase_start"] = Spec("phase_start", 0, -50, 50, 1, "1", "adc", "counts gained by the oscillator's start from reset")
     text = "time before the first slot's current reaches the oscillator"
     found["t_wait_s"] = Spec("t_wait_s", 2e-10, -5e-9, 5e-9, 1e-10, "s", "adc", text)
@@ -49,11 +53,16 @@ def _specs() -> dict[str, Spec]:
 READOUT_SPECS = _specs()
 
 
-def readout_columns(reference: ReferenceSet, setting: TiedSetting, tables: Tables) -> tuple[TiedColumns | None, list[str]]:
-    """The columns with a read-out that a fit may use, stacked, and what must be said of those left out."""
+def check_readout_columns(reference: ReferenceSet) -> None:
+    """Raises FitError if a column with a read-out lacks what its fit needs."""
     found = reference.select(kind="column", role="fit", clamp="ota")
     if lacking := [r.name for r in found if "mirror_a" not in r or not ("phase_count" in r or "phase_counts" in r)]:
         raise FitError(f"{reference.source}: records/{lacking[0]}: columns with clamp 'ota' need mirror_a and phase_count")
+
+
+def readout_columns(reference: ReferenceSet, setting: TiedSetting, tables: Tables) -> tuple[TiedColumns | None, list[str]]:
+    """The columns with a read-out that a fit may use, stacked, and what must be said of those left out."""
+    found = reference.select(kind="column", role="fit", clamp="ota")
     low, high = (float(tables["adc"][0][k]) for k in (0, -1))
     within = [r for r in found if low <= float(r["current_a"].min()) and float(r["current_a"].max()) <= high]
     said = []
@@ -78,7 +87,7 @@ def readout_residual(
     current, static, y_s = base
 
     def residual(values: Values) -> Tensor:
-        readout = tied_readout(values, tables, y_s, bias_a)
+        readout = tied_readout(values, tables, y_s, c.w_select_um / setting.w_ref_um, bias_a)
         got = read(readout, current, static, setting.t_lsb_s, setting.windows(current.shape[-1]), PHASE_RULES[0], HOLD_S)
         parts = [
             weighed(got.current_a - c.current_a, c.current_a),
@@ -90,10 +99,19 @@ def readout_residual(
     return residual
 
 
-def run_tied_readout(s: Stages, setting: TiedSetting, seed: int) -> tuple[Tables, Errors] | None:
-    """Fit the read-out if the set has one and columns on it; its tables, and errors from a bootstrap over columns.
+@dataclass(frozen=True)
+class Found:
+    """The read-out's tables, what was fitted, and its errors from a bootstrap over columns."""
 
-    ``s`` holds the fitted columns; their parameters stay. FitError if the columns lack what the fit needs.
+    tables: Tables
+    names: tuple[str, ...]
+    errors: Errors
+
+
+def run_tied_readout(s: Stages, setting: TiedSetting, seed: int) -> Found | None:
+    """Fit the read-out if the set has one and columns on it.
+
+    ``s`` holds the fitted columns; their parameters stay.
     """
     tables = readout_tables(s.reference)
     if tables is None:
@@ -106,14 +124,18 @@ def run_tied_readout(s: Stages, setting: TiedSetting, seed: int) -> tuple[Tables
     clamp = tied_clamp(tables, setting.v_common_v)
     with torch.no_grad():
         base = base_currents(columns, setting, tensors(s.values), clamp)
-    residual = readout_residual(columns, setting, tables, base, float(meta["bias_a"]), float(meta["mirror_ratio"]))
+    lines = readout_residual(columns, setting, tables, base, float(meta["bias_a"]), float(meta["mirror_ratio"]))
     s.specs = {**s.specs, **READOUT_SPECS}
     s.values |= {n: spec.start for n, spec in READOUT_SPECS.items()}
-    s.fit("read-out", READOUT, residual)
+    names = tuple(n for n in READOUT if not (s.one_width and "_w_" in n))
+    loose = [n for n in names if n not in ADC]
+    residual = together([lines, lambda values: torch.stack([values[n] / LOOSE_S for n in loose])])
+    s.fit("read-out", names, residual)
     with torch.no_grad():
         left = residual(tensors(s.values)).numpy()
-    owner = np.repeat(columns.owner, len(left) // len(columns.owner))
-    return tables, bootstrap(jacobian(READOUT, s.values, residual, READOUT_SPECS), left, owner, seed)
+    points = len(left) - len(loose)
+    owner = np.concatenate([np.repeat(columns.owner, points // len(columns.owner)), np.full(len(loose), -1)])
+    return Found(tables, names, bootstrap(jacobian(names, s.values, residual, READOUT_SPECS), left, owner, seed))
 
 
 def offset_parameters(tables: Tables, v_common_v: float) -> list[Parameter]:

@@ -4,7 +4,8 @@ The equations are those of ``models/readout.py`` and ``models/adc.py``. What dif
 current and never turns off, so a phase's first slot holds a step from the resting current and no turn-on, and the speed
 goes with that sum. While the regulator follows, its output impedance is an inductance L: the line is off its voltage
 for L·ΔI, which through the column's conductance Y, always connected, costs a charge of −Y·L·ΔI. So the step responses
-are polynomials in Y. The counts of the resting column, its offset's and the bias', are subtracted digitally.
+are polynomials in Y, with a term for the capacitance. The counts of the resting column, its offset's and the bias', are
+subtracted digitally.
 """
 
 from __future__ import annotations
@@ -20,42 +21,40 @@ from aimcard.models.readout import TAPS, ReadoutParameters, StepResponse, answer
 from aimcard.models.tied import Clamp, regulated_clamp
 
 Values = Mapping[str, Tensor | float]
+Scalar = Tensor | float
 Tables = Mapping[str, tuple[Tensor, Tensor]]
-#: Conductance of a column [S] in units of which the step responses' polynomials are written.
+#: Conductance of a column [S] in units of which the step responses are written.
 Y_REF_S = 4e-3
+#: The addition at small current goes with 1/(1 + regulator's current/half), half this part of the bias: about with
+#: 1/current, as transistors' resistances do.
+HALF_PER_BIAS = 0.1
 BLOCKS = ("clamp", "mirror")
-#: Parts of a step response: name within a parameter's, powers of Y/Y_REF_S that it has.
-STEP_POWERS, IDLE_POWERS = (0, 1, 2), (0, 1)
+#: Terms of a step response: name within a parameter's, power of Y/Y_REF_S, power of W/W_ref − 1, whether at small current.
+#: The select transistor's width stands for the column's capacitance, which is mostly theirs.
+TERMS = (
+    ("", 0, 0, False), ("_y", 1, 0, False), ("_y2", 2, 0, False), ("_w", 0, 1, False), ("_y_w", 1, 1, False),
+    ("_idle", 0, 0, True), ("_y_idle", 1, 0, True),
+)  # fmt: skip
 ADC = ("phase_start", "t_wait_s")
 TABLES = ("clamp", "mirror", "adc")
 
 
-def _names(block: str, tap: int, idle: str, powers: tuple[int, ...]) -> tuple[str, ...]:
-    return tuple(f"{block}_step_{tap}{idle}{('', '_y', '_y2')[n]}_s" for n in powers)
-
-
 def response_names(block: str) -> tuple[str, ...]:
     """Parameter names of a block's step response."""
-    found = []
-    for tap in range(TAPS):
-        found += [*_names(block, tap, "", STEP_POWERS), *_names(block, tap, "_idle", IDLE_POWERS)]
-    return (*found, f"{block}_half_a")
+    return tuple(f"{block}_step_{tap}{term}_s" for tap in range(TAPS) for term, *_ in TERMS)
 
 
 #: Every parameter of the read-out.
 READOUT = (*(n for block in BLOCKS for n in response_names(block)), *ADC)
 
 
-def _response(block: str, values: Values, y: Tensor) -> StepResponse:
-    def polynomial(tap: int, idle: str, powers: tuple[int, ...]) -> Tensor:
-        names = _names(block, tap, idle, powers)
-        parts = [values[name] * y**n for n, name in zip(powers, names, strict=True)]
+def _response(block: str, values: Values, y: Tensor, w: Scalar, bias_a: float) -> StepResponse:
+    def charge(tap: int, idle: bool) -> Tensor:
+        parts = [values[f"{block}_step_{tap}{term}_s"] * y**n * w**m for term, n, m, i in TERMS if i == idle]
         return sum(parts[1:], start=parts[0])
 
-    taps, none, half = range(TAPS), (0.0,) * TAPS, values[f"{block}_half_a"]
-    steps, idle = (
-        tuple(polynomial(k, name, powers) for k in taps) for name, powers in (("", STEP_POWERS), ("_idle", IDLE_POWERS))
-    )
+    none, half = (0.0,) * TAPS, HALF_PER_BIAS * bias_a
+    steps, idle = (tuple(charge(k, small) for k in range(TAPS)) for small in (False, True))
     return StepResponse(steps, idle, none, half, none, none, half)
 
 
@@ -68,9 +67,10 @@ class TiedReadout:
     bias_a: float
 
 
-def tied_readout(values: Values, tables: Tables, y_s: Tensor, bias_a: float) -> TiedReadout:
+def tied_readout(values: Values, tables: Tables, y_s: Tensor, width: Scalar, bias_a: float) -> TiedReadout:
     """Group flat parameter values for columns of conductance ``y_s`` (...,) at the read-out [S].
 
+    width: drawn width of the select transistors over the reference's, a number or (..., 1).
     tables: ``clamp`` (line current to voltage), ``mirror`` (to current), ``adc`` (to count rate), bias included.
     InputError if a parameter is missing.
     """
@@ -79,7 +79,7 @@ def tied_readout(values: Values, tables: Tables, y_s: Tensor, bias_a: float) -> 
         raise InputError(f"parameters: a tied read-out needs {', '.join(missing)}, which are not given")
     y = (y_s / Y_REF_S)[..., None]
     (ic, vc), (im, m), (ia, rate) = (tables[name] for name in TABLES)
-    p = ReadoutParameters(ic, vc, im, m, _response("clamp", values, y), _response("mirror", values, y))
+    p = ReadoutParameters(ic, vc, im, m, *(_response(block, values, y, width - 1, bias_a) for block in BLOCKS))
     return TiedReadout(p, AdcParameters(ia, rate, values["phase_start"], values["t_wait_s"]), bias_a)
 
 

@@ -178,8 +178,7 @@ class TiedTile:
                 parts.append((current, solution.current_a))
             current, static = (torch.stack(part) for part in zip(*parts, strict=True))
             if clamp == "ota" and self.has_readout:
-                column = effective_column(cell, wire, *g, w)
-                return self._counted(current, static, column, end)
+                return self._counted(current, static, effective_column(cell, wire, *g, w), end, w)
         slot_edge_s = np.arange(self.slots + 1) * self.t_lsb_s
         charge = (current.sum(-1) * self.t_lsb_s).numpy()
         if clamp == "ideal":
@@ -188,21 +187,23 @@ class TiedTile:
         return Response(slot_edge_s, current.numpy(), charge, lookup(*self.tables["mirror"], current).numpy())
 
     def reading(
-        self, base_a: Tensor, static_a: Tensor, column: EffectiveColumn, end: Clamp
+        self, base_a: Tensor, static_a: Tensor, column: EffectiveColumn, end: Clamp, w_select_um: float
     ) -> tuple[TiedReading, tuple[Tensor, Tensor, Tensor]]:
         """What the card's read-out makes of slot currents (..., lines, slots) of columns (lines,), differentiable.
 
         base_a, static_a: from ``models.tied.slot_currents`` at the clamp ``end``. The reading, and phases and counts with
         the resting column's subtracted, and these.
         """
-        readout = tied_readout(self.values, self.tables, column.y_s, float(self.card.meta["bias_a"]))
+        readout = tied_readout(
+            self.values, self.tables, column.y_s, w_select_um / self.w_ref_um, float(self.card.meta["bias_a"])
+        )
         how = (self.t_lsb_s, self.windows, self.phase_rule, self.hold_s)
         got = read(readout, base_a, static_a, *how)
         at_rest = end(column.y_s, column.rest_a)[1]
         return got, signed(got.phases, resting(readout, at_rest, *how), self.phase_rule)
 
-    def _counted(self, base_a: Tensor, static_a: Tensor, column: EffectiveColumn, end: Clamp) -> Response:
-        got, (phases, counts, bias) = self.reading(base_a, static_a, column, end)
+    def _counted(self, base_a: Tensor, static_a: Tensor, column: EffectiveColumn, end: Clamp, w_select_um: float) -> Response:
+        got, (phases, counts, bias) = self.reading(base_a, static_a, column, end, w_select_um)
         check_domain(self.card, line_current_a=got.current_a)
         return Response(
             np.arange(self.slots + 1) * self.t_lsb_s,

@@ -36,7 +36,7 @@ EDGES = tied.TiedEdges(*(4 * [2e-10]))
 
 def reading(line_a: torch.Tensor, values=VALUES, tables=TABLES, y_s: float = 4e-3):
     """Phases and counts, signed, of slot currents (..., slots) that rest in their last slot."""
-    readout = tied_readout(values, tables, torch.full(line_a.shape[:-1], y_s, dtype=torch.float64), BIAS_A)
+    readout = tied_readout(values, tables, torch.full(line_a.shape[:-1], y_s, dtype=torch.float64), 1.0, BIAS_A)
     got = read(readout, line_a, line_a, *HOW)
     return got, signed(got.phases, resting(readout, line_a[..., -1], *HOW), "reset")
 
@@ -74,7 +74,7 @@ def test_slope_of_a_count_is_the_rate_tables(level_a):
     extra = torch.zeros(SLOTS, dtype=torch.float64)
     extra[6:11] = 1e-9
     line = pulse(level_a, 15)
-    readout = tied_readout(VALUES, TABLES, torch.full((1,), 4e-3, dtype=torch.float64), BIAS_A)
+    readout = tied_readout(VALUES, TABLES, torch.full((1,), 4e-3, dtype=torch.float64), 1.0, BIAS_A)
     # The added current is in the slot means alone, not in the steps that clamp and mirror answer to.
     one, two = (float(read(readout, base, line, *HOW).phases) for base in (line, line + extra))
     slope = 1.2e14 * (1 - 2 * (level_a + BIAS_A) / 4e-3)
@@ -95,7 +95,7 @@ def test_what_steps_leave_sums_to_nothing_if_the_speed_does_not_change():
 
 def test_a_first_slot_is_a_step_like_any_other():
     """The loop never turns off: moving the whole window by one slot moves what its steps leave."""
-    readout = tied_readout(VALUES, TABLES, torch.full((1,), 4e-3, dtype=torch.float64), BIAS_A)
+    readout = tied_readout(VALUES, TABLES, torch.full((1,), 4e-3, dtype=torch.float64), 1.0, BIAS_A)
     early = pulse(50e-6, 6, -4e-6) + BIAS_A
     late = torch.roll(early, 1, -1)
     rest = early[..., -1:]
@@ -116,7 +116,7 @@ def test_a_column_of_more_conductance_loses_more():
 def test_phases_that_reset_and_phases_that_carry():
     """Two PWM phases with one resting column's counts taken off each; a free ring keeps its fraction."""
     windows, line = ((0, 12), (12, SLOTS)), pulse(50e-6, 8)
-    readout = tied_readout(VALUES, TABLES, torch.full((1,), 4e-3, dtype=torch.float64), BIAS_A)
+    readout = tied_readout(VALUES, TABLES, torch.full((1,), 4e-3, dtype=torch.float64), 1.0, BIAS_A)
     found = {}
     for rule in ("reset", "carry"):
         how = (T_S, windows, rule, 0.5e-9)
@@ -147,7 +147,7 @@ def test_gradient_of_counts_in_conductances():
         g = 1e-5 * scaled_plus, 1e-5 * scaled_minus
         base, solution = tied.slot_currents(PAIR, wire, pulse_terms, EDGES, *g, codes, SLOTS, T_S, 0.5, clamp)
         y = tied.effective_column(PAIR, wire, *g, 0.5).y_s
-        readout = tied_readout(VALUES, TABLES, y, BIAS_A)
+        readout = tied_readout(VALUES, TABLES, y, 1.0, BIAS_A)
         got = read(readout, base, solution.current_a, *HOW)
         return signed(got.phases, resting(readout, solution.current_a[..., -1], *HOW), "reset")[0]
 
@@ -160,9 +160,9 @@ def test_gradient_of_counts_in_conductances():
 
 
 def test_a_missing_parameter_is_one_line():
-    some = {n: v for n, v in VALUES.items() if n != "mirror_half_a"}
-    with pytest.raises(InputError, match="a tied read-out needs mirror_half_a, which are not given"):
-        tied_readout(some, TABLES, torch.ones(1), BIAS_A)
+    some = {n: v for n, v in VALUES.items() if n != "mirror_step_1_y_s"}
+    with pytest.raises(InputError, match="a tied read-out needs mirror_step_1_y_s, which are not given"):
+        tied_readout(some, TABLES, torch.ones(1), 1.0, BIAS_A)
 
 
 FREEPDK45 = get_technology("freepdk45")
@@ -192,7 +192,7 @@ def test_signed_count_of_a_small_column_in_ngspice(circuit):
     drawn = np.where(rng.random(24) < 0.8, 1, -1) * rng.integers(1, 16, 24)
     still = {n: 0.0 if "step" in n else v for n, v in VALUES.items()}
     y_s = torch.tensor([float((plus + minus).sum())])
-    readout = tied_readout(still, circuit, y_s, BIAS_A)
+    readout = tied_readout(still, circuit, y_s, 1.0, BIAS_A)
     found = {}
     for name, codes in (("zero", 0 * drawn), ("up", drawn), ("down", -drawn)):
         deck = tied_column_deck(
