@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, ROWS
-from aimcard.calibrate.plan import Options
+from aimcard.calibrate.plan import Options, plan
 from aimcard.calibrate.simulate import LineRun, Rings, hash_of, rate_record, ring_arrays, run_rings
-from aimcard.calibrate.tied_columns import PairColumn, tied_plan
+from aimcard.calibrate.tied_columns import PairColumn
 from aimcard.calibrate.tied_supplies import source_supply_record, supply_arrays
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.netlists.cell import CellDesign
@@ -44,7 +44,8 @@ def simulate_tied(options: Options, cache_dir: str | Path | None = None, progres
     records.append(source_supply_record(options, design, t_lsb_s, bench.v_read_v, cache_dir, progress))
     records += readout_records(bench, options.jobs, cache_dir, progress)
     idle_rate_hz = float(np.interp(0.0, records[-1]["current_a"], records[-1]["count_rate_hz"]))
-    records += simulate_pairs(tied_plan(options), bench, pulses, edges, options.jobs, cache_dir, progress, idle_rate_hz)
+    columns = [c for c in plan(options) if isinstance(c, PairColumn)]
+    records += simulate_pairs(columns, bench, pulses, edges, options.jobs, cache_dir, progress, idle_rate_hz)
     wire = Wire()
     meta: dict[str, str | int | float] = {
         "technology": technology.name, "corner": options.corner, "temperature_c": options.temperature_c,
