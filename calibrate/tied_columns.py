@@ -115,6 +115,15 @@ def tied_floor_columns(held_out: list[PairColumn], vectors: int) -> list[PairCol
     return found
 
 
+def tied_supply_column(held_out: list[PairColumn]) -> PairColumn:
+    """The first vector of the first Gaussian column again, on its read-out and with all supply currents recorded."""
+    first = next(c for c in held_out if c.distribution == "gaussian" and c.wire_scale == 1)
+    name = f"supply-ota-gaussian-1x-{first.name.rsplit('-', 1)[-1]}"
+    return dataclasses.replace(
+        first, name=name, role="check", clamp="ota", codes=first.codes[:1], of=first.name, supply=True
+    )  # fmt: skip
+
+
 def tied_plan(options) -> list[PairColumn]:
     """All tied columns that ``options`` (calibrate.plan.Options) asks for: fitted, held out, floor."""
     size = options.size
@@ -122,6 +131,7 @@ def tied_plan(options) -> list[PairColumn]:
         options.columns or size.columns, size.vectors, options.seed, size.distributions, size.wire_scales, options.w_range_um
     )
     floor = tied_floor_columns(held, size.floor_vectors) if size.floor_vectors else []
+    floor.append(tied_supply_column(held))
     fitted = tied_fit_columns(size.fit_ideal, options.seed, options.w_range_um)
     fitted += tied_ota_fit_columns(size.fit_ota, options.seed + 1, options.w_range_um, V_READ_V)
     return fitted + held + floor

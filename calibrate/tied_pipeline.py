@@ -8,19 +8,21 @@ from scipy.linalg import block_diag
 
 import aimcard
 from aimcard.calibrate.bootstrap import Errors, bootstrap
+from aimcard.calibrate.energy import has_supplies, oscillator_rows, run_energy
 from aimcard.calibrate.fit import jacobian, tensors
 from aimcard.calibrate.stages import Stages
 from aimcard.calibrate.steps import steps
 from aimcard.calibrate.targets import together
 from aimcard.calibrate.tied_parameters import TIED_SPECS
 from aimcard.calibrate.tied_readout_fit import check_readout_columns, offset_parameters, run_tied_readout, table_rows
-from aimcard.calibrate.tied_targets import TiedSetting, stack_pairs, tied_cells, tied_lines
+from aimcard.calibrate.tied_targets import TiedSetting, source_line_residual, stack_pairs, tied_cells, tied_lines
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card, FitSummary, Interval, Parameter, Provenance, Table
 from aimcard.models.errors import FitError
 from aimcard.models.tied_readout import Tables
 from aimcard.models.tied_tile import CELL, EDGE_TABLES, PULSE, WIDTH, WIRE
 
+SWITCHES = ("r_down_ohm", "r_up_ohm")
 NEEDED_META = ("w_ref_um", "w_min_um", "v_common_v", "r_bit_ohm", "rows", "guard_slots", "edge_delay_s")
 
 
@@ -45,6 +47,13 @@ def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
         step("single cells")
         cells, cell_of = tied_cells(s.record("cell_dc"), setting)
         s.fit("cells", CELL, cells)
+        source = s.record("source_edge")
+        if "down_gain" in source:
+            # The row's wire is given; the switches are what is measured.
+            s.values["r_row_ohm"] = float(source.attrs["r_row_ohm"])
+            s.fit("source lines", SWITCHES, source_line_residual(source, setting))
+        else:
+            s.values.update(dict.fromkeys(SWITCHES, 0.0))
         columns = stack_pairs(found, setting)
         step("columns with an ideal clamp")
         lines = tied_lines(columns, setting)
@@ -54,7 +63,7 @@ def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
         both = together([cells, lines])
         s.fit("joint refinement", (*CELL, *wire, *PULSE), both)
         step("errors")
-        names = tuple(s.fitted)
+        names = tuple(n for n in s.fitted if n not in SWITCHES)
         with torch.no_grad():
             left = both(tensors(s.values)).numpy()
         # Cells and columns were drawn independently of each other, so both are resampled.
@@ -66,6 +75,8 @@ def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
         readout = run_tied_readout(s, setting, seed)
         if readout is not None:
             errors.append((readout.names, readout.errors))
+        if has_supplies(reference):
+            errors.append(run_energy(s, seed))
     return _card(s, setting, errors, len(columns.owner), None if readout is None else readout.tables)
 
 
@@ -80,7 +91,7 @@ def _card(
             n, s.values[n], float(stderr[n] * spec.scale) if n in stderr else None, spec.lo, spec.hi, spec.unit, spec.group,
             spec.description, n in s.at_bound, n not in s.unidentified,
         )
-        for n, spec in s.specs.items()
+        for n, spec in s.specs.items() if n in s.values
     ]  # fmt: skip
     if readout is not None:
         parameters += offset_parameters(readout, setting.v_common_v)
@@ -116,7 +127,8 @@ def _card(
             "segments": int(meta["rows"]), "w_select_um": float(meta["w_ref_um"]), "n_phases": 1,
             "mirror_ratio": float(meta.get("mirror_ratio", 1.0)),
             "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]),
-        },
+            "row_columns": setting.row_columns, "row_load_s": setting.row_load_s,
+        } | ({"word_columns": int(s.record("driver_supply").attrs["columns"])} if has_supplies(ref) else {}),
         parameters=tuple(parameters),
         domain=domain,
         fit=FitSummary(
@@ -128,7 +140,7 @@ def _card(
             Table(name, x.numpy(), y.numpy(), "1", "s", "position", "delay",
                   f"source line's edge {words[name.removeprefix('edge_')]}, equal-area delay after the slot boundary")
             for name, (x, y) in ((n, setting.edge_tables[n]) for n in EDGE_TABLES)
-        ) + (_static_tables(ref) if readout is None else table_rows(readout)),
+        ) + (_static_tables(ref) if readout is None else table_rows(readout)) + oscillator_rows(ref),
         correlation_names=names,
         # Columns with and without the read-out are resampled apart, so nothing is known across the groups.
         correlation=block_diag(*(e.correlation for _, e in errors)),

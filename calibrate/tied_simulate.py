@@ -10,6 +10,7 @@ from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, ROW
 from aimcard.calibrate.plan import Options, plan
 from aimcard.calibrate.simulate import LineRun, Rings, hash_of, rate_record, ring_arrays, run_rings
 from aimcard.calibrate.tied_columns import PairColumn
+from aimcard.calibrate.tied_supplies import source_supply_record, supply_arrays
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import Pulses, Wire
@@ -17,8 +18,10 @@ from aimcard.netlists.column_decks import ColumnBench, overlay, slot_currents
 from aimcard.netlists.ngspice import Deck, Waveforms, run, run_many, simulator_version
 from aimcard.netlists.readout import default_readout
 from aimcard.netlists.readout_decks import loop_gain
+from aimcard.netlists.source_edges import EDGES, SourceLines, source_lines
 from aimcard.netlists.tied import TIED_OPTIONS, TIED_TIGHT, V_COMMON_V, SourceEdges, tied_column_deck
 from aimcard.netlists.tied_cell_decks import tied_cell_arrays, tied_cell_deck
+from aimcard.netlists.tied_driver import TiedDriverDesign, default_tied_driver
 from aimcard.netlists.tied_readout import default_tied_readout, tied_loop_gain_deck, tied_static_deck
 
 #: Column voltages about the common mode [V] (first, last, points), and the three levels of a source line.
@@ -26,7 +29,6 @@ V_COLUMN_GRID = (V_COMMON_V - 0.02, V_COMMON_V + 0.02, 5)
 #: Line currents of the read-out's static curves and the ring's rate [A]: below minus the bias the regulator lets go.
 READOUT_A = (-170e-6, 200e-6)
 LOOP_CURRENTS_A = np.linspace(-170e-6, 170e-6, 5)
-EDGES = ("down_start", "down_end", "up_start", "up_end")
 
 
 def simulate_tied(options: Options, cache_dir: str | Path | None = None, progress: bool = True) -> ReferenceSet:
@@ -34,8 +36,12 @@ def simulate_tied(options: Options, cache_dir: str | Path | None = None, progres
     technology = options.pdk
     bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
     t_lsb_s = bench.readout.t_lsb_s if options.lsb_ns is None else options.lsb_ns * 1e-9
-    edges, pulses = {place: SourceEdges() for place in POSITIONS}, Pulses(t_lsb_s)
-    records = [edge_record(edges, pulses), cell_record(options, bench, cache_dir)]
+    design = default_tied_driver(technology)
+    lines = source_lines(technology, options.corner, options.temperature_c, design, t_lsb_s=t_lsb_s,
+                         v_read_v=bench.v_read_v, cache_dir=cache_dir)  # fmt: skip
+    edges, pulses = dict(zip(POSITIONS, lines.straight.values(), strict=True)), Pulses(t_lsb_s, delay_s=design.edge_delay_s)
+    records = [source_record(edges, pulses, lines, design), cell_record(options, bench, cache_dir)]
+    records.append(source_supply_record(options, design, t_lsb_s, bench.v_read_v, cache_dir, progress))
     records += readout_records(bench, options.jobs, cache_dir, progress)
     idle_rate_hz = float(np.interp(0.0, records[-1]["current_a"], records[-1]["count_rate_hz"]))
     columns = [c for c in plan(options) if isinstance(c, PairColumn)]
@@ -57,6 +63,20 @@ def edge_record(edges: dict[float, SourceEdges], pulses: Pulses) -> Record:
     """Equal-area delays of the four edges after the slot boundary, over the position."""
     arrays = {f"{n}_delay_s": np.array([getattr(e, n).delay_s for e in edges.values()]) + pulses.delay_s for n in EDGES}
     return Record("source-edge", "source_edge", "fit", {}, {"position": np.array(list(edges)), **arrays})
+
+
+def source_record(
+    edges: dict[float, SourceEdges], pulses: Pulses, lines: SourceLines, design: TiedDriverDesign
+) -> Record:
+    """Delays and gains of the simulated source lines, their recorded edges, and what loads them."""
+    record = edge_record(edges, pulses)
+    levels = {f"{name}_level": lines.level[:, k] for k, name in enumerate(EDGES)}
+    arrays = record.arrays | {"down_gain": lines.gain[:, 0], "up_gain": lines.gain[:, 1], "time_s": lines.time_s} | levels
+    attrs: dict[str, str | int | float] = {
+        "columns": design.columns, "load_s": design.load_s, "r_row_ohm": design.r_row_ohm, "c_row_f": design.c_row_f,
+        "common_delay_s": lines.common_delay_s,
+    }  # fmt: skip
+    return Record(record.name, record.kind, record.role, attrs, arrays, lines.deck_hash)
 
 
 def cell_record(options: Options, bench: ColumnBench, cache_dir: str | Path | None) -> Record:
@@ -102,7 +122,7 @@ def pair_deck(
         bench, f"{c.name} v{vector} l{line}", g_plus_s=c.conductance_s[line], g_minus_s=c.conductance_minus_s[line],
         codes=c.codes[vector], cell=CellDesign(c.w_select_um), wire=Wire(scale=c.wire_scale), pulses=pulses,
         edges=edges[c.position], clamp=c.clamp, read_out=c.read_out,
-        options=TIED_TIGHT if c.role == "floor" else TIED_OPTIONS,
+        options=TIED_TIGHT if c.role == "floor" else TIED_OPTIONS, save_supply=c.supply,
     )  # fmt: skip
 
 
@@ -113,7 +133,7 @@ def simulate_pairs(
     """Column records of tied columns; those with a read-out run twice, as ``calibrate.simulate.simulate_columns`` says."""
     each = [(c, v, k) for c in columns for v in range(len(c.codes)) for k in range(len(c.conductance_s))]
     waves = run_many([pair_deck(*one, bench, pulses, edges) for one in each], jobs, cache_dir, "columns", progress)
-    read = [(LineRun(*one), w) for one, w in zip(each, waves, strict=True) if one[0].clamp == "ota"]
+    read = [(LineRun(*one), w) for one, w in zip(each, waves, strict=True) if one[0].clamp == "ota" and one[0].role != "check"]
     rings = run_rings(bench, read, dict.fromkeys(edges, pulses), jobs, cache_dir, progress, idle_rate_hz)
     done = iter(waves)
     return [_pair_record(c, [[next(done) for _ in c.conductance_s] for _ in c.codes], pulses, rings) for c in columns]
@@ -127,6 +147,7 @@ def _pair_record(c: PairColumn, waves: list[list[Waveforms]], pulses: Pulses, ri
     slots = [[slot_currents(w, pulses) for w in vector] for vector in waves]
     arrays |= {name: np.array([[line[name] for line in vector] for vector in slots]) for name in slots[0][0]}
     arrays |= ring_arrays(c, rings, pulses.pwm)
+    arrays |= supply_arrays(c, waves, pulses)
     attrs: dict[str, str | int | float] = {
         "clamp": c.clamp, "distribution": c.distribution, "wire_scale": c.wire_scale, "r_bit_ohm": Wire().r_bit_ohm,
         "r_return_ohm": 0.0, "w_select_um": c.w_select_um, "position": c.position, "column": c.column,

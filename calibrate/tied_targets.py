@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aimcard.data.reference import Record, ReferenceSet
+from aimcard.models.source_line import SourceLine, with_source_line
 from aimcard.models.tied import Clamp, TiedEdges, cell_current, effective_column, fixed_clamp, slot_currents
 from aimcard.models.tied_tile import EDGE_TABLES, tied_edges_at, tied_parameters
 
@@ -27,6 +28,9 @@ class TiedSetting:
     v_common_v: float
     t_lsb_s: float
     edge_tables: dict[str, tuple[Tensor, Tensor]]
+    #: Cells along a source line and their mean conductance [S].
+    row_columns: int = 1
+    row_load_s: float = 0.0
 
     @classmethod
     def of(cls, reference: ReferenceSet) -> TiedSetting:
@@ -34,15 +38,31 @@ class TiedSetting:
         place = torch.tensor(record["position"])
         tables = {n: (place, torch.tensor(record[f"{n.removeprefix('edge_')}_delay_s"])) for n in EDGE_TABLES}
         keys = ("w_ref_um", "v_read_v", "v_common_v", "t_lsb_s")
-        return cls(*(float(reference.meta[key]) for key in keys), tables)
+        load = int(record.attrs.get("columns", 1)), float(record.attrs.get("load_s", 0.0))
+        return cls(*(float(reference.meta[key]) for key in keys), tables, *load)
 
     def windows(self, slots: int) -> tuple[tuple[int, int], ...]:
         """Slots (first, beyond) of the PWM phases."""
         return ((0, slots),)
 
-    def parameters(self, values: Values, wire_scale: Tensor | float = 1.0):
-        """Cell, wire and pulse parameters of these values."""
-        return tied_parameters(values, w_ref_um=self.w_ref_um, v_read_v=self.v_read_v, wire_scale=wire_scale)
+    def parameters(self, values: Values, wire_scale: Tensor | float = 1.0, position: Tensor | float | None = None):
+        """Cell, wire and pulse parameters of these values; with a position, the cell behind its source lines."""
+        cell, *rest = tied_parameters(values, w_ref_um=self.w_ref_um, v_read_v=self.v_read_v, wire_scale=wire_scale)
+        if position is not None and self.row_load_s > 0:
+            cell = with_source_line(cell, SourceLine.of(values, self.row_columns, self.row_load_s), position)
+        return cell, *rest
+
+
+def source_line_residual(record: Record, setting: TiedSetting) -> Callable[[Values], Tensor]:
+    """Errors of the gains of a ``source_edge`` record in units of 10 ppm."""
+    position, *gains = (torch.tensor(record[n]) for n in ("position", "down_gain", "up_gain"))
+
+    def residual(values: Values) -> Tensor:
+        gain = setting.parameters(values, position=position)[0].gain
+        model = (gain.down_plus, gain.up_plus)
+        return torch.cat([(torch.as_tensor(m) - g) / 1e-5 for m, g in zip(model, gains, strict=True)])
+
+    return residual
 
 
 def tied_cells(record: Record, setting: TiedSetting) -> tuple[Callable[[Values], Tensor], np.ndarray]:
@@ -70,6 +90,7 @@ class TiedColumns:
     codes: Tensor
     w_select_um: Tensor
     wire_scale: Tensor
+    position: Tensor
     edges: TiedEdges
     owner: np.ndarray
     current_a: Tensor
@@ -92,16 +113,17 @@ def stack_pairs(records: list[Record], setting: TiedSetting) -> TiedColumns:
                     rows.append([float(r.attrs[name])])
                 owner.append(k)
     stacked = [torch.tensor(np.stack(rows)) for rows in (plus, minus, x, w, scale)]
-    edges = tied_edges_at(setting.edge_tables, torch.tensor(place, dtype=torch.float64))
+    position = torch.tensor(place, dtype=torch.float64)
+    edges = tied_edges_at(setting.edge_tables, position)
     read = [torch.cat([torch.tensor(r[n]).flatten(0, 1) for r in records]) if all(n in r for r in records) else None
             for n in ("mirror_a", "phase_counts", "phase_count")]  # fmt: skip
     phases = read[1] if read[1] is not None or read[2] is None else read[2][:, None]
-    return TiedColumns(*stacked, edges, np.array(owner), torch.tensor(np.stack(current)), read[0], phases)
+    return TiedColumns(*stacked, position, edges, np.array(owner), torch.tensor(np.stack(current)), read[0], phases)
 
 
 def base_currents(c: TiedColumns, setting: TiedSetting, values: Values, clamp: Clamp) -> tuple[Tensor, Tensor, Tensor]:
     """Slot currents of the stacked columns at a clamp, their static ones, (columns, slots), and Y [S], (columns,)."""
-    cell, wire, pulse = setting.parameters(values, c.wire_scale)
+    cell, wire, pulse = setting.parameters(values, c.wire_scale, c.position)
     slots = c.current_a.shape[-1]
     current, solution = slot_currents(
         cell, wire, pulse, c.edges, c.g_plus_s, c.g_minus_s, c.codes, slots, setting.t_lsb_s, c.w_select_um, clamp

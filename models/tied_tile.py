@@ -16,6 +16,7 @@ from aimcard.models.domain import check_domain
 from aimcard.models.errors import CardError, InputError
 from aimcard.models.lut import lookup
 from aimcard.models.modes import Mode
+from aimcard.models.source_line import SourceLine, with_source_line
 from aimcard.models.tied import (
     Clamp,
     EffectiveColumn,
@@ -93,6 +94,7 @@ class TiedTile:
         ):  # fmt: skip
             if missing := [name for name in needs if name not in has]:
                 raise CardError(f"{card.source}: {group}/{missing[0]}: missing (the tied tile needs it); calibrate again")
+        self.source_line = SourceLine.of(self.values, int(meta.get("row_columns", 1)), float(meta.get("row_load_s", 0.0)))
 
     @classmethod
     def read(cls, path: str | Path) -> TiedTile:
@@ -104,10 +106,12 @@ class TiedTile:
         return tied_parameters(self.values, w_ref_um=self.w_ref_um, v_read_v=self.v_read_v, wire_scale=wire_scale)
 
     def effective(
-        self, g_plus_s: Tensor, g_minus_s: Tensor, *, wire_scale: float = 1.0, w_select_um: float | None = None
-    ) -> EffectiveColumn:
+        self, g_plus_s: Tensor, g_minus_s: Tensor, *, wire_scale: float = 1.0, w_select_um: float | None = None,
+        position: float = 0.5,
+    ) -> EffectiveColumn:  # fmt: skip
         """Effective weights of columns (lines, rows), differentiable in the conductances."""
         cell, wire, _ = self.parameters(wire_scale)
+        cell = with_source_line(cell, self.source_line, position)
         return effective_column(cell, wire, g_plus_s, g_minus_s, self._width(w_select_um))
 
     def _width(self, w_select_um: float | None) -> float:
@@ -127,6 +131,7 @@ class TiedTile:
         offset_v: float = 0.0,
         bend: bool = True,
         mode: Mode | None = None,
+        row_load_s: np.ndarray | None = None,
     ) -> Response:
         """Currents of columns: conductance_s and conductance_minus_s (lines, rows) [S], codes (vectors, rows), signed.
 
@@ -136,6 +141,8 @@ class TiedTile:
         offset_v: the clamp's distance from the common mode [V], an OTA's offset, beyond the card's own with "ota".
         bend False leaves out the cells' answer to the column's voltage: two products, with the weights of ``effective``,
         are then all. mode: conventional only.
+        row_load_s: mean conductances [S] of each row's plus and minus cells over all columns of the tile, (2, rows), which
+        load the source lines; None: the card's mean load.
         Raises InputError on bad shapes, signs, NaN or codes out of range; warns OutsideDomainWarning.
         """
         plus = check_conductances(conductance_s)
@@ -151,9 +158,16 @@ class TiedTile:
         w = self._width(w_select_um)
         used = np.stack([plus, minus])
         check_domain(self.card, conductance_s=used, code=x, wire_scale=wire_scale, w_select_um=w, position=position)
+        loads = None
+        if row_load_s is not None:
+            given = check_conductances(row_load_s, "row_load_s")
+            if given.shape != (2, plus.shape[1]):
+                raise InputError(f"row_load_s: expected shape (2, {plus.shape[1]}), plus and minus; got {given.shape}")
+            loads = tuple(torch.tensor(g) for g in (given[:, ::-1].copy() if read_out == "north" else given))
         if read_out == "north":
             plus, minus, x = plus[:, ::-1].copy(), minus[:, ::-1].copy(), x[:, ::-1].copy()
         cell, wire, pulse = self.parameters(wire_scale)
+        cell = with_source_line(cell, self.source_line, position, loads)
         edges = tied_edges_at(self.tables, position)
         g = torch.as_tensor(plus), torch.as_tensor(minus)
         parts = []

@@ -314,7 +314,7 @@ def test_fitted_columns_with_a_read_out_fill_the_converters_range():
 def test_plan_draws_pairs_of_both_signs():
     options = Options(topology="tied", effort="default")
     columns = plan(options)
-    assert {c.role for c in columns} == {"fit", "held_out", "floor"}
+    assert {c.role for c in columns} == {"fit", "held_out", "floor", "check"}
     for c in columns:
         assert c.conductance_minus_s.shape == c.conductance_s.shape  # pyright: ignore[reportAttributeAccessIssue]
         assert c.codes.min() < 0 < c.codes.max()

@@ -1,0 +1,70 @@
+"""What a tied tile takes from its supplies: a row's switches from V_DD and the rails, and a column from the rails.
+
+Charges and currents are those that a supply delivers: the low rail's are negative, it takes current back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from aimcard.netlists.column import LEAD_S, Pulses
+from aimcard.netlists.driver import LEAD_S as PULSE_LEAD_S
+from aimcard.netlists.tied_driver import RAILS
+from aimcard.netlists.waveforms import Waveforms
+
+
+@dataclass(frozen=True)
+class SourceSupply:
+    """Supplies of a row's two source lines over one pulse of ``code`` LSB, in ``window_s``.
+
+    charge_c, rest_a: from V_DD, and its current before the pulse. rail_c: from each rail, (rails,), without what the cells
+    carry during the pulse: their current, once the lines have settled, times the pulse's nominal length.
+    """
+
+    code: int
+    window_s: float
+    charge_c: float
+    rest_a: float
+    rail_c: np.ndarray
+
+
+def source_supply(waves: Waveforms, code: int, t_lsb_s: float) -> SourceSupply:
+    """The supplies in the waveforms of ``tied_driver_deck``."""
+    before, stop = 0.8 * PULSE_LEAD_S, float(waves.time_s[-1])
+    window = stop - before
+    end = PULSE_LEAD_S + code * t_lsb_s
+    # The last third of the pulse, one slot at most: the lines have settled.
+    held = [end - min(code, 3) * t_lsb_s / 3, end]
+
+    def mean(source: str, span: list[float]) -> float:
+        return -float(waves.slot_means(f"i(v{source})", span)[0])
+
+    rails = []
+    for rail in RAILS:
+        rest = mean(rail, [0.0, before])
+        carried = mean(rail, held) - rest
+        rails.append((mean(rail, [before, stop]) - rest) * window - carried * code * t_lsb_s)
+    return SourceSupply(code, window, mean("dd", [before, stop]) * window, mean("dd", [0.0, before]), np.array(rails))
+
+
+def rail_charges(waves: Waveforms, codes: np.ndarray, pulses: Pulses) -> np.ndarray:
+    """Charge that each rail delivers to one column's cells over the window [C], (rails,).
+
+    From a deck of ``tied_column_deck`` with ``save_supply``. A line counts for the rail that its driver connects it to: the
+    common mode's before and after its pulse.
+    """
+    found = np.zeros(len(RAILS))
+    for k in np.unique(np.abs(codes)):
+        begin = LEAD_S + pulses.delay_s
+        edges = np.array([LEAD_S, begin, begin + k * pulses.t_lsb_s, pulses.stop_s])
+        for line, active in (("d", 0), ("u", 2)):
+            name = f"i(v{line}{k})"
+            if k == 0:
+                found[1] -= waves.slot_means(name, edges[[0, 3]])[0] * (edges[3] - edges[0])
+                continue
+            before, during, after = -waves.slot_means(name, edges) * np.diff(edges)
+            found[1] += before + after
+            found[active] += during
+    return found
