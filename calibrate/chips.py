@@ -12,7 +12,7 @@ from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import LEAD_S, Pulses, Wire
 from aimcard.netlists.column_decks import AFTER_S, ColumnBench, column_deck, slot_currents
-from aimcard.netlists.driver import edges
+from aimcard.netlists.driver import default_driver, edges
 from aimcard.netlists.mismatch import mismatched
 from aimcard.netlists.ngspice import run_many
 from aimcard.netlists.oscillator import phase_at
@@ -35,14 +35,14 @@ class TestLine:
     position: float = POSITIONS[1]
 
 
-def population_line(rows: int = 64, seed: int = 1) -> TestLine:
+def population_line(rows: int = 64, seed: int = 1, w_select_um: float = 0.5) -> TestLine:
     """The line of the comparison: conductances uniform over the PCM's range, an input vector of each kind of VECTORS."""
     rng = np.random.default_rng([seed, 71])
     g = rng.uniform(G_MIN_S, G_MAX_S, rows)
     gaussian = np.clip(np.round(rng.normal(0, CODE_MAX / 3, rows)), 0, CODE_MAX)
     uniform = rng.integers(0, CODE_MAX + 1, rows)
     sparse = np.where(rng.random(rows) < 1 / 8, uniform[::-1], 0)
-    return TestLine(g, np.stack([gaussian, uniform, sparse]).astype(np.int64))
+    return TestLine(g, np.stack([gaussian, uniform, sparse]).astype(np.int64), w_select_um)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +68,9 @@ def simulate_lines(
     clamp "ota": column, then ring; "ideal": the column's charge alone. idle_rate_hz: least count rate of the chips, as in
     `simulate_columns`. Raises as ``run_many``.
     """
-    driver = edges(bench.technology, bench.corner, bench.temperature_c, cache_dir=cache_dir)
-    pulses = Pulses(edge=driver.edge[POSITIONS.index(line.position)])
+    t_lsb_s, delay_s = bench.readout.t_lsb_s, default_driver(bench.technology).edge_delay_s
+    driver = edges(bench.technology, bench.corner, bench.temperature_c, t_lsb_s=t_lsb_s, cache_dir=cache_dir)
+    pulses = Pulses(t_lsb_s, delay_s=delay_s, edge=driver.edge[POSITIONS.index(line.position)])
     chips: list[Technology] = [bench.technology]
     chips += [mismatched(bench.technology, s, a_vt_v_um=a_vt_v_um, part=part) for s in seeds]
     names = ["nominal", *(f"chip {s}" for s in seeds)]
