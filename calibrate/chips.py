@@ -23,6 +23,10 @@ from aimcard.netlists.technology import Technology
 VECTORS = ("gaussian", "uniform", "sparse")
 
 
+#: Least count rate of FreePDK45's chips with an idle line [1/s].
+IDLE_RATE_HZ = 5e8
+
+
 @dataclass(frozen=True, eq=False)
 class TestLine:
     """One line's conductances (rows,) [S] and codes (vectors, rows), the same on every chip."""
@@ -35,14 +39,14 @@ class TestLine:
     position: float = POSITIONS[1]
 
 
-def population_line(rows: int = 64, seed: int = 1, w_select_um: float = 0.5) -> TestLine:
-    """The line of the comparison: conductances uniform over the PCM's range, an input vector of each kind of VECTORS."""
+def population_line(rows: int = 64, seed: int = 1, vectors: int = len(VECTORS), w_select_um: float = 0.5) -> TestLine:
+    """The line of the comparison: conductances uniform over the PCM's range, input vectors of the first kinds of VECTORS."""
     rng = np.random.default_rng([seed, 71])
     g = rng.uniform(G_MIN_S, G_MAX_S, rows)
     gaussian = np.clip(np.round(rng.normal(0, CODE_MAX / 3, rows)), 0, CODE_MAX)
     uniform = rng.integers(0, CODE_MAX + 1, rows)
     sparse = np.where(rng.random(rows) < 1 / 8, uniform[::-1], 0)
-    return TestLine(g, np.stack([gaussian, uniform, sparse]).astype(np.int64), w_select_um)
+    return TestLine(g, np.stack([gaussian, uniform, sparse])[:vectors].astype(np.int64), w_select_um)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +64,7 @@ class LinePopulation:
 
 def simulate_lines(
     bench: ColumnBench, line: TestLine, seeds: Sequence[int], *, clamp: str = "ota", part: str = "all",
-    a_vt_v_um: float | None = None, idle_rate_hz: float = 5e8, jobs: int | None = None,
+    a_vt_v_um: float | None = None, idle_rate_hz: float = IDLE_RATE_HZ, jobs: int | None = None,
     cache_dir: str | Path | None = None, progress: bool = True,
 ) -> LinePopulation:  # fmt: skip
     """The line on the nominal chip and on the chips ``seeds``, with mismatch in ``part`` (all, cells, readout).

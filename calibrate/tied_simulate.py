@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, ROWS
-from aimcard.calibrate.plan import Options
+from aimcard.calibrate.plan import Options, plan
 from aimcard.calibrate.simulate import hash_of
-from aimcard.calibrate.tied_columns import PairColumn, tied_plan
+from aimcard.calibrate.tied_columns import PairColumn
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import Pulses, Wire
@@ -36,7 +36,8 @@ def simulate_tied(options: Options, cache_dir: str | Path | None = None, progres
     edges, pulses = {place: SourceEdges() for place in POSITIONS}, Pulses(t_lsb_s)
     records = [edge_record(edges, pulses), cell_record(options, bench, cache_dir)]
     records += readout_records(bench, cache_dir)
-    records += simulate_pairs(tied_plan(options), bench, pulses, edges, options.jobs, cache_dir, progress)
+    columns = [c for c in plan(options) if isinstance(c, PairColumn)]
+    records += simulate_pairs(columns, bench, pulses, edges, options.jobs, cache_dir, progress)
     wire = Wire()
     meta: dict[str, str | int | float] = {
         "technology": technology.name, "corner": options.corner, "temperature_c": options.temperature_c,
