@@ -1,0 +1,120 @@
+"""Tied columns prepared for products: effective weights in closed form, for any number of tiles at once.
+
+The equations are those of ``models/tied.py``. Its sweep along a column, y → (y + g)/(1 + r·(y + g)), is a second-order
+linear recurrence in the voltage q along the column, q = 1 + r·Σ Σ g·q, whose repeated sums converge as fast as a cosine's
+series: a few cumulative sums stand for 512 steps, and torch differentiates them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aimcard.models.fast.tied_circuit import TiedCircuit, zero_like
+from aimcard.models.tied import cell_current, on_resistance
+
+#: Columns behind the rows of a product: even part, pulses, rest current, and zeros up to a whole vector of the processor.
+EXTRA = 8
+
+
+@dataclass(frozen=True)
+class TiedWeights:
+    """Columns ready for products; leading dimensions are tiles.
+
+    wide (..., lines, rows + 8): odd charge per LSB of code, then, per line, the factors of the even part and of the pulses, and
+    the charge at rest. rows_of (..., rows, 2): row profiles of the even part and of the pulses. delta_lsb (..., 1, 1): LSBs that
+    the edges add to every pulse. even (..., lines, rows): charge per LSB whatever the sign, None where rank one is enough.
+    y_s (..., lines): conductance that the read-out sees [S]. All charges in ``unit_c`` [C].
+    """
+
+    wide: Tensor
+    rows_of: Tensor
+    delta_lsb: Tensor
+    even: Tensor | None
+    y_s: Tensor
+    unit_c: float
+
+    @property
+    def odd(self) -> Tensor:
+        """(..., lines, rows)."""
+        return self.wide[..., :-EXTRA]
+
+
+def transfer(node_s: Tensor, r_bit_ohm: Tensor | float) -> tuple[Tensor, Tensor]:
+    """As ``models.tied.transfer``: voltages h (..., rows) for 1 V at the clamp, and the conductance seen from there (...,).
+
+    r_bit_ohm is a number, or a tensor of one element.
+    """
+    r, rows = float(r_bit_ohm), node_s.shape[-1]
+    if r == 0.0:
+        return torch.ones_like(node_s), node_s.sum(-1)
+    wire = torch.full((rows,), r, dtype=node_s.dtype, device=node_s.device)
+    wire[-1] = 0.5 * r
+    # The n-th sum is at most s^n/(n!)², s = r·rows·Σ g.
+    s = r * rows * float(node_s.detach().sum(-1).max())
+    least, terms, size = math.log(0.1 * torch.finfo(node_s.dtype).eps), 0, 0.0
+    while size > least:
+        terms += 1
+        size = terms * math.log(max(s, 1e-30)) - 2 * math.lgamma(terms + 1)
+    beyond, q = torch.cumsum(node_s, -1), torch.ones_like(node_s)
+    rise = torch.cumsum(wire * beyond, -1)
+    for _ in range(terms - 1):
+        q = 1 + torch.nn.functional.pad(rise[..., :-1], (1, 0))
+        beyond = torch.cumsum(node_s * q, -1)
+        rise = torch.cumsum(wire * beyond, -1)
+    q = 1 + torch.nn.functional.pad(rise[..., :-1], (1, 0))
+    end = 1 + rise[..., -1:]
+    return q / end, (beyond[..., -1:] / end)[..., 0]
+
+
+def _rank_one(m: Tensor) -> tuple[Tensor, Tensor]:
+    """Row profile (..., rows) and line factors (..., lines) of matrices whose lines are nearly multiples of their mean."""
+    profile = m.mean(-2)
+    size = (profile * profile).sum(-1, keepdim=True).clamp(min=torch.finfo(m.dtype).tiny)
+    return profile, (m @ profile[..., None])[..., 0] / size
+
+
+def prepare(c: TiedCircuit, plus: Tensor, minus: Tensor, *, two: bool = False) -> TiedWeights:
+    """Weights of pairs (..., lines, rows) [S], differentiable in them, in their type; ``two`` keeps the whole even part."""
+    p, w, t, v = c.cell, c.w_um, c.t_lsb_s, c.v_read_v
+    zero = zero_like(plus)
+    gate = cell_current(p, zero, zero, zero, w)
+    # Currents into a cell whose line is below (down) or above the common mode, the gates' apart.
+    plus_down, plus_up, minus_down, minus_up = (
+        cell_current(p, g, zero, zero + side * v, w) - gate for g in (plus, minus) for side in (-1, 1)
+    )
+    r = on_resistance(p, w)
+    node = plus / (1 + plus * r) + minus / (1 + minus * r) - 2 * gate / p.v_gate_v
+    h, y = transfer(node, c.wire.r_bit_ohm)
+    h = h * (1 / (v * 1e-6))
+    positive, negative = plus_down + minus_up, plus_up + minus_down
+    odd, even = 0.5 * h * (positive - negative), 0.5 * h * (positive + negative)
+    # A cell's own lag comes at both ends of a pulse and lengthens nothing.
+    down = float(c.edges.down_end_s - c.edges.down_start_s + c.pulse.t_end_s - c.pulse.t_start_s) / t
+    up = float(c.edges.up_end_s - c.edges.up_start_s + c.pulse.t_end_s - c.pulse.t_start_s) / t
+    odd_step = 0.5 * h * (down * (plus_down - minus_down) + up * (minus_up - plus_up))
+    step = 0.5 * h * (down * (plus_down + minus_down) + up * (minus_up + plus_up))
+    dims = (-2, -1)
+    delta = (odd_step * odd).sum(dims, keepdim=True) / odd.square().sum(dims, keepdim=True).clamp(min=torch.finfo(odd.dtype).tiny)
+    (even_rows, even_lines), (step_rows, step_lines) = _rank_one(even), _rank_one(step)
+    if two:
+        even_lines = torch.zeros_like(even_lines)
+    rest = 2 * gate * h.sum(-1) * c.slots
+    behind = torch.stack([even_lines, step_lines, rest, *[torch.zeros_like(rest)] * (EXTRA - 3)], -1)
+    rows_of = torch.stack([even_rows, step_rows], -1)
+    return TiedWeights(torch.cat([odd, behind], -1), rows_of, delta, even if two else None, y, unit_c=v * 1e-6 * t)
+
+
+def charges(weights: TiedWeights, x: Tensor) -> Tensor:
+    """Charges [unit_c] with an ideal clamp, (..., batch, lines), of signed codes (..., batch, rows)."""
+    sign = torch.sign(x)
+    size = x.abs()
+    even = size @ weights.rows_of[..., :1]
+    step = sign.abs() @ weights.rows_of[..., 1:]
+    ones = torch.ones_like(even)
+    wide = torch.cat([x + weights.delta_lsb * sign, even, step, ones, ones.new_zeros(*ones.shape[:-1], EXTRA - 3)], -1)
+    out = wide @ weights.wide.mT
+    return out if weights.even is None else out + size @ weights.even.mT
