@@ -11,20 +11,39 @@ answer to the column's own millivolts is left to the slow twin, ``exact``.
 from __future__ import annotations
 
 import weakref
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from aimcard.models.card import Card
-from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
 from aimcard.models.fast.effects import Effects
-from aimcard.models.fast.tied_circuit import tied_circuit
+from aimcard.models.fast.tied_circuit import Curve, tied_circuit
 from aimcard.models.fast.tied_exact import solve
-from aimcard.models.fast.tied_weights import TiedWeights, charges, prepare
+from aimcard.models.fast.tied_modes import Modes
+from aimcard.models.fast.tied_response import Response, response, rounded_up
+from aimcard.models.fast.tied_weights import TiedWeights, answers, prepare
 from aimcard.models.tied_tile import TiedTile
 
 ACCURACIES = ("fast", "two", "exact")
+
+
+@dataclass(frozen=True)
+class TiedSettings:
+    """How finely a tied product computes: cosines of the window for what bends, and whether the even part has a product of
+    its own (``two``)."""
+
+    modes: int
+    two: bool = False
+
+
+FAST = TiedSettings(3)
+#: From coarse to fine, tried in this order for a tolerance.
+LADDER = (
+    TiedSettings(1), TiedSettings(2), FAST, TiedSettings(4, True), TiedSettings(6, True), TiedSettings(9, True),
+    TiedSettings(14, True), TiedSettings(24, True),
+)  # fmt: skip
 
 
 class TiedProduct:
@@ -37,26 +56,32 @@ class TiedProduct:
     def __init__(
         self,
         tile: TiedTile | Card,
-        accuracy: str = "fast",
+        accuracy: str | float = "fast",
         wire_scale: float = 1.0,
         dtype: torch.dtype = torch.float32,
         w_select_um: float | None = None,
         position: float = 0.5,
         effects: Effects | None = None,
+        rate: Curve | None = None,
     ) -> None:
-        """accuracy: "fast" (one product), "two" (two products), or "exact" (slot by slot, whole codes only).
+        """accuracy: "fast", "two" (a product of its own for the even part), "exact" (slot by slot, whole codes only), or 1 − R²
+        to stay below.
 
         wire_scale, w_select_um and position as ``TiedTile.respond``'s; dtype is the answer's. effects: what acts, by default
-        all of the column and an ideal clamp.
+        all of the column and the converter, with an ideal clamp. rate: signed line current [A] and count rate [Hz], for a card
+        that has no table ``adc`` of its own.
         Raises InputError for another accuracy, CardError for a card of another topology.
         """
-        check_choice("accuracy", accuracy, ACCURACIES)
+        if accuracy not in ACCURACIES and not (isinstance(accuracy, float) and 0 < accuracy < 1):
+            raise InputError(f"accuracy: expected {', '.join(ACCURACIES)}, or 1 - R² between 0 and 1; got {accuracy!r}")
         self.tile = tile if isinstance(tile, TiedTile) else TiedTile(tile)
         self.accuracy, self.dtype = accuracy, dtype
         self.effects = Effects(regulator=False) if effects is None else effects
-        self.circuit = tied_circuit(self.tile, self.effects, wire_scale, w_select_um, position)
+        self.circuit = tied_circuit(self.tile, self.effects, wire_scale, w_select_um, position, rate)
         self._work = torch.float64 if dtype == torch.float64 else torch.float32
-        self._kept: tuple[tuple, TiedWeights] | None = None
+        self._kept: dict[bool, tuple[tuple, TiedWeights, TiedSettings]] = {}
+        self._responses: dict[tuple[bool, float], Response] = {}
+        self._modes: dict[int, Modes] = {}
 
     def charge(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor) -> Tensor:
         """Charges [C], (..., batch, lines), of pairs (..., lines, rows) [S] and codes (..., batch, rows) in LSB.
@@ -64,35 +89,87 @@ class TiedProduct:
         Codes are real and of either sign; leading dimensions are tiles, each with its own conductances and codes.
         Raises InputError on shapes, and on codes beyond the card's code_max.
         """
-        self._check(conductance_s, conductance_minus_s, codes)
-        if self.accuracy == "exact":
-            return solve(self.circuit, conductance_s, conductance_minus_s, codes).to(self.dtype)
-        w, x = self._weights(conductance_s, conductance_minus_s), codes.to(self._work)
-        out = charges(w, x)
-        return (out * w.unit_c if out.requires_grad else out.mul_(w.unit_c)).to(self.dtype)
+        return self._answer(conductance_s, conductance_minus_s, codes, counts=False)
 
-    def error(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, lines: int = 4, vectors: int = 6) -> float:
+    def phase(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor) -> Tensor:
+        """Counts before rounding, the bias' included; arguments as ``charge``'s. InputError for a card without a rate table."""
+        if self.circuit.rate is None:
+            raise InputError("phase: this tied card has no table 'adc'; take the charge, or give rate=(current, rate)")
+        return self._answer(conductance_s, conductance_minus_s, codes, counts=True)
+
+    def idle(self, conductance_s: Tensor, conductance_minus_s: Tensor, *, counts: bool = False) -> Tensor:
+        """Charges [C] or counts without any input, (..., 1, lines)."""
+        none = conductance_s.new_zeros(*conductance_s.shape[:-2], 1, conductance_s.shape[-1])
+        if self.accuracy == "exact":
+            return self._answer(conductance_s, conductance_minus_s, none, counts=counts)
+        return self._weights(conductance_s, conductance_minus_s, none, counts)[0].idle.to(self.dtype)
+
+    def settings(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, *, counts: bool) -> TiedSettings:
+        """What ``accuracy`` comes to for these weights; a tolerance is met on a sample of ``codes``, or the finest is taken."""
+        if not isinstance(self.accuracy, float):
+            return TiedSettings(FAST.modes, self.accuracy == "two")
+        plus, minus, x = (a if a.ndim == 2 else a.flatten(0, -3)[0] for a in (conductance_s, conductance_minus_s, codes))
+        for settings in LADDER:
+            if self._estimate(plus, minus, x, settings, counts) <= self.accuracy:
+                return settings
+        return LADDER[-1]
+
+    def error(
+        self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, lines: int = 4, vectors: int = 6, *,
+        counts: bool = False,
+    ) -> float:  # fmt: skip
         """1 − R² against the slow twin, the worst of a few lines and vectors of the ones given. At least 3 vectors."""
+        settings = self.settings(conductance_s, conductance_minus_s, codes, counts=counts)
+        return self._estimate(conductance_s, conductance_minus_s, codes, settings, counts, lines, vectors)
+
+    @torch.no_grad()
+    def _estimate(
+        self, plus: Tensor, minus: Tensor, codes: Tensor, settings: TiedSettings, counts: bool, lines: int = 4, vectors: int = 6
+    ) -> float:
         if len(codes) < 3:
             raise InputError(f"codes: expected at least 3 vectors to judge an error by; got {len(codes)}")
-        sizes = ((len(conductance_s), lines), (len(codes), vectors))
+        sizes = ((len(plus), lines), (len(codes), vectors))
         k, v = (torch.linspace(0, n - 1, min(m, n)).round().long() for n, m in sizes)
-        with torch.no_grad():
-            g = conductance_s[k].double(), conductance_minus_s[k].double()
-            fast, twin = self.charge(*g, codes[v].to(self._work)).double(), solve(self.circuit, *g, codes[v].double())
+        x = codes[v].detach().round()
+        made = self._prepare(plus.detach(), minus.detach(), settings, counts)
+        fast = answers(made, x.to(self._work), self._modes_of(settings)).double()[:, k]
+        twin = solve(self.circuit, plus[k].detach(), minus[k].detach(), x, counts=counts)
         spread = twin.var(0, correction=0).clamp(min=1e-300)
         return float(((fast - twin).square().mean(0) / spread).max())
 
-    def _weights(self, plus: Tensor, minus: Tensor) -> TiedWeights:
+    def _answer(self, plus: Tensor, minus: Tensor, codes: Tensor, *, counts: bool) -> Tensor:
+        self._check(plus, minus, codes)
+        if self.accuracy == "exact":
+            return solve(self.circuit, plus, minus, codes, counts=counts).to(self.dtype)
+        weights, settings = self._weights(plus, minus, codes, counts)
+        return answers(weights, codes.to(self._work), self._modes_of(settings)).to(self.dtype)
+
+    def _weights(self, plus: Tensor, minus: Tensor, codes: Tensor, counts: bool) -> tuple[TiedWeights, TiedSettings]:
         """Prepared columns, kept while the conductances stay and no gradient is asked for."""
-        kept = self._kept
+        kept = self._kept.get(counts)
         # Weak references, for a new tensor may get the address of one that is gone; versions count changes in place.
         if kept is not None and all(r() is g and v == g._version for (r, v), g in zip(kept[0], (plus, minus), strict=True)):
-            return kept[1]
-        made = prepare(self.circuit, plus.to(self._work), minus.to(self._work), two=self.accuracy == "two")
+            return kept[1], kept[2]
+        settings = self.settings(plus, minus, codes, counts=counts)
+        made = self._prepare(plus, minus, settings, counts)
         if not made.wide.requires_grad:
-            self._kept = tuple((weakref.ref(g), g._version) for g in (plus, minus)), made
-        return made
+            self._kept[counts] = tuple((weakref.ref(g), g._version) for g in (plus, minus)), made, settings
+        return made, settings
+
+    def _prepare(self, plus: Tensor, minus: Tensor, settings: TiedSettings, counts: bool) -> TiedWeights:
+        g, modes = (plus.to(self._work), minus.to(self._work)), self._modes_of(settings)
+        return prepare(self.circuit, *g, lambda y_s: self._response(counts, y_s), modes, two=settings.two)
+
+    def _response(self, counts: bool, y_s: float) -> Response:
+        key = (counts, rounded_up(y_s))
+        if key not in self._responses:
+            self._responses[key] = response(self.circuit, *key)
+        return self._responses[key]
+
+    def _modes_of(self, settings: TiedSettings) -> Modes:
+        if settings.modes not in self._modes:
+            self._modes[settings.modes] = Modes(settings.modes, self.circuit.code_max)
+        return self._modes[settings.modes]
 
     def _check(self, plus: Tensor, minus: Tensor, codes: Tensor) -> None:
         for name, value in (("conductance_s", plus), ("conductance_minus_s", minus), ("codes", codes)):

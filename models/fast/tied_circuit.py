@@ -38,7 +38,7 @@ class TiedCircuit:
     def counts_per_coulomb(self) -> float:
         """Mean slope of the rate table. InputError for a card without one."""
         if self.rate is None:
-            raise InputError("phase: this tied card has no table 'adc'; take the charge, give rate=(current, rate), or another card")
+            raise InputError("phase: this tied card has no table 'adc'; take the charge, or give rate=(current, rate)")
         i, rate = self.rate
         return float((rate[-1] - rate[0]) / (i[-1] - i[0]))
 

@@ -8,12 +8,16 @@ series: a few cumulative sums stand for 512 steps, and torch differentiates them
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from aimcard.models.fast.columns import low_precision as low_precision_pays
 from aimcard.models.fast.tied_circuit import TiedCircuit, zero_like
+from aimcard.models.fast.tied_modes import Bend, Modes
+from aimcard.models.fast.tied_response import Response
 from aimcard.models.tied import cell_current, on_resistance
 
 #: Columns behind the rows of a product: even part, pulses, rest current, and zeros up to a whole vector of the processor.
@@ -22,25 +26,25 @@ EXTRA = 8
 
 @dataclass(frozen=True)
 class TiedWeights:
-    """Columns ready for products; leading dimensions are tiles.
+    """Columns ready for products; leading dimensions are tiles. Answers are charges [C] or counts.
 
-    wide (..., lines, rows + 8): odd charge per LSB of code, then, per line, the factors of the even part and of the pulses, and
-    the charge at rest. rows_of (..., rows, 2): row profiles of the even part and of the pulses. delta_lsb (..., 1, 1): LSBs that
-    the edges add to every pulse. even (..., lines, rows): charge per LSB whatever the sign, None where rank one is enough.
-    y_s (..., lines): conductance that the read-out sees [S]. All charges in ``unit_c`` [C].
+    wide (..., lines, rows + 8): answer per LSB of code, then each line's factor of the even part, the pulses, the squares that
+    the modes leave, and its idle answer. rows_of (..., rows, 3): row profiles of the first three. delta_lsb (..., 1, 1): LSBs
+    that the edges add to every pulse. even (..., lines, rows): answer per LSB whatever the sign, None where rank one is enough.
+    bend: for ``Bend``, None where the answer is linear in the current. y_s (..., lines): what the read-out sees [S].
     """
 
     wide: Tensor
     rows_of: Tensor
     delta_lsb: Tensor
     even: Tensor | None
+    bend: tuple[Tensor, Tensor, Tensor] | None
     y_s: Tensor
-    unit_c: float
 
     @property
-    def odd(self) -> Tensor:
-        """(..., lines, rows)."""
-        return self.wide[..., :-EXTRA]
+    def idle(self) -> Tensor:
+        """Answer of every line without inputs, (..., 1, lines)."""
+        return self.wide[..., None, :, 3 - EXTRA]
 
 
 def transfer(node_s: Tensor, r_bit_ohm: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -77,8 +81,18 @@ def _rank_one(m: Tensor) -> tuple[Tensor, Tensor]:
     return profile, (m @ profile[..., None])[..., 0] / size
 
 
-def prepare(c: TiedCircuit, plus: Tensor, minus: Tensor, *, two: bool = False) -> TiedWeights:
-    """Weights of pairs (..., lines, rows) [S], differentiable in them, in their type; ``two`` keeps the whole even part."""
+def low_precision(values: Tensor) -> torch.dtype:
+    """Type of the products of what bends: their error of 2e-3 is one in a term that is a few percent of the answer."""
+    return torch.bfloat16 if values.dtype == torch.float32 and low_precision_pays(values.device) else values.dtype
+
+
+def prepare(
+    c: TiedCircuit, plus: Tensor, minus: Tensor, respond: Callable[[float], Response], modes: Modes | None, *, two: bool = False
+) -> TiedWeights:
+    """Weights of pairs (..., lines, rows) [S], differentiable in them, in their type.
+
+    respond: the response up to a column's conductance [S]. modes: of a response that bends. two: keep the whole even part.
+    """
     p, w, t, v = c.cell, c.w_um, c.t_lsb_s, c.v_read_v
     zero = zero_like(plus)
     gate = cell_current(p, zero, zero, zero, w)
@@ -89,7 +103,8 @@ def prepare(c: TiedCircuit, plus: Tensor, minus: Tensor, *, two: bool = False) -
     r = on_resistance(p, w)
     node = plus / (1 + plus * r) + minus / (1 + minus * r) - 2 * gate / p.v_gate_v
     h, y = transfer(node, c.wire.r_bit_ohm)
-    h = h * (1 / (v * 1e-6))
+    answer = respond(float(y.detach().max()))
+    h = h / answer.top_a
     positive, negative = plus_down + minus_up, plus_up + minus_down
     odd, even = 0.5 * h * (positive - negative), 0.5 * h * (positive + negative)
     # A cell's own lag comes at both ends of a pulse and lengthens nothing.
@@ -99,22 +114,38 @@ def prepare(c: TiedCircuit, plus: Tensor, minus: Tensor, *, two: bool = False) -
     step = 0.5 * h * (down * (plus_down + minus_down) + up * (minus_up + plus_up))
     dims = (-2, -1)
     delta = (odd_step * odd).sum(dims, keepdim=True) / odd.square().sum(dims, keepdim=True).clamp(min=torch.finfo(odd.dtype).tiny)
+    each = answer.of(y, 2 * gate * h.sum(-1))
+    gain = each[1]
     (even_rows, even_lines), (step_rows, step_lines) = _rank_one(even), _rank_one(step)
     if two:
         even_lines = torch.zeros_like(even_lines)
-    rest = 2 * gate * h.sum(-1) * c.slots
-    behind = torch.stack([even_lines, step_lines, rest, *[torch.zeros_like(rest)] * (EXTRA - 3)], -1)
-    rows_of = torch.stack([even_rows, step_rows], -1)
-    return TiedWeights(torch.cat([odd, behind], -1), rows_of, delta, even if two else None, y, unit_c=v * 1e-6 * t)
+    if answer.linear or modes is None:
+        left_rows, left_lines, bend = torch.zeros_like(even_rows), torch.zeros_like(gain), None
+    else:
+        left_rows, left_lines = _rank_one(odd * odd)
+        low = odd.detach().to(low_precision(odd)).contiguous()
+        bend = odd, low, each[2:, ..., None, :].detach()
+        left_lines = left_lines * each[2]
+    none = torch.zeros_like(gain)
+    behind = [even_lines * gain, step_lines * gain, left_lines, each[0] * c.slots, *[none] * (EXTRA - 4)]
+    wide = torch.cat([odd * gain[..., None], torch.stack(behind, -1)], -1)
+    rows_of = torch.stack([even_rows, step_rows, left_rows], -1)
+    return TiedWeights(wide, rows_of, delta, even * gain[..., None] if two else None, bend, y)
 
 
-def charges(weights: TiedWeights, x: Tensor) -> Tensor:
-    """Charges [unit_c] with an ideal clamp, (..., batch, lines), of signed codes (..., batch, rows)."""
+def answers(weights: TiedWeights, x: Tensor, modes: Modes | None) -> Tensor:
+    """Charges [C] or counts, (..., batch, lines), of signed codes (..., batch, rows)."""
     sign = torch.sign(x)
     size = x.abs()
-    even = size @ weights.rows_of[..., :1]
-    step = sign.abs() @ weights.rows_of[..., 1:]
-    ones = torch.ones_like(even)
-    wide = torch.cat([x + weights.delta_lsb * sign, even, step, ones, ones.new_zeros(*ones.shape[:-1], EXTRA - 3)], -1)
+    behind = [size @ weights.rows_of[..., :1], sign.abs() @ weights.rows_of[..., 1:2]]
+    bends = weights.bend is not None and modes is not None
+    behind.append(modes.left(x) @ weights.rows_of[..., 2:] if bends else torch.zeros_like(behind[0]))
+    ones = torch.ones_like(behind[0])
+    wide = torch.cat([x + weights.delta_lsb * sign, *behind, ones, ones.new_zeros(*ones.shape[:-1], EXTRA - 4)], -1)
     out = wide @ weights.wide.mT
-    return out if weights.even is None else out + size @ weights.even.mT
+    if weights.even is not None:
+        out = out + size @ weights.even.mT
+    if weights.bend is None or modes is None:
+        return out
+    bent = Bend.apply(x, *weights.bend, modes)
+    return out + bent if out.requires_grad or bent.requires_grad else out.add_(bent)

@@ -33,7 +33,7 @@ class Mapping:
     input_range: the largest code stands for the largest input of each vector ("vector"), or for a number found by
     ``calibrate_inputs`` ("fixed").
     signed: inputs of either sign; False saves the second phase of a gated tile and refuses inputs below zero.
-    adc_bits: width of the counter.
+    adc_bits: width of the counter; a tied one's range is half of it on either side of the idle count.
     """
 
     rows: int = 512
@@ -63,10 +63,9 @@ class Mapping:
         check_choice("scaling", self.scaling, SCALINGS)
         check_choice("input_range", self.input_range, RANGES)
 
-    @property
-    def outputs(self) -> int:
-        """Weights' columns that fit a tile: two lines for each pair."""
-        return self.columns // (2 * len(self.significance))
+    def outputs(self, lines_per_pair: int = 2) -> int:
+        """Weights' columns that fit a tile, each pair on two lines (gated) or one (tied)."""
+        return self.columns // (lines_per_pair * len(self.significance))
 
     def row_tiles(self, rows: int) -> list[slice]:
         """Rows of each tile, as even as possible."""
