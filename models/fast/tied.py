@@ -38,12 +38,9 @@ class TiedSettings:
     two: bool = False
 
 
-FAST = TiedSettings(3)
+FAST = TiedSettings(4)
 #: From coarse to fine, tried in this order for a tolerance.
-LADDER = (
-    TiedSettings(1), TiedSettings(2), FAST, TiedSettings(4, True), TiedSettings(6, True), TiedSettings(9, True),
-    TiedSettings(14, True), TiedSettings(24, True),
-)  # fmt: skip
+LADDER = tuple(TiedSettings(n) for n in (1, 2, 3, 4)) + tuple(TiedSettings(n, True) for n in (5, 7, 10, 15, 24))
 
 
 class TiedProduct:
@@ -157,8 +154,8 @@ class TiedProduct:
         return made, settings
 
     def _prepare(self, plus: Tensor, minus: Tensor, settings: TiedSettings, counts: bool) -> TiedWeights:
-        g, modes = (plus.to(self._work), minus.to(self._work)), self._modes_of(settings)
-        return prepare(self.circuit, *g, lambda y_s: self._response(counts, y_s), modes, two=settings.two)
+        g = plus.to(self._work), minus.to(self._work)
+        return prepare(self.circuit, *g, lambda y_s: self._response(counts, y_s), two=settings.two)
 
     def _response(self, counts: bool, y_s: float) -> Response:
         key = (counts, rounded_up(y_s))

@@ -1,8 +1,9 @@
 """∫ h(I(t)) dt of tied columns, h the bent part of a read-out's response, by a few products.
 
-A column's current I(t) = Σ_i w_i·sign(x_i)·[t < |x_i|] is seen through its first K cosines in the window T, √(2/T)·cos((m − ½)πt/T),
-the best K functions for pulses whose ends are spread evenly (the Karhunen-Loève expansion of Brownian motion). At the
-K midpoints t_q = (q − ½)·T/K the cosines stay orthogonal (DCT-IV), so the current there is one product each,
+A column's current I(t) = Σ_i w_i·sign(x_i)·[t < |x_i|] is seen through its first K cosines in the window T,
+√(2/T)·cos((m − ½)πt/T), the best K functions for pulses whose ends are spread evenly (the Karhunen-Loève expansion of
+Brownian motion). At the K midpoints t_q = (q − ½)·T/K the cosines stay orthogonal (DCT-IV), so the current there is one
+product each,
 
     I_q = Σ_i w_i·F_q(x_i),    F_q(x) = Σ_m 2/((m − ½)π)·cos((m − ½)π(q − ½)/K)·sin((m − ½)πx/T),
 
@@ -15,11 +16,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from aimcard.models.fast.compiled import available
+
 #: Vectors at a time: their intermediate results stay in the processor's cache.
-BLOCK = 128
+BLOCK = 64
+#: Most functions whose polynomials are exact enough in float32, and how many terms more than functions they need.
+MOST, MORE = 5, 5
 
 
 def _sines(x: Tensor, count: int, code_max: int) -> list[Tensor]:
@@ -56,6 +62,10 @@ def _mix(functions: list[Tensor], factors: list[list[float]], dtype: torch.dtype
     return out
 
 
+def _fitted(basis: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.linalg.lstsq(basis, values, rcond=None)[0]
+
+
 class Modes:
     """K cosines of the window of ``code_max`` LSB."""
 
@@ -68,6 +78,19 @@ class Modes:
         ]
         self.rates = [[a * m * math.pi / code_max for a, m in zip(row, half, strict=True)] for row in self.factors]
         self.held = [2 * code_max / (m * math.pi) ** 2 for m in half]
+        # The same functions as polynomials in x/T, for the compiled passes.
+        v = np.sin(np.pi / 2 * (np.arange(200) + 0.5) / 200)
+        sines = np.sin(np.outer(np.multiply(half, np.pi), v))
+        powers = np.arange(count + MORE)
+        scale = np.full((count, 1), 1 / code_max)
+        odd = _fitted(v[:, None] ** (2 * powers + 1), (np.array(self.factors) @ sines).T).T
+        even = _fitted(v[:, None] ** (2 * powers + 2), np.array(self.held) @ np.square(sines))
+        self.odd = np.concatenate([odd, scale], 1).astype(np.float32)
+        self.even = np.append(even, scale[0]).astype(np.float32)
+
+    def compiled(self, x: Tensor) -> bool:
+        """Whether the compiled passes do for these codes."""
+        return self.count <= MOST and x.ndim == 2 and x.dtype == torch.float32 and x.device.type == "cpu" and available()
 
     def features(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """F_q(x), (K, *x.shape)."""
@@ -104,6 +127,43 @@ def polynomial_slope(u: Tensor, coefficients: Tensor) -> Tensor:
     return out * u
 
 
+def add_bend(
+    out: Tensor, x: Tensor, low: Tensor, coefficients: Tensor, modes: Modes, *, keep: bool = False
+) -> list[Tensor]:  # fmt: skip
+    """Add Σ_q T/K·h(u_q) to ``out`` in place, block by block; the products u of every block if they are kept."""
+    kept, compiled, x = [], modes.compiled(x), x.contiguous()
+    for a in range(0, x.shape[-2], BLOCK):
+        part, goal = x[..., a : a + BLOCK, :], out[..., a : a + BLOCK, :]
+        f = _compiled_features(part, modes, low.dtype) if compiled else modes.features(part, low.dtype)
+        u = torch.matmul(f, low.mT)
+        if compiled:
+            _compiled_bend(goal, u, coefficients[:, 0], modes.weight)
+        else:
+            h = polynomial(u.to(x.dtype).clamp(-1.0, 1.0), coefficients)
+            goal += modes.weight * h.sum(0)
+        if keep:
+            kept.append(u)
+    return kept
+
+
+def _bits(values: Tensor) -> np.ndarray:
+    return values.view(torch.uint16 if values.dtype == torch.bfloat16 else torch.uint32).numpy()
+
+
+def _compiled_features(x: Tensor, modes: Modes, dtype: torch.dtype) -> Tensor:
+    from aimcard.models.fast.tied_kernel import features
+
+    out = torch.empty(modes.count, *x.shape, dtype=dtype)
+    features(x.detach().numpy(), modes.odd, dtype == torch.bfloat16, _bits(out))
+    return out
+
+
+def _compiled_bend(out: Tensor, u: Tensor, coefficients: Tensor, weight: float) -> None:
+    from aimcard.models.fast.tied_kernel import bend
+
+    bend(_bits(u), u.dtype == torch.bfloat16, coefficients.numpy(), np.float32(weight), out.numpy())
+
+
 class Bend(torch.autograd.Function):
     """``apply(x, weight, low, coefficients, modes)``: Σ_q T/K·h(u_q), (..., batch, lines), with u_q = F_q(x)·weightᵀ.
 
@@ -113,19 +173,11 @@ class Bend(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, low: Tensor, coefficients: Tensor, modes: Modes) -> Tensor:  # type: ignore[override]
-        """Block by block; keeps the products if a derivative is wanted."""
-        wanted = any(ctx.needs_input_grad)
-        out = x.new_empty(*x.shape[:-1], weight.shape[-2])
-        kept = []
-        for a in range(0, x.shape[-2], BLOCK):
-            u = torch.matmul(modes.features(x[..., a : a + BLOCK, :], low.dtype), low.mT)
-            if wanted:
-                kept.append(u)
-            h = polynomial(u.to(x.dtype).clamp(-1.0, 1.0), coefficients)
-            torch.sum(h, 0, out=out[..., a : a + BLOCK, :]) if x.ndim == 2 else out[..., a : a + BLOCK, :].copy_(h.sum(0))
+        """Keeps the products for the backward pass."""
+        out = x.new_zeros(*x.shape[:-1], weight.shape[-2])
         ctx.modes = modes
-        ctx.save_for_backward(x, weight, low, coefficients, *kept)
-        return out.mul_(modes.weight)
+        ctx.save_for_backward(x, weight, low, coefficients, *add_bend(out, x, low, coefficients, modes, keep=True))
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:

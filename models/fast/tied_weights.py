@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from aimcard.models.fast.columns import low_precision as low_precision_pays
 from aimcard.models.fast.tied_circuit import TiedCircuit, zero_like
-from aimcard.models.fast.tied_modes import Bend, Modes
+from aimcard.models.fast.tied_modes import Bend, Modes, add_bend
 from aimcard.models.fast.tied_response import Response
 from aimcard.models.tied import cell_current, on_resistance
 
@@ -87,11 +88,11 @@ def low_precision(values: Tensor) -> torch.dtype:
 
 
 def prepare(
-    c: TiedCircuit, plus: Tensor, minus: Tensor, respond: Callable[[float], Response], modes: Modes | None, *, two: bool = False
+    c: TiedCircuit, plus: Tensor, minus: Tensor, respond: Callable[[float], Response], *, two: bool = False
 ) -> TiedWeights:
     """Weights of pairs (..., lines, rows) [S], differentiable in them, in their type.
 
-    respond: the response up to a column's conductance [S]. modes: of a response that bends. two: keep the whole even part.
+    respond: the response up to a column's conductance [S]. two: keep the whole even part.
     """
     p, w, t, v = c.cell, c.w_um, c.t_lsb_s, c.v_read_v
     zero = zero_like(plus)
@@ -119,12 +120,12 @@ def prepare(
     (even_rows, even_lines), (step_rows, step_lines) = _rank_one(even), _rank_one(step)
     if two:
         even_lines = torch.zeros_like(even_lines)
-    if answer.linear or modes is None:
+    if answer.linear:
         left_rows, left_lines, bend = torch.zeros_like(even_rows), torch.zeros_like(gain), None
     else:
         left_rows, left_lines = _rank_one(odd * odd)
         low = odd.detach().to(low_precision(odd)).contiguous()
-        bend = odd, low, each[2:, ..., None, :].detach()
+        bend = odd, low, each[2:, ..., None, :].detach().contiguous()
         left_lines = left_lines * each[2]
     none = torch.zeros_like(gain)
     behind = [even_lines * gain, step_lines * gain, left_lines, each[0] * c.slots, *[none] * (EXTRA - 4)]
@@ -133,19 +134,32 @@ def prepare(
     return TiedWeights(wide, rows_of, delta, even * gain[..., None] if two else None, bend, y)
 
 
-def answers(weights: TiedWeights, x: Tensor, modes: Modes | None) -> Tensor:
+def answers(weights: TiedWeights, x: Tensor, modes: Modes) -> Tensor:
     """Charges [C] or counts, (..., batch, lines), of signed codes (..., batch, rows)."""
-    sign = torch.sign(x)
-    size = x.abs()
-    behind = [size @ weights.rows_of[..., :1], sign.abs() @ weights.rows_of[..., 1:2]]
-    bends = weights.bend is not None and modes is not None
-    behind.append(modes.left(x) @ weights.rows_of[..., 2:] if bends else torch.zeros_like(behind[0]))
-    ones = torch.ones_like(behind[0])
-    wide = torch.cat([x + weights.delta_lsb * sign, *behind, ones, ones.new_zeros(*ones.shape[:-1], EXTRA - 4)], -1)
-    out = wide @ weights.wide.mT
+    graph = torch.is_grad_enabled() and (x.requires_grad or weights.wide.requires_grad)
+    out = _widened(weights, x, modes, graph) @ weights.wide.mT
     if weights.even is not None:
-        out = out + size @ weights.even.mT
-    if weights.bend is None or modes is None:
+        out = out + x.abs() @ weights.even.mT
+    if weights.bend is None:
         return out
-    bent = Bend.apply(x, *weights.bend, modes)
-    return out + bent if out.requires_grad or bent.requires_grad else out.add_(bent)
+    if graph:
+        return out + Bend.apply(x, *weights.bend, modes)
+    add_bend(out, x, *weights.bend[1:], modes)
+    return out
+
+
+def _widened(weights: TiedWeights, x: Tensor, modes: Modes, graph: bool) -> Tensor:
+    """Codes lengthened by the edges, and the sums that go with the columns behind ``wide``."""
+    if not graph and modes.compiled(x):
+        from aimcard.models.fast.tied_kernel import widen
+
+        out = x.new_empty(len(x), x.shape[1] + EXTRA)
+        even = modes.even if weights.bend is not None else modes.even[-1:]
+        rows_of = weights.rows_of.mT.contiguous().numpy()
+        widen(x.detach().contiguous().numpy(), np.float32(weights.delta_lsb.item()), rows_of, even, out.numpy())
+        return out
+    sign, size = torch.sign(x), x.abs()
+    behind = [size @ weights.rows_of[..., :1], sign.abs() @ weights.rows_of[..., 1:2]]
+    behind.append(torch.zeros_like(behind[0]) if weights.bend is None else modes.left(x) @ weights.rows_of[..., 2:])
+    ones = torch.ones_like(behind[0])
+    return torch.cat([x + weights.delta_lsb * sign, *behind, ones, ones.new_zeros(*ones.shape[:-1], EXTRA - 4)], -1)
