@@ -10,6 +10,7 @@ from aimcard.models.card import DOMAIN_UNITS, Interval
 from aimcard.models.errors import InputError, OutsideDomainWarning
 from aimcard.models.fast import Effects, FastTile
 from aimcard.models.nn import (
+    AnalogLayer,
     AnalogLinear,
     Hardware,
     Mapping,
@@ -327,7 +328,7 @@ BAD = [
     (lambda h: NonIdealities(ir_drop=1), "ir_drop: expected True or False; got 1"),
     (lambda h: NonIdealities(seed=-1), "seed: expected a whole number of at least 0"),
     (lambda h: convert_to_analog(nn.ReLU(), h), "nothing to convert"),
-    (lambda h: convert_to_analog(nn.Linear(2, 2), "card.h5"), "card: expected a Card or TileModel"),
+    (lambda h: convert_to_analog(nn.Linear(2, 2), "card.h5"), "card: expected a Card, TileModel or TiedTile"),
     (lambda h: convert_to_analog(network(), h, exclude=["33"]), "exclude: no layer is called '33'"),
     (lambda h: convert_to_analog(network(), h, overrides={"3": 5}), "expected Mapping or NonIdealities; got int"),
     (lambda h: show(nn.Linear(2, 2)), "call convert_to_analog first"),
@@ -341,10 +342,15 @@ BAD = [
 ]
 
 
-def test_other_topologies_are_refused(card_of):
+def test_unknown_topologies_are_refused(card_of):
     card = card_of()
-    with pytest.raises(InputError, match="layers run on the fast product of gated tiles; got topology 'tied'"):
-        Hardware(card_of(meta=card.meta | {"topology": "tied"}))
+    with pytest.raises(InputError, match="topology: expected one of gated, tied; got 'crossed'"):
+        Hardware(card_of(meta=card.meta | {"topology": "crossed"}))
+
+
+def test_a_layer_without_its_methods_is_none():
+    with pytest.raises(TypeError, match="abstract"):
+        AnalogLayer()
 
 
 @pytest.mark.parametrize(("call", "message"), BAD)

@@ -43,6 +43,10 @@ FAST = TiedSettings(4)
 LADDER = tuple(TiedSettings(n) for n in (1, 2, 3, 4)) + tuple(TiedSettings(n, True) for n in (5, 7, 10, 15, 24))
 
 
+#: Lines and vectors on which an error is estimated against the slow twin.
+LINES, VECTORS = 4, 6
+
+
 class TiedProduct:
     """A tied card's columns as a fast, differentiable product.
 
@@ -80,66 +84,68 @@ class TiedProduct:
         self._responses: dict[tuple[bool, float], Response] = {}
         self._modes: dict[int, Modes] = {}
 
-    def charge(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor) -> Tensor:
+    def charge(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, *, idle: bool = True) -> Tensor:
         """Charges [C], (..., batch, lines), of pairs (..., lines, rows) [S] and codes (..., batch, rows) in LSB.
 
-        Codes are real and of either sign; leading dimensions are tiles, each with its own conductances and codes.
+        Codes are real and of either sign; leading dimensions are tiles, each with its own conductances and codes. ``idle``
+        False subtracts each line's own answer without inputs, as a digital side does that reads it once.
         Raises InputError on shapes, and on codes beyond the card's code_max.
         """
-        return self._answer(conductance_s, conductance_minus_s, codes, counts=False)
+        return self._answer(conductance_s, conductance_minus_s, codes, counts=False, idle=idle)
 
-    def phase(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor) -> Tensor:
+    def phase(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, *, idle: bool = True) -> Tensor:
         """Counts before rounding, the bias' included; arguments as ``charge``'s. InputError for a card without a rate table."""
         if self.circuit.rate is None:
             raise InputError("phase: this tied card has no table 'adc'; take the charge, or give rate=(current, rate)")
-        return self._answer(conductance_s, conductance_minus_s, codes, counts=True)
-
-    def idle(self, conductance_s: Tensor, conductance_minus_s: Tensor, *, counts: bool = False) -> Tensor:
-        """Charges [C] or counts without any input, (..., 1, lines)."""
-        none = conductance_s.new_zeros(*conductance_s.shape[:-2], 1, conductance_s.shape[-1])
-        if self.accuracy == "exact":
-            return self._answer(conductance_s, conductance_minus_s, none, counts=counts)
-        return self._weights(conductance_s, conductance_minus_s, none, counts)[0].idle.to(self.dtype)
+        return self._answer(conductance_s, conductance_minus_s, codes, counts=True, idle=idle)
 
     def settings(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, *, counts: bool) -> TiedSettings:
         """What ``accuracy`` comes to for these weights; a tolerance is met on a sample of ``codes``, or the finest is taken."""
         if not isinstance(self.accuracy, float):
             return TiedSettings(FAST.modes, self.accuracy == "two")
         plus, minus, x = (a if a.ndim == 2 else a.flatten(0, -3)[0] for a in (conductance_s, conductance_minus_s, codes))
+        sample = self._sample(plus, minus, x, counts)
         for settings in LADDER:
-            if self._estimate(plus, minus, x, settings, counts) <= self.accuracy:
+            if self._distance(sample, settings, counts) <= self.accuracy:
                 return settings
         return LADDER[-1]
 
     def error(
-        self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, lines: int = 4, vectors: int = 6, *,
+        self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, lines: int = LINES, vectors: int = VECTORS, *,
         counts: bool = False,
     ) -> float:  # fmt: skip
         """1 − R² against the slow twin, the worst of a few lines and vectors of the ones given. At least 3 vectors."""
         settings = self.settings(conductance_s, conductance_minus_s, codes, counts=counts)
-        return self._estimate(conductance_s, conductance_minus_s, codes, settings, counts, lines, vectors)
+        sample = self._sample(conductance_s, conductance_minus_s, codes, counts, lines, vectors)
+        return self._distance(sample, settings, counts)
 
     @torch.no_grad()
-    def _estimate(
-        self, plus: Tensor, minus: Tensor, codes: Tensor, settings: TiedSettings, counts: bool, lines: int = 4, vectors: int = 6
-    ) -> float:
+    def _sample(
+        self, plus: Tensor, minus: Tensor, codes: Tensor, counts: bool, lines: int = LINES, vectors: int = VECTORS
+    ) -> tuple[Tensor, ...]:
+        """A few lines and vectors, and the slow twin's answers to them."""
         if len(codes) < 3:
             raise InputError(f"codes: expected at least 3 vectors to judge an error by; got {len(codes)}")
-        sizes = ((len(plus), lines), (len(codes), vectors))
-        k, v = (torch.linspace(0, n - 1, min(m, n)).round().long() for n, m in sizes)
+        k, v = (torch.linspace(0, n - 1, min(m, n)).round().long() for n, m in ((len(plus), lines), (len(codes), vectors)))
         x = codes[v].detach().round()
-        made = self._prepare(plus.detach(), minus.detach(), settings, counts)
-        fast = answers(made, x.to(self._work), self._modes_of(settings)).double()[:, k]
-        twin = solve(self.circuit, plus[k].detach(), minus[k].detach(), x, counts=counts)
-        spread = twin.var(0, correction=0).clamp(min=1e-300)
-        return float(((fast - twin).square().mean(0) / spread).max())
+        return plus.detach(), minus.detach(), x, k, solve(self.circuit, plus[k].detach(), minus[k].detach(), x, counts=counts)
 
-    def _answer(self, plus: Tensor, minus: Tensor, codes: Tensor, *, counts: bool) -> Tensor:
+    @torch.no_grad()
+    def _distance(self, sample: tuple[Tensor, ...], settings: TiedSettings, counts: bool) -> float:
+        plus, minus, x, k, twin = sample
+        made = self._prepare(plus, minus, settings, counts)
+        fast = answers(made, x.to(self._work), self._modes_of(settings)).double()[:, k]
+        return float(((fast - twin).square().mean(0) / twin.var(0, correction=0).clamp(min=1e-300)).max())
+
+    def _answer(self, plus: Tensor, minus: Tensor, codes: Tensor, *, counts: bool, idle: bool) -> Tensor:
         self._check(plus, minus, codes)
         if self.accuracy == "exact":
-            return solve(self.circuit, plus, minus, codes, counts=counts).to(self.dtype)
+            out = solve(self.circuit, plus, minus, codes, counts=counts)
+            if not idle:
+                out = out - solve(self.circuit, plus, minus, torch.zeros_like(codes[..., :1, :]), counts=counts)
+            return out.to(self.dtype)
         weights, settings = self._weights(plus, minus, codes, counts)
-        return answers(weights, codes.to(self._work), self._modes_of(settings)).to(self.dtype)
+        return answers(weights, codes.to(self._work), self._modes_of(settings), idle=idle).to(self.dtype)
 
     def _weights(self, plus: Tensor, minus: Tensor, codes: Tensor, counts: bool) -> tuple[TiedWeights, TiedSettings]:
         """Prepared columns, kept while the conductances stay and no gradient is asked for."""

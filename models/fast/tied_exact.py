@@ -7,15 +7,7 @@ from torch import Tensor
 
 from aimcard.models.fast.tied_circuit import TiedCircuit
 from aimcard.models.lut import lookup
-from aimcard.models.tied import fixed_clamp, regulated_clamp, slot_currents
-
-
-def currents(c: TiedCircuit, plus: Tensor, minus: Tensor, codes: Tensor) -> Tensor:
-    """Slot currents [A], (lines, slots), of one vector of codes (rows,) on pairs (lines, rows) [S]."""
-    clamp = fixed_clamp() if c.clamp is None else regulated_clamp(*c.clamp)
-    x = codes.round().long()[None].expand(len(plus), -1)
-    current, _ = slot_currents(c.cell, c.wire, c.pulse, c.edges, plus, minus, x, c.slots, c.t_lsb_s, c.w_um, clamp)
-    return current
+from aimcard.models.tied import edge_charges, effective_column, fixed_clamp, regulated_clamp, signs, solve_column
 
 
 def solve(c: TiedCircuit, plus: Tensor, minus: Tensor, codes: Tensor, *, counts: bool = False) -> Tensor:
@@ -23,13 +15,18 @@ def solve(c: TiedCircuit, plus: Tensor, minus: Tensor, codes: Tensor, *, counts:
     if plus.ndim > 2:
         tiles = zip(plus, minus, codes, strict=True)
         return torch.stack([solve(c, *tile, counts=counts) for tile in tiles])
-    gp, gm = plus.double(), minus.double()
+    g = plus.double(), minus.double()
+    clamp = fixed_clamp() if c.clamp is None else regulated_clamp(*c.clamp)
+    column = effective_column(c.cell, c.wire, *g, c.w_um)
     rows = []
-    for x in codes.double():
-        current = currents(c, gp, gm, x)
+    for x in codes.round().long():
+        each = x[None].expand(len(plus), -1)
+        static = solve_column(column, signs(each, c.slots, g[0].dtype), clamp)
+        edges = edge_charges(c.cell, column, c.wire, c.pulse, c.edges, *g, each, static, c.w_um, c.t_lsb_s)
+        seen = static.current_a + edges / c.t_lsb_s
         if counts:
-            gain = c.counts_per_coulomb
             assert c.rate is not None
-            current = lookup(*c.rate, current) if c.effects.adc else current * gain + lookup(*c.rate, current.new_zeros(()))
-        rows.append(current.sum(-1) * c.t_lsb_s)
+            idle = lookup(*c.rate, seen.new_zeros(()))
+            seen = lookup(*c.rate, seen) if c.effects.adc else seen * c.counts_per_coulomb + idle
+        rows.append(seen.sum(-1) * c.t_lsb_s)
     return torch.stack(rows)

@@ -74,10 +74,11 @@ def bend(u, low, coefficients, weight, out):
 
 
 @numba.njit(**_OPTIONS)
-def widen(x, delta, rows_of, even, wide):
+def widen(x, delta, rows_of, even, idle, wide):
     """Fill wide (batch, rows + 8): lengthened codes, and the sums of ``tied_weights.answers`` behind them.
 
     rows_of (3, rows); even: r(x) = |x| − Σ_n even[n]·v^(2n + 2), the scale of v last; one number where nothing bends.
+    idle: factor of the lines' idle answer.
     """
     rows, last = x.shape[1], len(even) - 1
     zero, one = np.float32(0), np.float32(1)
@@ -106,6 +107,6 @@ def widen(x, delta, rows_of, even, wide):
         wide[b, rows] = first
         wide[b, rows + 1] = second
         wide[b, rows + 2] = third
-        wide[b, rows + 3] = one
+        wide[b, rows + 3] = idle
         for i in range(rows + 4, wide.shape[1]):
             wide[b, i] = zero

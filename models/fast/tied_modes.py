@@ -23,7 +23,7 @@ from torch import Tensor
 from aimcard.models.fast.compiled import available
 
 #: Vectors at a time: their intermediate results stay in the processor's cache.
-BLOCK = 64
+BLOCK = 32
 #: Most functions whose polynomials are exact enough in float32, and how many terms more than functions they need.
 MOST, MORE = 5, 5
 
@@ -73,9 +73,7 @@ class Modes:
         self.count, self.code_max = count, code_max
         self.weight = code_max / count
         half = [m + 0.5 for m in range(count)]
-        self.factors = [
-            [2 / (m * math.pi) * math.cos(m * math.pi * (q + 0.5) / count) for m in half] for q in range(count)
-        ]
+        self.factors = [[2 / (m * math.pi) * math.cos(m * math.pi * (q + 0.5) / count) for m in half] for q in range(count)]
         self.rates = [[a * m * math.pi / code_max for a, m in zip(row, half, strict=True)] for row in self.factors]
         self.held = [2 * code_max / (m * math.pi) ** 2 for m in half]
         # The same functions as polynomials in x/T, for the compiled passes.

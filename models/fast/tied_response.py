@@ -40,9 +40,7 @@ def _at(c: TiedCircuit, counts: bool, y_s: Tensor, j_a: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Response:
-    """Answers per LSB of current in units of ``top_a`` [A]: coefficients (degree + 1, degree in Y + 1), Y in units of ``top_s``.
-
-    """
+    """Answers per LSB of a current in units of ``top_a`` [A]: coefficients (degree + 1, degree in Y + 1), Y over ``top_s``."""
 
     top_a: float
     top_s: float

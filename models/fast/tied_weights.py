@@ -42,11 +42,6 @@ class TiedWeights:
     bend: tuple[Tensor, Tensor, Tensor] | None
     y_s: Tensor
 
-    @property
-    def idle(self) -> Tensor:
-        """Answer of every line without inputs, (..., 1, lines)."""
-        return self.wide[..., None, :, 3 - EXTRA]
-
 
 def transfer(node_s: Tensor, r_bit_ohm: Tensor | float) -> tuple[Tensor, Tensor]:
     """As ``models.tied.transfer``: voltages h (..., rows) for 1 V at the clamp, and the conductance seen from there (...,).
@@ -134,10 +129,10 @@ def prepare(
     return TiedWeights(wide, rows_of, delta, even * gain[..., None] if two else None, bend, y)
 
 
-def answers(weights: TiedWeights, x: Tensor, modes: Modes) -> Tensor:
-    """Charges [C] or counts, (..., batch, lines), of signed codes (..., batch, rows)."""
+def answers(weights: TiedWeights, x: Tensor, modes: Modes, *, idle: bool = True) -> Tensor:
+    """Charges [C] or counts, (..., batch, lines), of signed codes (..., batch, rows); ``idle`` False leaves the idle ones out."""
     graph = torch.is_grad_enabled() and (x.requires_grad or weights.wide.requires_grad)
-    out = _widened(weights, x, modes, graph) @ weights.wide.mT
+    out = _widened(weights, x, modes, graph, float(idle)) @ weights.wide.mT
     if weights.even is not None:
         out = out + x.abs() @ weights.even.mT
     if weights.bend is None:
@@ -148,7 +143,7 @@ def answers(weights: TiedWeights, x: Tensor, modes: Modes) -> Tensor:
     return out
 
 
-def _widened(weights: TiedWeights, x: Tensor, modes: Modes, graph: bool) -> Tensor:
+def _widened(weights: TiedWeights, x: Tensor, modes: Modes, graph: bool, idle: float) -> Tensor:
     """Codes lengthened by the edges, and the sums that go with the columns behind ``wide``."""
     if not graph and modes.compiled(x):
         from aimcard.models.fast.tied_kernel import widen
@@ -156,10 +151,11 @@ def _widened(weights: TiedWeights, x: Tensor, modes: Modes, graph: bool) -> Tens
         out = x.new_empty(len(x), x.shape[1] + EXTRA)
         even = modes.even if weights.bend is not None else modes.even[-1:]
         rows_of = weights.rows_of.mT.contiguous().numpy()
-        widen(x.detach().contiguous().numpy(), np.float32(weights.delta_lsb.item()), rows_of, even, out.numpy())
+        numbers = np.float32(weights.delta_lsb.item()), rows_of, even, np.float32(idle)
+        widen(x.detach().contiguous().numpy(), *numbers, out.numpy())
         return out
     sign, size = torch.sign(x), x.abs()
     behind = [size @ weights.rows_of[..., :1], sign.abs() @ weights.rows_of[..., 1:2]]
     behind.append(torch.zeros_like(behind[0]) if weights.bend is None else modes.left(x) @ weights.rows_of[..., 2:])
-    ones = torch.ones_like(behind[0])
-    return torch.cat([x + weights.delta_lsb * sign, *behind, ones, ones.new_zeros(*ones.shape[:-1], EXTRA - 4)], -1)
+    behind += [torch.full_like(behind[0], idle), x.new_zeros(*x.shape[:-1], EXTRA - 4)]
+    return torch.cat([x + weights.delta_lsb * sign, *behind], -1)

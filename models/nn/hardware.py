@@ -110,15 +110,13 @@ class Hardware(ABC):
         """Whether the answer goes through the card's converter; a card without one answers in charge."""
         return n.converts and self.has_converter
 
-    def digitise(
-        self, seen: Tensor, n: NonIdealities, usage: Usage | None, least: float, top: float, idle: float = 0.0
-    ) -> Tensor:
-        """Counts before rounding, beside those of the idle converter, as charge [C] after the counter: range, truncation."""
+    def digitise(self, seen: Tensor, n: NonIdealities, usage: Usage | None, least: float, top: float) -> Tensor:
+        """Counts before rounding as charge [C] after the counter: its range from ``least`` to ``top``, and truncation."""
         if usage is not None:
             usage.note_counts(seen.detach(), least, top)
         if n.adc_clip:
             seen = seen.clamp(min=None if least == 0 else least, max=top)
         if n.adc_rounding:
             # A counter truncates; half a count more than it shows is its best reading.
-            seen = straight_through(seen, count(seen + idle) + (0.5 - idle))
+            seen = straight_through(seen, count(seen) + 0.5)
         return seen / self.counts_per_coulomb()

@@ -22,7 +22,7 @@ from aimcard.models.tile import TileModel
 
 
 class TiedHardware(Hardware, topology="tied"):
-    """A tied card. Its counter runs on a bias and wraps: what counts is its distance from the idle count, in two's complement."""
+    """A tied card. Its counter runs on a bias and may wrap: what counts is its distance from the idle count, of either sign."""
 
     lines_per_pair = 1
     model: TiedTile
@@ -60,16 +60,15 @@ class TiedHardware(Hardware, topology="tied"):
         self, tile: TiedProduct, lines: tuple[Tensor, Tensor], codes: Tensor, n: NonIdealities, mapping: Mapping,
         generator: torch.Generator | None, usage: Usage | None = None, chip: Any = None,
     ) -> Tensor:  # fmt: skip
-        """One reading: the column has subtracted already."""
-        if not self.converts(n):
-            charge = tile.charge(*lines, codes)
-            return charge if n.read_noise == "off" else charge + self._noise(lines, codes, n, generator)
-        idle = tile.idle_count
-        seen = tile.phase(*lines, codes) - idle
+        """One reading: the column has subtracted already. Its answer without inputs was read once and is taken off."""
+        converts = self.converts(n)
+        seen = (tile.phase if converts else tile.charge)(*lines, codes, idle=False)
         if n.read_noise != "off":
             seen = seen + self._noise(lines, codes, n, generator)
+        if not converts:
+            return seen
         half = float(2 ** (mapping.adc_bits - 1))
-        return self.digitise(seen, n, usage, -half, half - 1, idle)
+        return self.digitise(seen, n, usage, -half, half - 1)
 
     @torch.no_grad()
     def _noise(self, lines: tuple[Tensor, Tensor], codes: Tensor, n: NonIdealities, generator: torch.Generator | None) -> Tensor:
