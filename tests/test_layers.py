@@ -58,9 +58,9 @@ def test_all_off_is_the_digital_layer(hardware, dtype, rows, outputs, batch, cha
 def test_the_limit_of_the_tile_is_the_product_that_the_layers_take(hardware):
     g, x = torch.rand(5, 11, dtype=torch.float64) * 25e-6, torch.rand(3, 11, dtype=torch.float64) * 15
     tile = FastTile(hardware.model, Effects.none(), accuracy="exact", dtype=torch.float64)
-    assert off_by(hardware.phase(tile, g, x, OFF), tile.charge(g, x)) < 1e-12
+    assert off_by(hardware.phase(tile, g, x, OFF, Mapping()), tile.charge(g, x)) < 1e-12
     counting = NonIdealities.none(adc_rounding=True)
-    assert off_by(hardware.phase(tile, g, x, counting), tile.phase(g, x)) < 1e-12
+    assert off_by(hardware.phase(tile, g, x, counting, Mapping()), tile.phase(g, x)) < 1e-12
 
 
 def test_half_precision_loses_no_more_than_its_own_rounding(hardware):

@@ -146,7 +146,7 @@ class Crossbar(nn.Module):
 
     def _difference(self, held: Written, codes: Tensor, n: NonIdealities, k: int) -> Tensor:
         """Charge of the signed product, averaged over pairs [C], (..., batch, outputs)."""
-        generator = self.fresh(n) if n.read_noise != "off" else None
+        generator = self.fresh(n) if n.draws else None
         chip = self.chip(k, held, n) if n.mismatch else None
         tile, lines = self._tile(k, held, n, codes.dtype, chip)
         plan = self.plan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from aimcard.models.cell import on_resistance
 from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects, FastTile
 from aimcard.models.fast.effects import linear_gain
+from aimcard.models.fast.shared import SharedTile
 from aimcard.models.lut import lookup_slope
 from aimcard.models.nn.chip import TileChip
 from aimcard.models.nn.hardware import Hardware
@@ -26,6 +29,12 @@ class GatedHardware(Hardware, topology="gated"):
 
     lines_per_pair = 2
     model: TileModel
+
+    def __init__(self, card: Card | TileModel, accuracy: str | float = "fast") -> None:
+        """As ``Hardware``'s."""
+        #: What batches of tiles share, as long as their product lives.
+        self._shared: weakref.WeakKeyDictionary[FastTile, SharedTile] = weakref.WeakKeyDictionary()
+        super().__init__(card, accuracy)
 
     @staticmethod
     def read_model(card: Card | TileModel | TiedTile) -> TileModel:
@@ -60,31 +69,42 @@ class GatedHardware(Hardware, topology="gated"):
         generator: torch.Generator | None, usage: Usage | None = None, chip: TileChip | None = None,
     ) -> Tensor:  # fmt: skip
         """Four readings for signed inputs, two for inputs that have none."""
-        if lines.ndim > 2:
-            each = zip(lines, codes, strict=True)
-            return torch.stack([self.signed_charge(tile, g, x, n, mapping, generator, usage) for g, x in each])
-        phases = torch.stack(halves(codes)) if mapping.signed else codes[None]
-        charge = self.read(tile, lines, phases.flatten(0, 1), n, mapping, generator, usage, chip)
-        signs = torch.tensor([1.0, -1.0], dtype=charge.dtype, device=codes.device)[: len(phases)]
-        pairs = len(mapping.significance)
-        sides = charge.reshape(len(phases), len(codes), pairs, 2, -1)
-        return ((sides[..., 0, :] - sides[..., 1, :]) * signs[:, None, None, None]).sum(0).flatten(1)
+        phases = torch.cat(halves(codes), -2) if mapping.signed else codes
+        charge = self.read(tile, lines, phases, n, mapping, generator, usage, chip)
+        sides = charge.unflatten(-1, (len(mapping.significance), 2, -1))
+        out = (sides[..., 0, :] - sides[..., 1, :]).flatten(-2)
+        if not mapping.signed:
+            return out
+        positive, negative = out.chunk(2, -2)
+        return positive - negative
 
-    def phase(self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities) -> Tensor:
-        """Counts before rounding, or charges [C] where nothing converts, (batch, lines)."""
+    def phase(self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping) -> Tensor:
+        """Counts before rounding, or charges [C] where nothing converts, (..., batch, lines)."""
         if n.effects == Effects.none():
             # The limit that the tile has by construction, as one product; in double, for what follows takes differences
             # of charges several times as large as their result.
             charge = self.unit_c * (codes.double() @ lines.double().mT)
             return charge * self.counts_per_coulomb() if self.converts(n) else charge
+        if lines.ndim > 2:
+            return self._many(tile, lines, codes, mapping, counts=self.converts(n))
         return tile.phase(lines, codes) if self.converts(n) else tile.charge(lines, codes)
+
+    def _many(self, tile: FastTile, lines: Tensor, codes: Tensor, mapping: Mapping, *, counts: bool) -> Tensor:
+        """The same of a batch of tiles, (tiles, batch, lines): each by itself in the slow twin, about one mean column else."""
+        if tile.accuracy == "exact":
+            solver = tile.phase if counts else tile.charge
+            return torch.stack([solver(g, x) for g, x in zip(lines, codes, strict=True)])
+        shared = self._shared.get(tile)
+        if shared is None:
+            shared = self._shared[tile] = SharedTile(tile, mapping.g_min_s, mapping.g_max_s)
+        return (shared.phase if counts else shared.charge)(lines, codes)
 
     def read(
         self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping, generator: torch.Generator | None,
         usage: Usage | None = None, chip: TileChip | None = None,
     ) -> Tensor:  # fmt: skip
-        """One reading of every line as charge [C], (batch, lines), of codes (batch, rows) of one sign."""
-        seen = self.phase(tile, lines, codes, n)
+        """One reading of every line as charge [C], (..., batch, lines), of codes (..., batch, rows) of one sign."""
+        seen = self.phase(tile, lines, codes, n, mapping)
         if chip is not None:
             factor, offset = chip.readout(lines, codes, n, self.converts(n))
             seen = seen * factor + offset
@@ -93,6 +113,9 @@ class GatedHardware(Hardware, topology="gated"):
         if n.read_noise != "off":
             assert generator is not None
             seen = seen + self._noise(lines, codes, n, generator)
+        if n.circuit_noise:
+            assert generator is not None
+            seen = seen + self.circuit_noise(lines, codes, n, generator)
         if not self.converts(n):
             return seen
         return self.digitise(seen, n, usage, 0.0, float(2**mapping.adc_bits - 1))

@@ -65,6 +65,9 @@ class TiedHardware(Hardware, topology="tied"):
         seen = (tile.phase if converts else tile.charge)(*lines, codes, idle=False)
         if n.read_noise != "off":
             seen = seen + self._noise(lines, codes, n, generator)
+        if n.circuit_noise:
+            assert generator is not None
+            seen = seen + self.circuit_noise(lines[0] - lines[1], codes, n, generator)
         if not converts:
             return seen
         half = float(2 ** (mapping.adc_bits - 1))
