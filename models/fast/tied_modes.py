@@ -129,16 +129,21 @@ def add_bend(
     out: Tensor, x: Tensor, low: Tensor, coefficients: Tensor, modes: Modes, *, keep: bool = False
 ) -> list[Tensor]:  # fmt: skip
     """Add Σ_q T/K·h(u_q) to ``out`` in place, block by block; the products u of every block if they are kept."""
+    if x.ndim == 3 and not keep and modes.compiled(x[0]):
+        for k, (goal, part, weight) in enumerate(zip(out, x, low, strict=True)):
+            add_bend(goal, part, weight, coefficients[:, k].contiguous(), modes)
+        return []
     kept, compiled, x = [], modes.compiled(x), x.contiguous()
     for a in range(0, x.shape[-2], BLOCK):
         part, goal = x[..., a : a + BLOCK, :], out[..., a : a + BLOCK, :]
         f = _compiled_features(part, modes, low.dtype) if compiled else modes.features(part, low.dtype)
-        u = torch.matmul(f, low.mT)
+        # One product a tile for all functions.
+        u = (f.movedim(0, -3).flatten(-3, -2) @ low.mT).unflatten(-2, (modes.count, -1)).movedim(-3, 0)
         if compiled:
             _compiled_bend(goal, u, coefficients[:, 0], modes.weight)
         else:
-            h = polynomial(u.to(x.dtype).clamp(-1.0, 1.0), coefficients)
-            goal += modes.weight * h.sum(0)
+            for one in u:
+                goal.add_(polynomial(one.to(x.dtype).clamp(-1.0, 1.0), coefficients), alpha=modes.weight)
         if keep:
             kept.append(u)
     return kept

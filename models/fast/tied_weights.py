@@ -33,6 +33,7 @@ class TiedWeights:
     the modes leave, and its idle answer. rows_of (..., rows, 3): row profiles of the first three. delta_lsb (..., 1, 1): LSBs
     that the edges add to every pulse. even (..., lines, rows): answer per LSB whatever the sign, None where rank one is enough.
     bend: for ``Bend``, None where the answer is linear in the current. y_s (..., lines): what the read-out sees [S].
+    curvature: the most that a line's answer bends over a current of its usual size, a quarter of its rows on.
     """
 
     wide: Tensor
@@ -41,6 +42,7 @@ class TiedWeights:
     even: Tensor | None
     bend: tuple[Tensor, Tensor, Tensor] | None
     y_s: Tensor
+    curvature: float
 
 
 def transfer(node_s: Tensor, r_bit_ohm: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -116,17 +118,19 @@ def prepare(
     if two:
         even_lines = torch.zeros_like(even_lines)
     if answer.linear:
-        left_rows, left_lines, bend = torch.zeros_like(even_rows), torch.zeros_like(gain), None
+        left_rows, left_lines, bend, curvature = torch.zeros_like(even_rows), torch.zeros_like(gain), None, 0.0
     else:
         left_rows, left_lines = _rank_one(odd * odd)
         low = odd.detach().to(low_precision(odd)).contiguous()
         bend = odd, low, each[2:, ..., None, :].detach().contiguous()
         left_lines = left_lines * each[2]
+        usual = (odd.detach().square().sum(-1) / 4).sqrt()
+        curvature = float((each[2] * usual / gain).detach().abs().max())
     none = torch.zeros_like(gain)
     behind = [even_lines * gain, step_lines * gain, left_lines, each[0] * c.slots, *[none] * (EXTRA - 4)]
     wide = torch.cat([odd * gain[..., None], torch.stack(behind, -1)], -1)
     rows_of = torch.stack([even_rows, step_rows, left_rows], -1)
-    return TiedWeights(wide, rows_of, delta, even * gain[..., None] if two else None, bend, y)
+    return TiedWeights(wide, rows_of, delta, even * gain[..., None] if two else None, bend, y, curvature)
 
 
 def answers(weights: TiedWeights, x: Tensor, modes: Modes, *, idle: bool = True) -> Tensor:
