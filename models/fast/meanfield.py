@@ -59,6 +59,7 @@ class Fields:
     drop: Tensor
     clamp: Tensor
     rate: Tensor
+    bend: Tensor
 
 
 def shares(x: Tensor, ref: Reference) -> tuple[Tensor, Tensor]:
@@ -190,7 +191,7 @@ def _adjoint(ref: Reference, g: Tensor, cond: Tensor, self_r: Tensor, near: Tens
         if conv.clamp is not None:
             seen = seen + (-slope)[..., None]
         own = y * first / v0 * seen + curve * loop[..., None] * first
-    return Fields(answer, y, tilt, z, z_sign, own, ladder, clamp, rate)
+    return Fields(answer, y, tilt, z, z_sign, own, ladder, clamp, rate, bend)
 
 
 def lengths_of(ref: Reference, like: Tensor) -> Tensor:
@@ -258,7 +259,8 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     tilt = (at.tilt * 1.0).unflatten(1, (-1, 2)).mean(2)
     force = at.rate.unflatten(1, (-1, 2)).mean(2)
     force = torch.cat([force[:, 1:2], force[:, 1:]], 1) if force.shape[1] > 1 else force
-    knots = torch.cat([force[:, :1], (force[:, 1:] + force[:, :-1]) / 2, force[:, -1:]], 1)
+    knots = force @ ref.times.to(dtype).T
+    knots, begin = knots[:, :-1], knots[:, -1:]
     const, gain = knots * ref.e_const.to(dtype), knots * ref.e_gain.to(dtype)
     step_const, step_gain = const[:, 1:] - const[:, :-1], gain[:, 1:] - gain[:, :-1]
     bend_const, bend_gain = force * ref.c_const.to(dtype), force * ref.c_gain.to(dtype)
@@ -266,10 +268,15 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     lift = at.clamp.unflatten(1, (-1, 2)).mean(2) - ref.circuit.v_read_v
     each = (ref.end_drop + ref.end_square * drop) * drop + ref.end_clamp * lift[..., None]
     first = (ref.start_drop + ref.start_square * drop[:, 0]) * drop[:, 0]
-    pulses = (force[..., None] * (ended * each)).sum((1, 2)) + (force[:, :1] * started * first).sum(1)
+    pulses = (force[..., None] * (ended * each)).sum((1, 2)) + (begin * started * first).sum(1)
+    pulses = pulses + begin[:, 0] * (ref.s_const * on.sum(1) + ref.s_gain * (on @ g))
     pulses = pulses + const[:, 0] * on.sum(1) + (step_const * n.sum(2) + bend_const * n_ramp.sum(2)).sum(1)
     pulses = pulses + gain[:, 0] * (on @ g) + (step_gain * conduct.sum(2) + bend_gain * ramp.sum(2)).sum(1)
     pulses = pulses + _stored(ref, n, drop, lift, force)
+    # The force is the rate's slope at the pulses' own current; their answer is the rate's rise up to there.
+    bend = at.bend.unflatten(1, (-1, 2)).mean(2)
+    bend = torch.cat([bend[:, 1:2], bend[:, 1:]], 1) if bend.shape[1] > 1 else bend
+    pulses = pulses - 0.5 * (bend * extra * extra * width).sum(1)
     rest = ref.conversion.offset + ref.conversion.guard * idle_answer(ref)
     # The ideal product is left out here and added to every row's weight: its rounding would be the mean column's.
     ideal = ref.conversion.ideal * ref.circuit.v_read_v
@@ -279,7 +286,7 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     curve = width[:, None] * y_slope / 2 + bend_gain[..., None]
     by_f, by_h, by_p = flat[..., owner], curve[..., owner], (width[:, None] * tilt)[..., owner]
     weight = by_f + distance * by_p
-    y = (f * weight + h * by_h).sum(1) + on * gain[:, :1]
+    y = (f * weight + h * by_h).sum(1) + on * (gain[:, :1] + begin * ref.s_gain)
     base = (answer - (y * g).sum(1))[:, None]
     y = y + ideal * x
     # The longest code belongs to the last bin.

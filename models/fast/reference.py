@@ -61,6 +61,8 @@ class Reference:
     to effective number of conducting cells. e_const, e_gain: charge of a pulse that ends at each bin's edge
     (bins + 1,), and its part per µS of apparent conductance.
     c_const, c_gain: the same charge's curvature inside each bin, its coefficient of f² − f (bins,).
+    s_const, s_gain: charge of a pulse's begin, apart from the above. times: force at each bin's edge, when the pulses that
+    end there draw their charge, and at the begin of the pulses, from the bins' forces (bins + 2, bins).
     start_drop, end_drop: charge per volt of drop at a pulse's begin and end, start_square, end_square: per volt squared;
     end_clamp: per volt of the clamp. line, node: charge per volt of the bit line, of a row's wire and of an idle cell.
     """
@@ -86,6 +88,9 @@ class Reference:
     e_gain: Tensor
     c_const: Tensor
     c_gain: Tensor
+    s_const: float
+    s_gain: float
+    times: Tensor
     start_drop: float
     end_drop: float
     start_square: float
@@ -107,6 +112,25 @@ def _slope(y: Tensor, x: Tensor, fallback: Tensor) -> Tensor:
     d = x - x.mean()
     square = (d * d).sum()
     return torch.where(square > 1e-18 * (x * x).sum(), ((y - y.mean()) * d).sum() / square.clamp(min=1e-300), fallback)
+
+
+def _times(grid: Grid, delay: float) -> Tensor:
+    """Weights (bins + 2, bins) that turn the bins' mean forces into those at the edges, ``delay`` LSB later, and at the begin.
+
+    The first slot has turn-on in it: its own force is that of another curve, so the next bin's stands for it.
+    """
+    bins = len(grid.width)
+    if bins < 3:
+        return torch.eye(bins, dtype=torch.float64)[-1].expand(bins + 2, bins).clone()
+    middle = ((grid.edges[1:] + grid.edges[:-1]) / 2)[1:]
+    at = torch.cat([(grid.edges + delay).clamp(max=float(grid.edges[-1])), torch.full((1,), 0.5, dtype=torch.float64)])
+    low = torch.bucketize(at, middle[1:-1])
+    share = (at - middle[low]) / (middle[low + 1] - middle[low])
+    found = torch.zeros(bins + 2, bins, dtype=torch.float64)
+    rows = torch.arange(bins + 2)
+    found[rows, low + 1] = 1 - share
+    found[rows, low + 2] = share
+    return found
 
 
 @torch.no_grad()
@@ -138,17 +162,21 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
     e_const = torch.zeros(len(grid.edges), dtype=torch.float64)
     e_gain = e_const.clone()
     c_const, c_gain = e_const[1:].clone(), e_const[1:].clone()
+    s_const = s_gain = delay = 0.0
     start_drop = end_drop = start_square = end_square = end_clamp = line = node = 0.0
     if circuit.effects.pulse:
         flat, at = big.flatten(), g.flatten()
         v, zero = circuit.v_read_v, torch.zeros(1, dtype=torch.float64)
         rate = flat / node_capacitance(pulse, w)
         amount = recharge_amount(pulse, e, flat, zero + v, zero, w)
-        begin = start_charge(circuit, at, zero) + fall_edge(circuit, flat, at, zero)
+        begin = start_charge(circuit, at, zero)
+        ends = fall_edge(circuit, flat, at, zero)
+        s_gain = float(_slope(begin / charge_unit, at, zero[0]))
+        s_const = float(begin.mean() / charge_unit - s_gain * at.mean())
 
         def ending(edge: float) -> tuple[Tensor, Tensor]:
             left = circuit.slots * circuit.t_lsb_s - (edge * circuit.t_lsb_s + fall)
-            charge = (begin + amount * -torch.expm1(-left * rate)) / charge_unit
+            charge = (ends + amount * -torch.expm1(-left * rate)) / charge_unit
             gain = _slope(charge, at, zero[0])
             return charge.mean() - gain * at.mean(), gain
 
@@ -158,6 +186,10 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
             const, gain = ending((a + b) / 2)
             c_const[k] = 2 * (e_const[k] + e_const[k + 1]) - 4 * const
             c_gain[k] = 2 * (e_gain[k] + e_gain[k + 1]) - 4 * gain
+
+        # The recharge comes later by its time constant, and the slot at whose begin a pulse ends is half over on average.
+        late = amount / rate / circuit.t_lsb_s
+        delay = 0.5 + float(late.mean() / (ends + amount).mean().clamp(min=1e-30))
 
         def whole(drop: Tensor) -> Tensor:
             recharge = recharge_amount(pulse, e, flat, v - (1 - share) * drop, share * drop, w)
@@ -177,7 +209,7 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
     return Reference(
         grid, circuit, found, mean, g.var(0, correction=0), distance, owner, lengths, source, drain, slope_of["s"], slope_of["d"],
         float(cell.k_source_per_v), by_segment(idle_weight(cell, big, w).mean(0)) / lengths, spread, r, share,
-        e_const, e_gain, c_const, c_gain, start_drop, end_drop, start_square, end_square, end_clamp, line, node, idle,
+        e_const, e_gain, c_const, c_gain, s_const, s_gain, _times(grid, delay), start_drop, end_drop, start_square, end_square, end_clamp, line, node, idle,
     )  # fmt: skip
 
 
