@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from aimcard.models.cell import expand
 from aimcard.models.fast.compiled import Kernel, available
 from aimcard.models.fast.effects import Circuit
-from aimcard.models.fast.product import Plan, Product, Recharge, Weights, forward
-from aimcard.models.fast.reference import make_grid, make_reference
+from aimcard.models.fast.product import Product, forward
+from aimcard.models.fast.reference import Reference, make_grid, make_reference
+from aimcard.models.fast.weights import Cells, Plan, Weights, apparent
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,6 @@ def low_precision(device: torch.device) -> bool:
     return bool(known()) if known is not None and device.type == "cpu" else False
 
 
-def apparent(circuit: Circuit, conductance_s: Tensor) -> Tensor:
-    """Apparent conductances [µS] of ``conductance_s`` [S], differentiable, same shape."""
-    return expand(circuit.line.cell, conductance_s, circuit.w_select_um).g_s * 1e6
-
-
 @dataclass
 class Columns:
     """Groups of columns with their plans; ``order`` sorts the columns by group, ``back`` undoes it; None for one group."""
@@ -52,27 +46,28 @@ class Columns:
     ready: list[Weights] | None = None
 
     def answers(self, circuit: Circuit, conductance_s: Tensor, x: Tensor) -> Tensor:
-        """Answers (batch, lines) of ``conductance_s`` (lines, rows) [S] and codes (batch, rows), differentiable in both."""
-        if not (torch.is_grad_enabled() and (conductance_s.requires_grad or x.requires_grad)):
-            return self.forward(circuit, conductance_s, x)
-        parts = [conductance_s] if self.order is None else conductance_s[self.order].split(self.sizes)
-        outs = [Product.apply(apparent(circuit, part), x, plan) for part, plan in zip(parts, self.plans, strict=True)]
-        if circuit.effects.pulse and conductance_s.requires_grad:
-            outs = [Recharge.apply(out, part, x, plan) for out, part, plan in zip(outs, parts, self.plans, strict=True)]
-        return outs[0] if self.back is None else torch.cat(outs, 1)[:, self.back]
+        """Answers (batch, lines) of ``conductance_s`` (lines, rows) [S] and codes (batch, rows), differentiable in both.
 
-    def forward(self, circuit: Circuit, conductance_s: Tensor, x: Tensor) -> Tensor:
-        """The same without derivatives; what only the weights decide is kept for the next call."""
+        What only the weights decide is kept for the next call.
+        """
         if self.ready is None:
             weight = apparent(circuit, conductance_s.detach())
             parts = [weight] if self.order is None else weight[self.order].split(self.sizes)
             self.ready = [Weights.of(part, plan) for part, plan in zip(parts, self.plans, strict=True)]
-        if self.order is None:
-            return forward(self.ready[0], x, self.plans[0])
-        out = x.new_empty(len(x), sum(self.sizes))
-        for weights, plan, lines in zip(self.ready, self.plans, self.order.split(self.sizes), strict=True):
-            out[:, lines] = forward(weights, x, plan)
-        return out
+        if torch.is_grad_enabled() and (conductance_s.requires_grad or x.requires_grad):
+            lines = [conductance_s] if self.order is None else conductance_s[self.order].split(self.sizes)
+            outs = [Product.apply(p, x, plan, w) for p, plan, w in zip(lines, self.plans, self.ready, strict=True)]
+            return outs[0] if self.back is None else torch.cat(outs, 1)[:, self.back]
+        out, at = x.new_empty(len(x), sum(self.sizes)), 0
+        for weights, plan, size in zip(self.ready, self.plans, self.sizes, strict=True):
+            if self.back is None:
+                forward(weights, x, plan, out)
+            else:
+                part = x.new_empty(len(x), size)
+                forward(weights, x, plan, part)
+                out[:, at : at + size] = part
+            at += size
+        return out if self.back is None else out.index_select(1, self.back)
 
 
 def spread_of(conductance_s: Tensor) -> float:
@@ -82,30 +77,47 @@ def spread_of(conductance_s: Tensor) -> float:
     return float((total / mean - 1).abs().max()) if float(mean) > 0 else 0.0
 
 
+def group_sizes(total: Tensor, count: int) -> list[int]:
+    """Sizes of at most ``count`` groups of columns, in order of their total conductance, that cover equal parts of its range."""
+    total = total.sort().values
+    low, high = float(total[0]), float(total[-1])
+    if count < 2 or high <= low:
+        return [len(total)]
+    # Even in the logarithm: what counts is the distance from the group's mean in parts of it.
+    low = max(low, 1e-3 * high)
+    edges = low * (high / low) ** (torch.arange(1, count, dtype=total.dtype, device=total.device) / count)
+    found = torch.bucketize(total, edges).bincount(minlength=count)
+    return [n for n in found.tolist() if n]
+
+
 def group(circuit: Circuit, conductance_s: Tensor, settings: Settings, *, counts: bool, plain: bool = False) -> Columns:
     """Split and prepare ``conductance_s`` (lines, rows) [S]; ``plain`` leaves the compiled preparation out."""
     g = conductance_s.detach()
-    count = min(settings.groups, len(g))
-    order = back = None
-    parts = [g]
-    if count > 1:
+    parts, order, back = [g], None, None
+    sizes = group_sizes(g.sum(1), settings.groups)
+    if len(sizes) > 1:
         order = g.sum(1).argsort()
         back = order.argsort()
-        parts = list(g[order].split(math.ceil(len(g) / count)))
+        parts = list(g[order].split(sizes))
     grid = make_grid(g.shape[1], circuit.code_max, settings.bins, settings.segments)
     compiled = not plain and g.device.type == "cpu" and g.dtype == torch.float32 and available()
+    cells = Cells.of(circuit, g)
     plans = []
     for part in parts:
         ref = make_reference(circuit, part.cpu(), grid, counts)
         # Without curvature there is no second order; all off is then exactly linear.
         flat = not circuit.effects.ir_drop and ref.conversion.rate is None
-        squares = 0 if flat else settings.squares
-        kernel = Kernel(ref, squares) if compiled else None
-        if kernel is not None and plans and plans[0].kernel is not None:
-            # Groups follow one another: they can share their working memory.
-            kernel.scratch = plans[0].kernel.scratch
-        plans.append(Plan(ref, squares, kernel, g.dtype == torch.float32 and low_precision(g.device)))
+        plans.append(plan_of(ref, 0 if flat else settings.squares, cells, compiled, g, plans))
     return Columns(plans, [len(p) for p in parts], order, back)
+
+
+def plan_of(ref: Reference, squares: int, cells: Cells, compiled: bool, like: Tensor, others: list[Plan]) -> Plan:
+    """A group's plan, for weights of the type and place of ``like``."""
+    kernel = Kernel(ref, squares) if compiled else None
+    if kernel is not None and others and others[0].kernel is not None:
+        # Groups follow one another: they can share their working memory.
+        kernel.scratch = others[0].kernel.scratch
+    return Plan(ref, squares, kernel, like.dtype == torch.float32 and low_precision(like.device), cells)
 
 
 def refresh(columns: Columns, conductance_s: Tensor) -> Columns:
@@ -113,10 +125,9 @@ def refresh(columns: Columns, conductance_s: Tensor) -> Columns:
     circuit = columns.plans[0].ref.circuit
     weight = apparent(circuit, conductance_s.detach())
     parts = [weight] if columns.order is None else weight[columns.order].split(columns.sizes)
-    plans = []
+    plans: list[Plan] = []
     for part, plan in zip(parts, columns.plans, strict=True):
         mean, variance = part.mean(0).cpu().double(), part.var(0, correction=0).cpu().double()
         ref = replace(plan.ref, g=mean, variance=variance)
-        kernel = Kernel(ref, plan.squares) if plan.kernel is not None else None
-        plans.append(replace(plan, ref=ref, kernel=kernel))
+        plans.append(plan_of(ref, plan.squares, plan.cells, plan.kernel is not None, conductance_s, plans))
     return Columns(plans, columns.sizes, columns.order, columns.back)

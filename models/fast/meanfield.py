@@ -12,6 +12,7 @@ and the ladder is solved at the bin's two Gauss points.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,22 +26,28 @@ ROOT3 = math.sqrt(3.0)
 EXTRA = 8
 #: Where the window is cut for a number of squares, as shares of the bins.
 SHARES: dict[int, list[float]] = {1: [], 2: [0.4], 3: [0.25, 0.55], 4: [0.2, 0.4, 0.65]}
+#: Strength of a square below which there is nothing to correct.
+TINY = 1e-20
 #: Times the cells are expanded again about the voltages found.
 PASSES = 2
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Answer of line c for vector b: base_b + Σ_i W_ci·y_bi − left_b·share_c − Σ_k sign_kb·(Σ_i δ_ci·z_kbi)².
+    """Answer of line c for vector b: base + Σ_i W_ci·y_i − left·share_c + r_2·e_c² + r_4·e_c⁴ − Σ_k sign_k·m_k²·(1 + cubic_k·m_k).
 
-    W: apparent conductance [µS], δ: its departure from the mean column, share: Σ_i δ_ci² over its mean over columns.
-    y (batch, rows + 8): weights of the rows, then base, left and zeros. z (squares, batch, rows), sign (squares, batch).
-    y_rate (batch, rows), z_rate (squares, batch, rows): their derivatives to the codes per LSB, if asked for.
+    W: apparent conductance [µS], δ: its departure from the mean column, m_k = Σ_i δ_ci·z_ki. e_c: the line's total conductance
+    over the mean's, less one; share: Σ_i (δ_ci − e_c·ḡ_i)² over its mean over columns.
+    y (batch, rows + 8): weights of the rows, then base, left, r_2, r_4 and zeros. z (squares, batch, rows), bytes of ``scale``
+    (squares, batch) each, or real numbers if that is None. sign, cubic (squares, batch).
+    y_rate, z_rate (batch, rows): derivatives to the codes per LSB, if asked for, of the z in whose part the code lies.
     """
 
     y: Tensor
     z: Tensor
     sign: Tensor
+    cubic: Tensor
+    scale: Tensor | None = None
     y_rate: Tensor | None = None
     z_rate: Tensor | None = None
 
@@ -69,12 +76,25 @@ def shares(x: Tensor, ref: Reference) -> tuple[Tensor, Tensor]:
     return f, f * f - f
 
 
-def solve_fields(ref: Reference, g: Tensor, centre: Tensor, n: Tensor, ends: Tensor, extra: Tensor,
-                 second: bool) -> Fields:  # fmt: skip
-    """g, n (batch, points, segments): conductance [µS] and number of conducting cells; centre: centroid.
+@dataclass(frozen=True)
+class Ladder:
+    """The line at the Gauss points: sums of the cells given, (batch, points, segments), and what the ladder makes of them."""
 
-    ends: charge per volt of drop by which each segment's pulses act there, per LSB. Points 0, 1 are the first slot.
-    """
+    g: Tensor
+    near: Tensor
+    far: Tensor
+    self_r: Tensor
+    cond: Tensor
+    admittance: Tensor
+    clamp: Tensor
+    current: Tensor
+    v: Tensor
+    back: Tensor
+    drop: Tensor
+
+
+def solve_ladder(ref: Reference, g: Tensor, centre: Tensor, n: Tensor) -> Ladder:
+    """g, n (batch, points, segments): conductance [µS] and number of conducting cells; centre: centroid."""
     c, cell, dtype = ref.circuit, ref.circuit.line.cell, g.dtype
     lengths, weight = ref.lengths.to(dtype), ref.weight.to(dtype)
     w, r = c.w_select_um, ref.r_ohm
@@ -86,8 +106,8 @@ def solve_fields(ref: Reference, g: Tensor, centre: Tensor, n: Tensor, ends: Ten
     leaks = c.effects.leakage
     clamp = torch.full_like(g[..., 0], v0)
     current = torch.zeros_like(clamp)
-    cond = g
-    admittance = current
+    cond, ladder = g, torch.zeros_like(g)
+    y = current
     for _ in range(PASSES):
         fac = 1 - ref.source.to(dtype) * back / (1 - ref.k_source * back) - ref.drain.to(dtype) * (v - v0)
         inner = g * fac
@@ -110,7 +130,6 @@ def solve_fields(ref: Reference, g: Tensor, centre: Tensor, n: Tensor, ends: Ten
             y, j = y / k + cond[..., s], j / k + inject[..., s]
             k = 1 + near[..., s] * y
             y, j = y / k, j / k
-        admittance = y
         clamp, current = _close(ref, y, j)
         drop, i, drops = torch.zeros_like(y), current, []
         for s in reversed(range(g.shape[-1])):
@@ -121,7 +140,7 @@ def solve_fields(ref: Reference, g: Tensor, centre: Tensor, n: Tensor, ends: Ten
         ladder = torch.stack(drops[::-1], -1)
         v = clamp[..., None] - ladder - rise
         back = ref.share * ladder + rise
-    return _adjoint(ref, g, cond, self_r, near, far, admittance, clamp, current, v, back, ladder, ends, extra, second)
+    return Ladder(g, near, far, self_r, cond, y, clamp, current, v, back, ladder)
 
 
 def _close(ref: Reference, y: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,9 +155,14 @@ def _close(ref: Reference, y: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
     return curve.at(i)[0], i
 
 
-def _adjoint(ref: Reference, g: Tensor, cond: Tensor, self_r: Tensor, near: Tensor, far: Tensor, admittance: Tensor,
-             clamp: Tensor, current: Tensor, v: Tensor, back: Tensor, ladder: Tensor, ends: Tensor, extra: Tensor,
-             second: bool) -> Fields:  # fmt: skip
+def solve_fields(ref: Reference, at: Ladder, ends: Tensor, extra: Tensor, second: bool) -> Fields:
+    """Weights from a solved ladder by its adjoint.
+
+    ends: charge per volt of drop by which each segment's pulses act there, per LSB; extra: the pulses' own current. Points
+    0, 1 are the first slot.
+    """
+    g, near, far, self_r, cond, v, back = at.g, at.near, at.far, at.self_r, at.cond, at.v, at.back
+    admittance, current, ladder = at.admittance, at.current, at.drop
     conv, v0 = ref.conversion, ref.circuit.v_read_v
     answer, rate, bend = _convert(ref, current)
     rate = rate + bend * extra
@@ -191,7 +215,7 @@ def _adjoint(ref: Reference, g: Tensor, cond: Tensor, self_r: Tensor, near: Tens
         if conv.clamp is not None:
             seen = seen + (-slope)[..., None]
         own = y * first / v0 * seen + curve * loop[..., None] * first
-    return Fields(answer, y, tilt, z, z_sign, own, ladder, clamp, rate, bend)
+    return Fields(answer, y, tilt, z, z_sign, own, ladder, at.clamp, rate, bend)
 
 
 def lengths_of(ref: Reference, like: Tensor) -> Tensor:
@@ -251,10 +275,9 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     # The pulses' own charge is a current too, at which the rate is taken.
     middle = (ref.e_const + ref.e_gain * ref.g.mean()).to(dtype)
     extra = ended.sum(2) * (middle[1:] + middle[:-1]) / 2 / width
-    at = solve_fields(
-        ref, points(conduct, ramp), centre.repeat_interleave(2, 1), points(n, n_ramp).clamp(min=0.0),
-        ends.repeat_interleave(2, 1), extra.repeat_interleave(2, 1), squares > 0,
-    )  # fmt: skip
+    mid, both, pair = points(conduct, ramp), centre.repeat_interleave(2, 1), points(n, n_ramp).clamp(min=0.0)
+    solved = solve_ladder(ref, mid, both, pair)
+    at = solve_fields(ref, solved, ends.repeat_interleave(2, 1), extra.repeat_interleave(2, 1), squares > 0)
     y_mean, y_slope = _line(at.y)
     tilt = (at.tilt * 1.0).unflatten(1, (-1, 2)).mean(2)
     force = at.rate.unflatten(1, (-1, 2)).mean(2)
@@ -280,8 +303,14 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     rest = ref.conversion.offset + ref.conversion.guard * idle_answer(ref)
     # The ideal product is left out here and added to every row's weight: its rounding would be the mean column's.
     ideal = ref.conversion.ideal * ref.circuit.v_read_v
-    beside = at.answer - ideal * points(conduct, ramp).sum(-1)
-    answer = (beside.unflatten(1, (-1, 2)).mean(2) * width).sum(1) + pulses + rest
+
+    def by_bin(answer: Tensor, scale: float) -> Tensor:
+        beside = answer - ideal * scale * mid.sum(-1)
+        return beside.unflatten(1, (-1, 2)).mean(2) * width
+
+    answer = by_bin(at.answer, 1.0)
+    still = answer
+    answer = answer.sum(1) + pulses + rest
     flat = width[:, None] * ((y_mean - ideal) - centre * tilt) + step_gain[..., None]
     curve = width[:, None] * y_slope / 2 + bend_gain[..., None]
     by_f, by_h, by_p = flat[..., owner], curve[..., owner], (width[:, None] * tilt)[..., owner]
@@ -294,46 +323,78 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     inside = ((x[:, None, :] >= ref.grid.edges[:-1, None]) & (x[:, None, :] < tops[:, None])) if rates else None
     slope = None if inside is None else inside / width[:, None].to(dtype)
     y_rate = None if slope is None else ideal + (slope * (weight + (2 * f - 1) * by_h)).sum(1)
+    none = torch.zeros_like(base)
     if at.z is None:
-        return Prepared(_behind(y, base, torch.zeros_like(base)), x.new_zeros(0, *x.shape), x.new_zeros(0, len(x)), y_rate,
-                        None if y_rate is None else x.new_zeros(0, *x.shape))  # fmt: skip
+        empty = x.new_zeros(0, len(x))
+        return Prepared(_behind(y, base, none, none, none), x.new_zeros(0, *x.shape), empty, empty, None, y_rate,
+                        None if y_rate is None else torch.zeros_like(x))  # fmt: skip
     z_mean, z_slope = (width[:, None] * q for q in _line(at.z))
     assert at.z_sign is not None
     assert at.own is not None
     sign_mean, sign_slope = (width[:, None] * q for q in _line(at.z_sign))
     own_mean, own_slope = (width[:, None] * q for q in _line(at.own))
-    own = (f * own_mean[..., owner] + h * own_slope[..., owner] / 2).sum(1)
-    zs, signs, z_rates = [], [], []
-    for a, b in parts(len(width), squares):
-        by_f, by_h = z_mean[:, a:b, owner], z_slope[:, a:b, owner] / 2
+    # What the squares leave is the same for all columns on average, if their departures are independent row by row.
+    ratio = torch.zeros_like(lengths).index_add(0, owner, ref.variance.to(dtype))
+    ratio = ratio / torch.zeros_like(lengths).index_add(0, owner, g).clamp(min=1e-30)
+    left = ((own_mean * conduct + own_slope * ramp / 2) * ratio).sum((1, 2))
+    zs, signs, scales, strengths = [], [], [], []
+    z_rate = torch.zeros_like(x)
+    spans = parts(len(width), squares)
+    for a, b in spans:
+        each_f, each_h = z_mean[:, a:b], z_slope[:, a:b] / 2
+        by_f, by_h = each_f[..., owner], each_h[..., owner]
         z = (f[:, a:b] * by_f + h[:, a:b] * by_h).sum(1)
-        size_z = (z * g).sum(1, keepdim=True)
-        signed = (sign_mean * conduct + sign_slope * ramp / 2)[:, a:b].sum((1, 2))[:, None]
+        size_z = (z * g).sum(1)
+        signed = (sign_mean * conduct + sign_slope * ramp / 2)[:, a:b].sum((1, 2))
         some = size_z > 0
         # The form may be weaker than its probe where its parts differ in sign: that goes into the scale.
-        scale = torch.where(some, signed.abs().clamp(min=1e-30), torch.ones_like(signed)).sqrt()
+        scale = torch.where(some, signed.abs().clamp(min=1e-30), torch.zeros_like(signed)).sqrt()
         scale = scale / torch.where(some, size_z, torch.ones_like(size_z))
-        z = torch.where(some, z * scale, torch.zeros_like(z))
-        sign = torch.where(signed >= 0, 1.0, -1.0).to(dtype)
-        own = own - sign * z * z
-        zs.append(z)
+        sign = torch.where(signed >= 0, 1.0, -1.0).to(dtype) * some
+        before = torch.cumsum(each_f, 1) - each_f
+        square = each_f * each_f * (conduct + ramp)[:, a:b] + 2 * each_f * before * conduct[:, a:b]
+        left = left - sign * scale * scale * (square * ratio).sum((1, 2))
+        zs.append(z * scale[:, None])
         signs.append(sign)
+        scales.append(scale)
+        strengths.append(signed)
         if slope is not None:
-            z_rates.append((slope[:, a:b] * (by_f + (2 * f[:, a:b] - 1) * by_h)).sum(1) * scale)
-    # What the squares leave is the same for all columns on average, if their departures are independent row by row.
-    left = (own * ref.variance.to(dtype)).sum(1, keepdim=True)
+            z_rate = z_rate + (slope[:, a:b] * (by_f + (2 * f[:, a:b] - 1) * by_h)).sum(1) * scale[:, None]
+    strength = torch.stack(strengths)
+    cubic, second, fourth = _along(ref, strength, spans, lambda e: by_bin(
+        _convert(ref, solve_ladder(ref, mid * (1 + e), both, pair).current)[0], 1 + e), still)  # fmt: skip
     return Prepared(
-        _behind(y, base, left), torch.stack(zs), torch.stack(signs)[..., 0], y_rate, torch.stack(z_rates) if z_rates else None
-    )
+        _behind(y, base, left[:, None], second[:, None], fourth[:, None]), torch.stack(zs), torch.stack(signs),
+        torch.stack(signs) * cubic, None, y_rate, z_rate if rates else None,
+    )  # fmt: skip
 
 
-def _behind(y: Tensor, base: Tensor, left: Tensor) -> Tensor:
-    return torch.cat([y, base, left, y.new_zeros(len(y), EXTRA - 2)], 1)
+def _along(ref: Reference, strength: Tensor, spans: list[tuple[int, int]], answer: Callable[[float], Tensor],
+           still: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """How a multiple of the mean column departs from the squares: cubic (squares, batch), r_2 and r_4 (batch,).
+
+    ``answer(e)``, (batch, bins), is that of 1 + e times the mean column; ``still`` its value at 0. Third order goes to each
+    part of the window's own square, as a power of the same product; what is left is even.
+    """
+    h = ref.reach
+    if h == 0:
+        return torch.zeros_like(strength), torch.zeros_like(strength[0]), torch.zeros_like(strength[0])
+    up, down, more, less = (answer(e) for e in (h / 2, -h / 2, h, -h))
+    third = ((more - less) - 2 * (up - down)) / (1.5 * h**3)
+    third = torch.stack([third[:, a:b].sum(1) for a, b in spans])
+    strong = strength.abs()
+    cubic = torch.where(strong > TINY, -third / strong.clamp(min=TINY) ** 1.5, torch.zeros_like(third))
+    wide, narrow = (more + less - 2 * still).sum(1), (up + down - 2 * still).sum(1)
+    return cubic, strength.sum(0) + (16 * narrow - wide) / (6 * h**2), (wide - 4 * narrow) / (1.5 * h**4)
+
+
+def _behind(y: Tensor, *columns: Tensor) -> Tensor:
+    return torch.cat([y, *columns, y.new_zeros(len(y), EXTRA - len(columns))], 1)
 
 
 def parts(bins: int, squares: int) -> list[tuple[int, int]]:
     """The window's parts of which each gets its own square: half of what bends lies in the first fifth of the window."""
-    cuts = [round(bins * k) for k in SHARES[squares]]
+    cuts = [round(bins * k) for k in SHARES.get(squares, [k / squares for k in range(1, squares)])]
     return [(a, b) for a, b in zip([0, *cuts], [*cuts, bins], strict=True) if b > a]
 
 

@@ -64,6 +64,7 @@ class Reference:
     s_const, s_gain: charge of a pulse's begin, apart from the above. times: force at each bin's edge, when the pulses that
     end there draw their charge, and at the begin of the pulses, from the bins' forces (bins + 2, bins).
     start_drop, end_drop: charge per volt of drop at a pulse's begin and end, start_square, end_square: per volt squared;
+    reach: how far columns' totals are from this one's, in parts of it: so far its multiples are solved.
     end_clamp: per volt of the clamp. line, node: charge per volt of the bit line, of a row's wire and of an idle cell.
     """
 
@@ -99,6 +100,7 @@ class Reference:
     line: float
     node: float
     idle_ua: float
+    reach: float = 0.0
 
     def like(self, x: Tensor) -> Reference:
         """This reference with its numbers in the type and on the device of ``x``."""
@@ -112,6 +114,13 @@ def _slope(y: Tensor, x: Tensor, fallback: Tensor) -> Tensor:
     d = x - x.mean()
     square = (d * d).sum()
     return torch.where(square > 1e-18 * (x * x).sum(), ((y - y.mean()) * d).sum() / square.clamp(min=1e-300), fallback)
+
+
+def _reach(g: Tensor) -> float:
+    """Largest relative distance of a column's total from the mean one's, at least 0.05, at most 0.6."""
+    total = g.sum(1)
+    mean = float(total.mean())
+    return min(max(1.05 * float((total - mean).abs().max()) / mean, 0.05), 0.6) if mean > 0 else 0.0
 
 
 def _times(grid: Grid, delay: float) -> Tensor:
@@ -209,7 +218,7 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
     return Reference(
         grid, circuit, found, mean, g.var(0, correction=0), distance, owner, lengths, source, drain, slope_of["s"], slope_of["d"],
         float(cell.k_source_per_v), by_segment(idle_weight(cell, big, w).mean(0)) / lengths, spread, r, share,
-        e_const, e_gain, c_const, c_gain, s_const, s_gain, _times(grid, delay), start_drop, end_drop, start_square, end_square, end_clamp, line, node, idle,
+        e_const, e_gain, c_const, c_gain, s_const, s_gain, _times(grid, delay), start_drop, end_drop, start_square, end_square, end_clamp, line, node, idle, _reach(g),
     )  # fmt: skip
 
 

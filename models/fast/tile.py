@@ -21,9 +21,9 @@ LADDER = (
     Settings(4, 4, 0), Settings(4, 8, 1), Settings(8, 8, 2), Settings(8, 8, 3, 2), Settings(8, 8, 3, 4), Settings(16, 16, 4, 8),
     Settings(32, 32, 4, 16),
 )  # fmt: skip
-FAST = {False: Settings(4, 8, 1), True: Settings(6, 8, 2)}
+FAST = {False: Settings(4, 8, 2), True: Settings(6, 8, 6)}
 #: Spread of the columns' total conductance that one mean column stands for; beyond it two groups, then four.
-NARROW, WIDE = {False: 0.45, True: 0.15}, {False: 0.7, True: 0.5}
+NARROW, WIDE = {False: 0.45, True: 0.15}, {False: 0.7, True: 0.6}
 #: Vectors and lines on which an error is estimated against the slow twin.
 SAMPLE_VECTORS, SAMPLE_LINES = 6, 8
 

@@ -1,0 +1,136 @@
+"""A group of columns as the products want them: what only the conductances decide, made once per weight version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aimcard.models.cell import expand
+from aimcard.models.fast.compiled import Kernel
+from aimcard.models.fast.effects import Circuit
+from aimcard.models.fast.meanfield import EXTRA, Prepared, prepare
+from aimcard.models.fast.reference import Reference, fall_edge, start_charge
+from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount
+
+#: Vectors that plain torch prepares together: it keeps (block, rows, bins).
+PLAIN_BLOCK = 32
+#: Code at which a cell's slope is taken; those of other codes follow one common curve.
+MIDDLE = 32.0
+#: Points of a cell's slopes against √G.
+POINTS = 2049
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Slopes of a cell against its conductance, (points, 2) on even steps of √G [√S]: dG_app/dG [µS/S], and the charge of a
+    pulse of MIDDLE beside the static current's [µA·LSB/S]. over_codes: the latter of a small cell for every code."""
+
+    step: float
+    tables: Tensor
+    over_codes: Tensor
+
+    @classmethod
+    def of(cls, circuit: Circuit, conductance_s: Tensor) -> Cells:
+        """For conductances up to half as large again as ``conductance_s``'s."""
+        g = conductance_s.detach()
+        top = 1.5 * float(g.max()) + 1e-9
+        u = torch.linspace(0, top**0.5, POINTS, dtype=torch.float64)
+        at = (u * u).clamp(min=1e-9)
+        small = g.flatten().kthvalue(1 + g.numel() // 20).values.double().cpu().clamp(min=1e-9)
+        codes = torch.arange(circuit.code_max + 1, dtype=torch.float64)
+        over = recharge_slope(circuit, small, codes)
+        return cls(float(u[1]), torch.stack([apparent_slope(circuit, at), recharge_slope(circuit, at, MIDDLE)], -1), over)
+
+    def covers(self, conductance_s: Tensor) -> bool:
+        """Whether these conductances lie on the tables."""
+        return float(conductance_s.max()) <= (self.step * (POINTS - 1)) ** 2
+
+
+def apparent(circuit: Circuit, conductance_s: Tensor) -> Tensor:
+    """Apparent conductances [µS] of ``conductance_s`` [S], differentiable, same shape."""
+    return expand(circuit.line.cell, conductance_s, circuit.w_select_um).g_s * 1e6
+
+
+def apparent_slope(circuit: Circuit, conductance_s: Tensor) -> Tensor:
+    """Derivative of ``apparent`` [µS/S], same shape."""
+    with torch.enable_grad():
+        g = conductance_s.detach().clone().requires_grad_(True)
+        (slope,) = torch.autograd.grad(apparent(circuit, g).sum(), g)
+    return slope
+
+
+def recharge_slope(circuit: Circuit, conductance_s: Tensor, codes: Tensor | float) -> Tensor:
+    """Derivative of a pulse's charge to the conductance [µA·LSB/S], beside the static current's; arguments broadcast."""
+    shape = torch.broadcast_shapes(conductance_s.shape, torch.as_tensor(codes).shape)
+    if not circuit.effects.pulse:
+        return torch.zeros(shape, dtype=conductance_s.dtype)
+    with torch.enable_grad():
+        g = conductance_s.detach().expand(shape).clone().requires_grad_(True)
+        zero = g.new_zeros(1)
+        w, pulse = circuit.w_select_um, circuit.line.pulse
+        at = expand(circuit.line.cell, g, w).g_s * 1e6
+        charge = recharge_amount(pulse, circuit.edges, g, zero + circuit.v_read_v, zero, w)
+        left = (circuit.slots - codes) * circuit.t_lsb_s - float(fall_delay(pulse, circuit.edges))
+        charge = charge * -torch.expm1(-left * g / node_capacitance(pulse, w))
+        charge = charge + start_charge(circuit, at, zero) + fall_edge(circuit, g, at, zero)
+        (slope,) = torch.autograd.grad(charge.sum(), g)
+    return slope * (1e6 / circuit.t_lsb_s)
+
+
+@dataclass
+class Plan:
+    """How a group of columns is computed: reference column, squares, the compiled preparation or None, cells' slopes.
+
+    half: without the compiled preparation, second-order products run in bfloat16. Its error in them is 1e-2 of a term that is
+    1e-2 of the answer's spread. With it they run in bytes, whose error is as small.
+    """
+
+    ref: Reference
+    squares: int
+    kernel: Kernel | None
+    half: bool
+    cells: Cells
+
+    def prepare(self, x: Tensor, rates: bool = False, *, reuse: bool = False) -> Prepared:
+        """``Prepared`` of codes (batch, rows), in their type; ``reuse``: valid until the next such call."""
+        if self.kernel is not None:
+            return self.kernel(x, rates, reuse=reuse)
+        blocks = [prepare(self.ref, part, self.squares, rates) for part in x.split(PLAIN_BLOCK)]
+        if len(blocks) == 1:
+            return blocks[0]
+        rate = (torch.cat([b.y_rate for b in blocks]), torch.cat([b.z_rate for b in blocks])) if rates else (None, None)  # type: ignore[misc]
+        z, sign, cubic = (torch.cat([getattr(b, name) for b in blocks], 1) for name in ("z", "sign", "cubic"))
+        return Prepared(torch.cat([b.y for b in blocks]), z, sign, cubic, None, *rate)
+
+
+@dataclass
+class Weights:
+    """Apparent conductances of a group of columns: with the columns behind y; departures, as bytes of ``scale`` (lines,) or as
+    real numbers; e (lines,) and lone (lines, rows): departure along the mean column and beside it."""
+
+    wide: Tensor
+    departure: Tensor
+    scale: Tensor | None
+    e: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor, plan: Plan) -> Weights:
+        """From ``weight`` (lines, rows) [µS]."""
+        mean = plan.ref.g.to(weight)
+        departure = weight - mean
+        total, whole = float(plan.ref.variance.sum()), float(mean.sum())
+        e = departure.sum(1) / whole if whole > 0 else weight.new_zeros(len(weight))
+        share = torch.addr(departure, e, mean, alpha=-1).square_().sum(1) / total if total > 0 else torch.zeros_like(e)
+        columns = torch.stack([torch.ones_like(e), -share, e * e, e**4], 1)
+        wide = torch.cat([weight, columns, weight.new_zeros(len(weight), EXTRA - 4)], 1)
+        if not plan.squares:
+            return cls(wide, weight.new_zeros(0), None, e)
+        if plan.kernel is None:
+            return cls(wide, departure.bfloat16() if plan.half else departure, None, e)
+        from aimcard.models.fast.passes import to_bytes
+
+        small, scale = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
+        to_bytes(departure.numpy(), small.numpy(), scale.numpy())
+        return cls(wide, small, scale, e)
