@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from aimcard.data import shipped_card
 from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects, FastTile
-from aimcard.models.fast.columns import Settings, apparent, group
+from aimcard.models.fast.columns import Settings, group
 from aimcard.models.fast.meanfield import prepare
 from aimcard.models.fast.product import Product
+from aimcard.models.fast.weights import Weights, apparent
 from aimcard.models.tile import TileModel, ideal_charge
 
 MODEL = TileModel.read(shipped_card())
@@ -117,10 +118,18 @@ class TestCompiled:
         plain, fast = (group(circuit, g, chosen, counts=counts, plain=p).plans[0].prepare(x, rates=True) for p in (True, False))
         assert fast.y_rate is not None
         assert plain.y_rate is not None
-        for a, b in ((fast.y[:, :67], plain.y[:, :67]), (fast.z, plain.z), (fast.y_rate, plain.y_rate)):
+        for a, b in ((fast.y[:, :67], plain.y[:, :67]), (fast.y_rate, plain.y_rate), (fast.z_rate, plain.z_rate)):
             assert float((a - b).abs().max()) < 2e-5 * float(b.abs().max())
-        base, scale = (fast.y - plain.y)[:, 67:], (plain.y[:, :67] @ (g * 1e6).T).std()
-        assert float(base.abs().max()) < 2e-3 * float(scale)
+        # One byte is a 127th, and the bound by which it is scaled is a little above the largest.
+        assert float((fast.z * fast.scale[..., None] - plain.z).abs().max()) < 0.51 * float(fast.scale.max())
+        # How far a line's total is from the mean multiplies the terms of higher order.
+        ref = group(circuit, g, chosen, counts=counts, plain=True).plans[0].ref
+        reach, scale = ref.reach, float((plain.y[:, :67] @ (g * 1e6).T).std())
+        m = reach * (plain.z @ ref.g.float())
+        assert float(((fast.cubic - plain.cubic) * m**3).abs().max()) < 2e-3 * scale
+        behind = (fast.y - plain.y)[:, 67:71]
+        share = torch.tensor([1.0, 1.0, reach**2, reach**4])
+        assert float((behind.abs() * share).max()) < 2e-3 * scale
         assert torch.equal(fast.sign, plain.sign)
 
     def test_without_numba_it_says_so_once(self):
@@ -143,10 +152,15 @@ class TestCompiled:
 class TestGradientOfTheFormula:
     def test_gradcheck_in_the_weights(self):
         g, x = draw(lines=3, rows=7, batch=3, low=1e-6)
-        circuit = tile(Effects(leakage=False)).circuit
+        # A pulse's charge has a slope of its own, which is not the formula's.
+        circuit = tile(Effects(leakage=False, pulse=False)).circuit
         plan = group(circuit, g, Settings(4, 4, 2), counts=True, plain=True).plans[0]
-        weight = apparent(circuit, g).requires_grad_()
-        assert torch.autograd.gradcheck(lambda w: Product.apply(w, x, plan), (weight,), eps=1e-5, rtol=1e-5)
+
+        def answer(conductance_us):
+            conductance_s = conductance_us * 1e-6
+            return Product.apply(conductance_s, x, plan, Weights.of(apparent(circuit, conductance_s.detach()), plan))
+
+        assert torch.autograd.gradcheck(answer, ((g * 1e6).requires_grad_(),), eps=1e-5, rtol=1e-5)
 
     def test_gradcheck_of_the_preparation(self):
         g, x = draw(lines=2, rows=6, batch=2)

@@ -30,7 +30,7 @@ def _answer(current, clamp_free, p, k, curved, rate_c, start_c):
 @numba.njit(fastmath=True, nogil=True, boundscheck=False, error_model="numpy", cache=True)
 def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, source, drain, weight, spread, ratio, cells, times, k,
             rate_c, start_c, clamp_c, modes, cuts, y, z, z_scale, sign_of, cubic_of, y_rate, z_rate):  # fmt: skip
-    """Fill y (batch, rows + 8), bytes z (parts, batch, rows), z_scale, sign and cubic (parts, batch), rates if they are not empty.
+    """Fill y (batch, rows + 8), bytes z (parts, batch, rows), z_scale, sign, cubic (parts, batch), rates if they are not empty.
 
     ``distance`` is padded; cells (6, bins + 1): const and gain of a pulse at the bins' edges, their curvatures, a pulse's charge,
     and the codes up to which the last of each bin counts. cuts: first bin of each part, and the number of bins.
@@ -54,11 +54,13 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
                                  np.empty(bins * 16, x.dtype))  # fmt: skip
     knots = np.empty((bins + 2) * 16, x.dtype)
     nodes = np.empty(max(parts, 1) * 5 * 16, x.dtype)
-    of_row, factor = np.empty(16, x.dtype), np.empty(16, x.dtype)
+    of_row = np.empty(16, x.dtype)
     base, left, square_, fourth = np.empty(16, x.dtype), np.empty(16, x.dtype), np.empty(16, x.dtype), np.empty(16, x.dtype)
     zs, sg, cu = np.empty(16, x.dtype), np.empty(16, x.dtype), np.empty(16, x.dtype)
     xt, xs = np.zeros(rows * 16, x.dtype), np.zeros((16, padded[size]), x.dtype)
-    yb, zb = np.empty(padded[size], x.dtype), np.empty((parts, padded[size]), np.int8)
+    # Segments of whole sixteens need no padding: rows are then read and written where they are.
+    even = padded[size] == rows
+    yb, zb = np.empty(padded[size], x.dtype), np.empty((parts, 1, padded[size]), np.int8)
     yr, zr = np.empty(padded[size], x.dtype), np.empty(padded[size], x.dtype)
     step = points * size * 16
     scales = np.empty(4, x.dtype)
@@ -69,9 +71,10 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
         for lane in range(count):
             for i in range(rows):
                 xt[i * 16 + lane] = x[b + lane, i]
-            for s in range(size):
-                for i in range(bounds[s + 1] - bounds[s]):
-                    xs[lane, padded[s] + i] = x[b + lane, bounds[s] + i]
+            if not even:
+                for s in range(size):
+                    for i in range(bounds[s + 1] - bounds[s]):
+                        xs[lane, padded[s] + i] = x[b + lane, bounds[s] + i]
         _sums(xt, g, distance, bounds, padded, edges, inverse, conduct, moment, n, ramp, n_ramp, started, g_started)
         for q in range(bins):
             drawn = zero
@@ -110,7 +113,7 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
                     store(w, to + 16, high(load(n, at) + load(n_ramp, at) * t, zero))
                     store(w, to + 32, load(near, at))
                     store(w, to + 48, fill(k[6] * lengths[s]) - load(near, at))
-                clamp, current, ya, slope = _ladder(w, k[1], lengths, source, drain, weight, spread, k, clamp_c, modes)
+                clamp, current, ya, slope = _ladder(w, k[1], 2, lengths, source, drain, weight, spread, k, clamp_c, modes)
                 a0, a1, a2 = _answer(current, zero, p, k, curved, rate_c, start_c)
                 rate = a1 + a2 * load(extra, q * 16)
                 _adjoint(w, ends, q * 16, bins * 16, clamp, current, ya, slope, rate, a2, lengths, k, modes, found, p, points)
@@ -122,13 +125,16 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
                 a0 = (a0 - whole * k[32]) * (half * width[q])
                 total = total + a0
                 if parts > 0 and reach > k[0]:
+                    for s in range(size):
+                        at = s * KINDS * 16
+                        store(w, at + 12 * 16, load(w, at + 6 * 16))
+                        store(w, at + 13 * 16, load(w, at + 7 * 16))
                     store(nodes, part * 80, load(nodes, part * 80) + a0)
                     for j in range(4):
-                        scale = scales[j]
-                        _c, current, _y, _s = _ladder(w, scale, lengths, source, drain, weight, spread, k, clamp_c, modes)
+                        _c, current, _y, _s = _ladder(w, scales[j], 1, lengths, source, drain, weight, spread, k, clamp_c, modes)
                         a0, a1, a2 = _answer(current, zero, p, k, curved, rate_c, start_c)
                         at = part * 80 + (j + 1) * 16
-                        store(nodes, at, load(nodes, at) + (a0 - whole * (k[32] * scale)) * (half * width[q]))
+                        store(nodes, at, load(nodes, at) + (a0 - whole * (k[32] * scales[j])) * (half * width[q]))
             store(force, q * 16, rate_q)
             store(lift, q * 16, lift_q)
             store(bends, q * 16, bend_q)
@@ -225,8 +231,9 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
                 third = ((fb - fd) - (fa - fc) * k[2]) / fill(reach * reach * reach * (k[1] + half))
                 even2, even1 = even2 + (fa + fc - f0 * k[2]), even1 + (fb + fd - f0 * k[2])
                 second = second + signed
-                strong = _size(signed)
-                cubic = where_less(fill(k[31]), strong, (zero - third) / (high(strong, fill(k[31])) * root(high(strong, fill(k[31])))), zero)
+                strong = high(_size(signed), fill(k[31]))
+                # Third order above the second is rounding.
+                cubic = low(high((zero - third) / strong, zero - one), one) / root(strong)
             store(zs, 0, tall / k[37] * scale)
             store(sg, 0, sign)
             store(cu, 0, cubic * sign)
@@ -249,17 +256,23 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
         store(square_, 0, second)
         for lane in range(count):
             at = b + lane
-            _rows(xs[lane], distance, bounds, padded, edges, inverse, weights, lane, cuts, yb, zb, rates, yr, zr, cells[5], k, of_row)
-            for s in range(size):
-                for i in range(bounds[s + 1] - bounds[s]):
-                    y[at, bounds[s] + i] = yb[padded[s] + i]
-                for j in range(parts):
+            if even:
+                slope_y, slope_z = (y_rate[at], z_rate[at]) if rates else (yr, zr)
+                _rows(x[at], distance, bounds, padded, edges, inverse, weights, lane, cuts, y[at], z[:, at], rates, slope_y,
+                      slope_z, cells[5], k, of_row)  # fmt: skip
+            else:
+                _rows(xs[lane], distance, bounds, padded, edges, inverse, weights, lane, cuts, yb, zb[:, 0], rates, yr, zr,
+                      cells[5], k, of_row)  # fmt: skip
+                for s in range(size):
                     for i in range(bounds[s + 1] - bounds[s]):
-                        z[j, at, bounds[s] + i] = zb[j, padded[s] + i]
-                if rates:
-                    for i in range(bounds[s + 1] - bounds[s]):
-                        y_rate[at, bounds[s] + i] = yr[padded[s] + i]
-                        z_rate[at, bounds[s] + i] = zr[padded[s] + i]
+                        y[at, bounds[s] + i] = yb[padded[s] + i]
+                    for j in range(parts):
+                        for i in range(bounds[s + 1] - bounds[s]):
+                            z[j, at, bounds[s] + i] = zb[j, 0, padded[s] + i]
+                    if rates:
+                        for i in range(bounds[s + 1] - bounds[s]):
+                            y_rate[at, bounds[s] + i] = yr[padded[s] + i]
+                            z_rate[at, bounds[s] + i] = zr[padded[s] + i]
             y[at, rows], y[at, rows + 1], y[at, rows + 2], y[at, rows + 3] = base[lane], left[lane], square_[lane], fourth[lane]
             for i in range(rows + 4, y.shape[1]):
                 y[at, i] = np.float32(0)

@@ -18,13 +18,15 @@ from aimcard.models.fast.weights import Cells, Plan, Weights, apparent
 class Settings:
     """How finely the fast path computes.
 
-    bins of the window, segments of the line, squares of second order (0 to 4), groups of columns at most.
+    bins of the window, segments of the line, squares of second order (0 to the number of bins). ratio: largest total
+    conductance over smallest in one group of columns; groups: at most so many, then the ratio gives way.
     """
 
     bins: int
     segments: int
     squares: int
-    groups: int = 1
+    ratio: float = 1.5
+    groups: int = 16
 
 
 def low_precision(device: torch.device) -> bool:
@@ -70,31 +72,27 @@ class Columns:
         return out if self.back is None else out.index_select(1, self.back)
 
 
-def spread_of(conductance_s: Tensor) -> float:
-    """Largest relative distance of a column's total conductance from the mean."""
-    total = conductance_s.detach().sum(1)
-    mean = total.mean()
-    return float((total / mean - 1).abs().max()) if float(mean) > 0 else 0.0
-
-
-def group_sizes(total: Tensor, count: int) -> list[int]:
-    """Sizes of at most ``count`` groups of columns, in order of their total conductance, that cover equal parts of its range."""
-    total = total.sort().values
-    low, high = float(total[0]), float(total[-1])
-    if count < 2 or high <= low:
-        return [len(total)]
-    # Even in the logarithm: what counts is the distance from the group's mean in parts of it.
-    low = max(low, 1e-3 * high)
-    edges = low * (high / low) ** (torch.arange(1, count, dtype=total.dtype, device=total.device) / count)
-    found = torch.bucketize(total, edges).bincount(minlength=count)
-    return [n for n in found.tolist() if n]
+def group_sizes(total: Tensor, ratio: float, most: int) -> list[int]:
+    """Sizes of groups of columns in order of their total conductance, each within ``ratio``; ``most`` groups at most."""
+    found = total.detach().double().sort().values.cpu()
+    # A line that conducts nothing is a hundred times below the others at the most.
+    found = found.clamp(min=0.01 * float(found[-1]))
+    while True:
+        sizes, start = [], 0
+        while start < len(found):
+            end = int(torch.searchsorted(found, float(found[start]) * ratio, right=True))
+            sizes.append(max(end, start + 1) - start)
+            start += sizes[-1]
+        if len(sizes) <= most:
+            return sizes
+        ratio *= 1.2
 
 
 def group(circuit: Circuit, conductance_s: Tensor, settings: Settings, *, counts: bool, plain: bool = False) -> Columns:
     """Split and prepare ``conductance_s`` (lines, rows) [S]; ``plain`` leaves the compiled preparation out."""
     g = conductance_s.detach()
     parts, order, back = [g], None, None
-    sizes = group_sizes(g.sum(1), settings.groups)
+    sizes = group_sizes(g.sum(1), settings.ratio, settings.groups)
     if len(sizes) > 1:
         order = g.sum(1).argsort()
         back = order.argsort()

@@ -68,8 +68,7 @@ class Kernel:
         def a(values: Any) -> np.ndarray:
             return np.ascontiguousarray(np.asarray(values, dtype=kind))
 
-        total = torch.zeros(len(ref.lengths), dtype=torch.float64)
-        ratio = total.index_add(0, ref.owner, ref.variance) / total.index_add(0, ref.owner, ref.g).clamp(min=1e-30)
+        ratio = ref.ratio()
         none = np.zeros((1, 4), kind)
         curves = [none if curve is None else a(curve.pieces) for curve in (conv.rate, conv.start, conv.clamp)]
         width = grid.width
@@ -82,8 +81,9 @@ class Kernel:
         for at, (low, high) in zip(padded, itertools.pairwise(grid.bounds), strict=False):
             distance[at : at + high - low] = ref.distance[low:high].numpy()
         self.arguments = (
-            a(ref.g), distance, np.array(grid.bounds), padded, a(grid.edges), a(1 / width), a(width), a(ref.lengths), a(ref.source),
-            a(ref.drain), a(ref.weight), a(ref.spread), a(ratio), a(cells), a(ref.times), a(k), *curves, modes, np.array(cuts),
+            a(ref.g), distance, np.array(grid.bounds), padded, a(grid.edges), a(1 / width), a(width), a(ref.lengths),
+            a(ref.source), a(ref.drain), a(ref.weight), a(ref.spread), a(ratio), a(cells), a(ref.times),
+            a(k), *curves, modes, np.array(cuts),
         )  # fmt: skip
 
     def __call__(self, x: Tensor, rates: bool = False, *, reuse: bool = False) -> Prepared:

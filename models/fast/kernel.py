@@ -20,7 +20,7 @@ SCALARS = (
     "quarter", "bytes",
 )  # fmt: skip
 #: Rows of the workspace for one point of one scale: so many numbers a segment, sixteen vectors each.
-KINDS = 12
+KINDS = 14
 
 
 @numba.njit(fastmath=True, inline="always")
@@ -68,21 +68,32 @@ def _sums(xt, g, distance, bounds, padded, edges, inverse, conduct, moment, n, r
 
 
 @numba.njit(fastmath=True, nogil=True, boundscheck=False, error_model="numpy", cache=True)
-def _ladder(w, scale, lengths, source, drain, weight, spread, k, clamp_c, modes):
-    """Solve one point for conductances times ``scale``; the workspace ``w`` holds, a segment each from row KINDS·s on:
-    conductance, number, near, far (given); cond, self_r, v, back, ladder, rise, inject, gates (found). Returns clamp, current, admittance, slope."""
+def _ladder(w, scale, turns, lengths, source, drain, weight, spread, k, clamp_c, modes):
+    """Solve one point for conductances times ``scale``.
+
+    The workspace ``w`` holds, for each segment from row KINDS·s on: conductance, number, near, far (given); cond, self_r, v,
+    back, ladder, rise, inject, gates (found); and, if there is but one of the ``turns``, v and back of scale one, from which it starts,
+    and then only the current is found. Returns clamp, current, admittance and the clamp's slope.
+    """
     size = len(lengths)
     zero, one, v0 = fill(np.float32(0)), fill(np.float32(1)), fill(k[8])
     r, share = k[6], k[7]
     leaks, regulated = modes[0], modes[3]
     for s in range(size):
         at = s * KINDS * 16
-        store(w, at + 6 * 16, v0)
-        store(w, at + 7 * 16, zero)
+        if turns == 1:
+            # A line that loads its own wire drops less than in proportion.
+            fall = v0 - load(w, at + 12 * 16)
+            more = fill(scale) / (one + fall * ((scale - k[1]) / k[8]))
+            store(w, at + 6 * 16, v0 - fall * more)
+            store(w, at + 7 * 16, load(w, at + 13 * 16) * more)
+        else:
+            store(w, at + 6 * 16, v0)
+            store(w, at + 7 * 16, zero)
         inv = low(spread[s] / high(load(w, at + 16), fill(k[31])), one)
         store(w, at + 5 * 16, (inv - one) * (r * lengths[s] * k[29]))
     clamp, current, ya, slope = v0, zero, zero, zero
-    for _turn in range(2):
+    for turn in range(turns):
         drop = zero
         for s in range(size):
             at = s * KINDS * 16
@@ -119,13 +130,18 @@ def _ladder(w, scale, lengths, source, drain, weight, spread, k, clamp_c, modes)
             yy, jj = ya * q1 + load(w, at + 4 * 16), ja * q1 + load(w, at + 10 * 16)
             q2 = one / (one + load(w, at + 2 * 16) * yy)
             ya, ja = yy * q2, jj * q2
-        clamp, current, slope = v0, ya * v0 + ja, zero
+        if turn == 0 or not regulated:
+            current = ya * v0 + ja
         if regulated:
-            for _newton in range(2):
+            for _newton in range(2 if turns == 2 and turn == 0 else 1):
                 vc, sl, _b = curve_at(clamp_c, current * k[26])
                 current = current - (current - ya * vc - ja) / (one - ya * sl * k[26])
+            if turns == 1:
+                return clamp, current, ya, slope
             vc, sl, _b = curve_at(clamp_c, current * k[26])
             clamp, slope = vc, sl * k[26]
+        if turns == 1:
+            return clamp, current, ya, slope
         drop, i = zero, current
         for s in range(size - 1, -1, -1):
             at = s * KINDS * 16
@@ -141,7 +157,10 @@ def _ladder(w, scale, lengths, source, drain, weight, spread, k, clamp_c, modes)
 
 @numba.njit(fastmath=True, nogil=True, boundscheck=False, error_model="numpy", cache=True)
 def _adjoint(w, ends, base, stride, clamp, current, ya, slope, rate, bend, lengths, k, modes, found, p, points):
-    """Weights of one point from its solved workspace: into ``found`` (5, points, segments)·16 go y, tilt, z, z of either sign, own."""
+    """Weights of one point from its solved workspace.
+
+    Into ``found`` (5, points, segments)·16 go y, tilt, z, z of either sign, own.
+    """
     size = len(lengths)
     zero, one, v0 = fill(np.float32(0)), fill(np.float32(1)), fill(k[8])
     r = k[6]

@@ -1,9 +1,8 @@
 """Sixteen float32 numbers as one value in numba: the same arithmetic on sixteen input vectors, as vector instructions.
 
 The compiler finds no vector instructions in loops over a dozen Gauss points; with a type of their own they are said outright.
-On a processor with narrower registers LLVM splits them. ``load`` and ``store`` take a contiguous float32 array and the index of
-the first number; ``fill`` repeats one number; ``low``, ``high``, ``absolute``, ``below`` work lane by lane, and so do + − * / with
-each other and with a float32.
+On a processor with narrower registers LLVM splits them. ``load`` and ``store`` take a contiguous float32 array and the index
+of the first number; ``fill`` repeats one number; + − * / work lane by lane, with each other and with a float32.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def _repeat(builder, number):
 
 def _register(symbol, method: str) -> None:
     @type_callable(symbol)
-    def type_of(context):  # noqa: ARG001
+    def type_of(context):
         def typer(a, b):
             both = {a, b}
             if lanes_type in both and both <= {lanes_type, types.float32}:
@@ -54,7 +53,7 @@ def _register(symbol, method: str) -> None:
 
         return typer
 
-    def lower(context, builder, sig, args):  # noqa: ARG001
+    def lower(context, builder, sig, args):
         a, b = (v if t == lanes_type else _repeat(builder, v) for v, t in zip(args, sig.args, strict=True))
         return getattr(builder, method)(a, b, flags=("fast",))
 
@@ -73,7 +72,7 @@ def _address(context, builder, array_type, array, index):
 
 
 @intrinsic
-def load(typingctx, array, index):  # noqa: ARG001
+def load(typingctx, array, index):
     """Sixteen numbers of a float32 array from ``index`` on."""
 
     def codegen(context, builder, sig, args):
@@ -85,7 +84,7 @@ def load(typingctx, array, index):  # noqa: ARG001
 
 
 @intrinsic
-def store(typingctx, array, index, value):  # noqa: ARG001
+def store(typingctx, array, index, value):
     """Write sixteen numbers to a float32 array from ``index`` on."""
 
     def codegen(context, builder, sig, args):
@@ -97,17 +96,17 @@ def store(typingctx, array, index, value):  # noqa: ARG001
 
 
 @intrinsic
-def fill(typingctx, number):  # noqa: ARG001
+def fill(typingctx, number):
     """One float32 number, sixteen times."""
 
-    def codegen(context, builder, sig, args):  # noqa: ARG001
+    def codegen(context, builder, sig, args):
         return _repeat(builder, args[0])
 
     return lanes_type(types.float32), codegen
 
 
 def _choose(comparison: str):
-    def codegen(context, builder, sig, args):  # noqa: ARG001
+    def codegen(context, builder, sig, args):
         a, b = args
         return builder.select(builder.fcmp_ordered(comparison, a, b), a, b)
 
@@ -115,22 +114,22 @@ def _choose(comparison: str):
 
 
 @intrinsic
-def low(typingctx, a, b):  # noqa: ARG001
+def low(typingctx, a, b):
     """The smaller of two, lane by lane."""
     return lanes_type(lanes_type, lanes_type), _choose("<")
 
 
 @intrinsic
-def high(typingctx, a, b):  # noqa: ARG001
+def high(typingctx, a, b):
     """The larger of two, lane by lane."""
     return lanes_type(lanes_type, lanes_type), _choose(">")
 
 
 @intrinsic
-def where_less(typingctx, a, b, then, otherwise):  # noqa: ARG001
+def where_less(typingctx, a, b, then, otherwise):
     """``then`` where a < b, else ``otherwise``, lane by lane."""
 
-    def codegen(context, builder, sig, args):  # noqa: ARG001
+    def codegen(context, builder, sig, args):
         a, b, yes, no = args
         return builder.select(builder.fcmp_ordered("<", a, b), yes, no)
 
@@ -138,10 +137,10 @@ def where_less(typingctx, a, b, then, otherwise):  # noqa: ARG001
 
 
 @intrinsic
-def root(typingctx, a):  # noqa: ARG001
+def root(typingctx, a):
     """Square root, lane by lane."""
 
-    def codegen(context, builder, sig, args):  # noqa: ARG001
+    def codegen(context, builder, sig, args):
         function = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(_VECTOR, [_VECTOR]), f"llvm.sqrt.v{LANES}f32"
         )
@@ -151,7 +150,7 @@ def root(typingctx, a):  # noqa: ARG001
 
 
 @intrinsic
-def curve_at(typingctx, pieces, current):  # noqa: ARG001
+def curve_at(typingctx, pieces, current):
     """Value, first and second derivative of cubics ``pieces`` (float32 (pieces, 4)) at ``current`` in grid steps, lane by lane.
 
     Straight beyond the grid's ends; derivatives are per grid step.
@@ -204,7 +203,7 @@ def curve_at(typingctx, pieces, current):  # noqa: ARG001
 
 
 @intrinsic
-def store_bytes(typingctx, array, index, value):  # noqa: ARG001
+def store_bytes(typingctx, array, index, value):
     """Write sixteen whole numbers between −128 and 127 to an int8 array from ``index`` on."""
 
     def codegen(context, builder, sig, args):
@@ -220,10 +219,10 @@ def store_bytes(typingctx, array, index, value):  # noqa: ARG001
 
 
 @intrinsic
-def rounded(typingctx, a):  # noqa: ARG001
+def rounded(typingctx, a):
     """The nearest whole number, lane by lane."""
 
-    def codegen(context, builder, sig, args):  # noqa: ARG001
+    def codegen(context, builder, sig, args):
         function = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(_VECTOR, [_VECTOR]), f"llvm.rint.v{LANES}f32"
         )

@@ -34,10 +34,11 @@ PASSES = 2
 
 @dataclass(frozen=True)
 class Prepared:
-    """Answer of line c for vector b: base + Σ_i W_ci·y_i − left·share_c + r_2·e_c² + r_4·e_c⁴ − Σ_k sign_k·m_k²·(1 + cubic_k·m_k).
+    """Answer of a line c for a vector:
+    base + Σ_i W_ci·y_i − left·share_c + r_2·e_c² + r_4·e_c⁴ − Σ_k sign_k·m_k²·(1 + cubic_k·m_k).
 
     W: apparent conductance [µS], δ: its departure from the mean column, m_k = Σ_i δ_ci·z_ki. e_c: the line's total conductance
-    over the mean's, less one; share: Σ_i (δ_ci − e_c·ḡ_i)² over its mean over columns.
+    over the mean's, less one, and within the reference's reach; share: Σ_i (δ_ci − e_c·ḡ_i)² over its mean over columns.
     y (batch, rows + 8): weights of the rows, then base, left, r_2, r_4 and zeros. z (squares, batch, rows), bytes of ``scale``
     (squares, batch) each, or real numbers if that is None. sign, cubic (squares, batch).
     y_rate, z_rate (batch, rows): derivatives to the codes per LSB, if asked for, of the z in whose part the code lies.
@@ -334,8 +335,7 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     sign_mean, sign_slope = (width[:, None] * q for q in _line(at.z_sign))
     own_mean, own_slope = (width[:, None] * q for q in _line(at.own))
     # What the squares leave is the same for all columns on average, if their departures are independent row by row.
-    ratio = torch.zeros_like(lengths).index_add(0, owner, ref.variance.to(dtype))
-    ratio = ratio / torch.zeros_like(lengths).index_add(0, owner, g).clamp(min=1e-30)
+    ratio = ref.ratio()
     left = ((own_mean * conduct + own_slope * ramp / 2) * ratio).sum((1, 2))
     zs, signs, scales, strengths = [], [], [], []
     z_rate = torch.zeros_like(x)
@@ -382,8 +382,9 @@ def _along(ref: Reference, strength: Tensor, spans: list[tuple[int, int]], answe
     up, down, more, less = (answer(e) for e in (h / 2, -h / 2, h, -h))
     third = ((more - less) - 2 * (up - down)) / (1.5 * h**3)
     third = torch.stack([third[:, a:b].sum(1) for a, b in spans])
-    strong = strength.abs()
-    cubic = torch.where(strong > TINY, -third / strong.clamp(min=TINY) ** 1.5, torch.zeros_like(third))
+    # Third order above the second is rounding.
+    strong = strength.abs().clamp(min=TINY)
+    cubic = (-third / strong).clamp(-1.0, 1.0) / strong.sqrt()
     wide, narrow = (more + less - 2 * still).sum(1), (up + down - 2 * still).sum(1)
     return cubic, strength.sum(0) + (16 * narrow - wide) / (6 * h**2), (wide - 4 * narrow) / (1.5 * h**4)
 

@@ -88,7 +88,10 @@ def to_bytes(values, small, scale):
 
 @numba.njit(**_options)
 def through_cells(to_weight, pulses, conductance, tables, step):
-    """to_weight ← to_weight·weight(G) + pulses·charge(G), straight between the points of ``tables`` (points, 2), every ``step`` of √G."""
+    """to_weight ← to_weight·weight(G) + pulses·charge(G).
+
+    Both go straight between the points of ``tables`` (points, 2), every ``step`` of √G.
+    """
     last = np.float32(tables.shape[0] - 2)
     inverse = np.float32(1) / step
     for a in range(to_weight.shape[0]):

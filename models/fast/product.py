@@ -22,10 +22,18 @@ from aimcard.models.fast.weights import MIDDLE, Cells, Plan, Weights, apparent_s
 BLOCK = 256
 
 
+def byte_product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """a·b of int8 matrices, exact in int32."""
+    if 1 in a.shape or 1 in b.shape:
+        # torch 2.13 takes a transposed matrix with an axis of one for another one.
+        return (a.double() @ b.double()).to(torch.int32)
+    return torch._int_mm(a, b) if out is None else torch._int_mm(a, b, out=out)
+
+
 def _roots(weights: Weights, z: Tensor, out: Tensor | None = None) -> Tensor:
     """δ·z (batch, lines): int32 in units of both scales, or real."""
     if weights.scale is not None:
-        return torch._int_mm(z, weights.departure.T, out=out) if out is not None else torch._int_mm(z, weights.departure.T)
+        return byte_product(z, weights.departure.T, out)
     return (z.to(weights.departure.dtype) @ weights.departure.T).to(z.dtype)
 
 
@@ -53,7 +61,7 @@ def forward(weights: Weights, x: Tensor, plan: Plan, out: Tensor) -> None:
 
 
 class Product(torch.autograd.Function):
-    """``apply(conductance_s, x, plan, weights)``: answers (batch, lines) of conductances (lines, rows) [S] and codes (batch, rows)."""
+    """``apply(conductance_s, x, plan, weights)``: answers (batch, lines) of (lines, rows) [S] and codes (batch, rows)."""
 
     @staticmethod
     def forward(ctx: Any, conductance_s: Tensor, x: Tensor, plan: Plan, weights: Weights) -> Tensor:  # type: ignore[override]
@@ -115,10 +123,10 @@ def bend_back(plan: Plan, weights: Weights, prepared: Prepared, grad: Tensor, x:
                 bent.numpy(), by_line.numpy(), line_scale.numpy(), vectors.numpy(), vector_scale.numpy(), total.numpy(),
             )  # fmt: skip
             if whole is not None:
-                take(whole.numpy(), torch._int_mm(by_line, z).numpy(), line_scale.numpy())
+                take(whole.numpy(), byte_product(by_line, z).numpy(), line_scale.numpy())
             if to_x is not None:
                 take_within(
-                    to_x.numpy(), torch._int_mm(vectors, weights.departure).numpy(), vector_scale.numpy(), total.numpy(),
+                    to_x.numpy(), byte_product(vectors, weights.departure).numpy(), vector_scale.numpy(), total.numpy(),
                     plan.ref.g.float().numpy(), prepared.z_rate.numpy(), x.numpy(), np.float32(begin), np.float32(end),
                 )  # fmt: skip
             continue
@@ -141,7 +149,7 @@ def along(plan: Plan, weights: Weights, behind: Tensor, whole: Tensor) -> None:
     if size <= 0:
         return
     e = weights.e
-    to_e = 2 * e * behind[:, 2] + 4 * e**3 * behind[:, 3]
+    to_e = (2 * e * behind[:, 2] + 4 * e**3 * behind[:, 3]) * (e.abs() <= plan.ref.reach)
     if total > 0:
         # The weights are the mean plus the departure: lone = W − (1 + e)·ḡ, without a copy of it.
         weight = weights.wide[:, : whole.shape[1]]
@@ -177,9 +185,12 @@ def cells_back(plan: Plan, conductance_s: Tensor, x: Tensor, grad: Tensor, whole
     if plan.kernel is not None:
         from aimcard.models.fast.passes import through_cells
 
-        tables = torch.stack([cells.tables[:, 0], cells.tables[:, 1] - taken * cells.tables[:, 0]], -1).float().contiguous()
-        through_cells(whole.numpy(), (whole if pulses is None else pulses).numpy(), conductance_s.detach().contiguous().numpy(),
-                      (tables if pulses is not None else tables * torch.tensor([1.0, 0.0])).numpy(), np.float32(cells.step))  # fmt: skip
+        own = cells.tables[:, 1] - taken * cells.tables[:, 0]
+        tables = torch.stack([cells.tables[:, 0], own if pulses is not None else torch.zeros_like(own)], -1).float()
+        through_cells(
+            whole.numpy(), (whole if pulses is None else pulses).numpy(), conductance_s.detach().contiguous().numpy(),
+            tables.numpy(), np.float32(cells.step),
+        )  # fmt: skip
         return
     g = conductance_s.detach()
     slope = apparent_slope(circuit, g)

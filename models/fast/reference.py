@@ -102,6 +102,14 @@ class Reference:
     idle_ua: float
     reach: float = 0.0
 
+    def ratio(self) -> Tensor:
+        """Variance over conductance of the departures in each segment [µS], (segments,); without wire, places do not matter."""
+        none = torch.zeros_like(self.lengths)
+        square, total = (none.index_add(0, self.owner, q.to(none)) for q in (self.variance, self.g))
+        if self.r_ohm == 0:
+            square, total = square.sum().expand_as(square), total.sum().expand_as(total)
+        return square / total.clamp(min=1e-30)
+
     def like(self, x: Tensor) -> Reference:
         """This reference with its numbers in the type and on the device of ``x``."""
         moved = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
@@ -117,10 +125,13 @@ def _slope(y: Tensor, x: Tensor, fallback: Tensor) -> Tensor:
 
 
 def _reach(g: Tensor) -> float:
-    """Largest relative distance of a column's total from the mean one's, at least 0.05, at most 0.6."""
+    """Largest relative distance of a column's total from the mean one's, at least 0.2, at most 0.6.
+
+    Third differences over less would be rounding, which lines of few cells, far from proportional to the mean, would multiply.
+    """
     total = g.sum(1)
     mean = float(total.mean())
-    return min(max(1.05 * float((total - mean).abs().max()) / mean, 0.05), 0.6) if mean > 0 else 0.0
+    return min(max(1.05 * float((total - mean).abs().max()) / mean, 0.2), 0.6) if mean > 0 else 0.0
 
 
 def _times(grid: Grid, delay: float) -> Tensor:
@@ -218,7 +229,8 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
     return Reference(
         grid, circuit, found, mean, g.var(0, correction=0), distance, owner, lengths, source, drain, slope_of["s"], slope_of["d"],
         float(cell.k_source_per_v), by_segment(idle_weight(cell, big, w).mean(0)) / lengths, spread, r, share,
-        e_const, e_gain, c_const, c_gain, s_const, s_gain, _times(grid, delay), start_drop, end_drop, start_square, end_square, end_clamp, line, node, idle, _reach(g),
+        e_const, e_gain, c_const, c_gain, s_const, s_gain, _times(grid, delay), start_drop, end_drop, start_square, end_square,
+        end_clamp, line, node, idle, _reach(g),
     )  # fmt: skip
 
 

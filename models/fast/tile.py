@@ -10,20 +10,18 @@ from torch import Tensor
 
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
-from aimcard.models.fast.columns import Columns, Settings, group, refresh, spread_of
+from aimcard.models.fast.columns import Columns, Settings, group, refresh
 from aimcard.models.fast.curve import unit
 from aimcard.models.fast.effects import Effects, circuit_of
 from aimcard.models.fast.exact import solve
 from aimcard.models.tile import TileModel
 
-#: From coarse to fine, tried in this order for a tolerance: charges want one square, phases more.
+#: From coarse to fine, tried in this order for a tolerance.
 LADDER = (
-    Settings(4, 4, 0), Settings(4, 8, 1), Settings(8, 8, 2), Settings(8, 8, 3, 2), Settings(8, 8, 3, 4), Settings(16, 16, 4, 8),
-    Settings(32, 32, 4, 16),
+    Settings(4, 4, 0, 2.5), Settings(4, 8, 1, 2.0), Settings(6, 8, 3), Settings(6, 8, 6), Settings(8, 8, 8, 1.25),
+    Settings(12, 16, 12, 1.2), Settings(16, 16, 16, 1.1, 32), Settings(32, 32, 16, 1.05, 64),
 )  # fmt: skip
-FAST = {False: Settings(4, 8, 2), True: Settings(6, 8, 6)}
-#: Spread of the columns' total conductance that one mean column stands for; beyond it two groups, then four.
-NARROW, WIDE = {False: 0.45, True: 0.15}, {False: 0.7, True: 0.6}
+FAST = {False: Settings(4, 8, 1, 2.0), True: Settings(6, 8, 6)}
 #: Vectors and lines on which an error is estimated against the slow twin.
 SAMPLE_VECTORS, SAMPLE_LINES = 6, 8
 
@@ -46,7 +44,7 @@ class ErrorBound:
         s = self.settings
         return (
             f"1 - R² {self.one_minus_r2:.1e} in the worst of {self.lines} lines, relative error {self.relative:.1e} "
-            f"({self.vectors} vectors; {s.bins} bins, {s.segments} segments, {s.squares} squares, {s.groups} groups)"
+            f"({self.vectors} vectors; {s.bins} bins, {s.segments} segments, {s.squares} squares)"
         )
 
 
@@ -103,11 +101,8 @@ class FastTile:
 
     def settings(self, conductance_s: Tensor, codes: Tensor, *, counts: bool = False) -> Settings:
         """What ``accuracy`` comes to for these weights; a tolerance is met on a sample of ``codes``, or the finest is taken."""
-        spread = spread_of(conductance_s)
         if self.accuracy == "fast" or self.accuracy == "exact":
-            base = FAST[counts]
-            groups = 1 if spread < NARROW[counts] else 2 if spread < WIDE[counts] else 4
-            return Settings(base.bins, base.segments, base.squares, groups)
+            return FAST[counts]
         assert isinstance(self.accuracy, float)
         for settings in LADDER:
             if self._estimate(conductance_s, codes, settings, counts).one_minus_r2 <= self.accuracy:

@@ -123,7 +123,8 @@ class Weights:
         total, whole = float(plan.ref.variance.sum()), float(mean.sum())
         e = departure.sum(1) / whole if whole > 0 else weight.new_zeros(len(weight))
         share = torch.addr(departure, e, mean, alpha=-1).square_().sum(1) / total if total > 0 else torch.zeros_like(e)
-        columns = torch.stack([torch.ones_like(e), -share, e * e, e**4], 1)
+        near = e.clamp(-plan.ref.reach, plan.ref.reach)
+        columns = torch.stack([torch.ones_like(e), -share, near * near, near**4], 1)
         wide = torch.cat([weight, columns, weight.new_zeros(len(weight), EXTRA - 4)], 1)
         if not plan.squares:
             return cls(wide, weight.new_zeros(0), None, e)
