@@ -56,6 +56,7 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
     nodes = np.empty(max(parts, 1) * 5 * 16, x.dtype)
     of_row = np.empty(16, x.dtype)
     base, left, square_, fourth = np.empty(16, x.dtype), np.empty(16, x.dtype), np.empty(16, x.dtype), np.empty(16, x.dtype)
+    ended_, bias = np.empty(16, x.dtype), np.empty(16, x.dtype)
     zs, sg, cu = np.empty(16, x.dtype), np.empty(16, x.dtype), np.empty(16, x.dtype)
     xt, xs = np.zeros(rows * 16, x.dtype), np.zeros((16, padded[size]), x.dtype)
     # Segments of whole sixteens need no padding: rows are then read and written where they are.
@@ -146,7 +147,7 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
             for q in range(bins):
                 at = at + load(force, q * 16) * times[j, q]
             store(knots, j * 16, at)
-        begin = load(knots, (bins + 1) * 16)
+        begin, drawn_all = load(knots, (bins + 1) * 16), zero
         row = zero
         if pulses:
             row = begin * k[34] + load(knots, 0) * cells[1, 0]
@@ -167,6 +168,7 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
                     after = load(n, at + 16) if q < bins - 1 else zero - load(n, at)
                     ended = (before - after) * half
                     dd, up, fq = load(drops, at), load(lift, q * 16), load(force, q * 16)
+                    drawn_all = drawn_all + fq * ended
                     total = total + fq * ended * ((dd * k[21] + k[19]) * dd + up * k[22])
                     k0, k1 = load(knots, q * 16), load(knots, q * 16 + 16)
                     total = total + (k1 * cells[0, q + 1] - k0 * cells[0, q]) * load(n, at) + fq * cells[2, q] * load(n_ramp, at)
@@ -195,7 +197,8 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
                 store(weights, grid + at, by_p)
                 store(weights, 2 * grid + at, by_h)
         store(base, 0, total)
-        remains, second, even1, even2 = zero, zero, zero, zero
+        store(ended_, 0, drawn_all)
+        remains, second, even1, even2, thirds = zero, zero, zero, zero, zero
         for j in range(parts):
             own, signed, most, lost, spare = zero, zero, zero, zero, zero
             for s in range(size):
@@ -230,7 +233,7 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
                 fc, fd = load(nodes, j * 80 + 48), load(nodes, j * 80 + 64)
                 third = ((fb - fd) - (fa - fc) * k[2]) / fill(reach * reach * reach * (k[1] + half))
                 even2, even1 = even2 + (fa + fc - f0 * k[2]), even1 + (fb + fd - f0 * k[2])
-                second = second + signed
+                second, thirds = second + signed, thirds + third
                 strong = high(_size(signed), fill(k[31]))
                 # Third order above the second is rounding.
                 cubic = low(high((zero - third) / strong, zero - one), one) / root(strong)
@@ -246,7 +249,10 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
                     store(weights, 4 * grid + at, load(weights, 4 * grid + at) * bytes_)
                     store(weights, 5 * grid + at, tall / k[37] * scale)
         store(left, 0, remains)
+        store(bias, 0, zero)
         if parts > 0 and reach > k[0]:
+            growth = low(high((zero - thirds) * k[3] / high(second, fill(k[31])), fill(-k[3])), fill(k[3]))
+            store(bias, 0, remains * growth)
             h2 = reach * reach
             sixteen = k[1] / k[17]
             second = second + (even2 * sixteen - even1) / fill(h2 * (k[3] * k[2]))
@@ -274,5 +280,6 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
                             y_rate[at, bounds[s] + i] = yr[padded[s] + i]
                             z_rate[at, bounds[s] + i] = zr[padded[s] + i]
             y[at, rows], y[at, rows + 1], y[at, rows + 2], y[at, rows + 3] = base[lane], left[lane], square_[lane], fourth[lane]
-            for i in range(rows + 4, y.shape[1]):
+            y[at, rows + 4], y[at, rows + 5] = ended_[lane], bias[lane]
+            for i in range(rows + 6, y.shape[1]):
                 y[at, i] = np.float32(0)

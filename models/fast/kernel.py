@@ -72,8 +72,8 @@ def _ladder(w, scale, turns, lengths, source, drain, weight, spread, k, clamp_c,
     """Solve one point for conductances times ``scale``.
 
     The workspace ``w`` holds, for each segment from row KINDS·s on: conductance, number, near, far (given); cond, self_r, v,
-    back, ladder, rise, inject, gates (found); and, if there is but one of the ``turns``, v and back of scale one, from which it starts,
-    and then only the current is found. Returns clamp, current, admittance and the clamp's slope.
+    back, ladder, rise, inject, gates (found); v and back of scale one, from which a single one of the ``turns`` starts, and then
+    only the current is found. Returns clamp, current, admittance and the clamp's slope.
     """
     size = len(lengths)
     zero, one, v0 = fill(np.float32(0)), fill(np.float32(1)), fill(k[8])

@@ -35,11 +35,12 @@ PASSES = 2
 @dataclass(frozen=True)
 class Prepared:
     """Answer of a line c for a vector:
-    base + Σ_i W_ci·y_i − left·share_c + r_2·e_c² + r_4·e_c⁴ − Σ_k sign_k·m_k²·(1 + cubic_k·m_k).
+    base + Σ_i W_ci·y_i − (left + bias·e_c)·share_c + r_2·e_c² + r_4·e_c⁴ + ended·pulse_c − Σ_k sign_k·m_k²·(1 + cubic_k·m_k).
 
     W: apparent conductance [µS], δ: its departure from the mean column, m_k = Σ_i δ_ci·z_ki. e_c: the line's total conductance
     over the mean's, less one, and within the reference's reach; share: Σ_i (δ_ci − e_c·ḡ_i)² over its mean over columns.
-    y (batch, rows + 8): weights of the rows, then base, left, r_2, r_4 and zeros. z (squares, batch, rows), bytes of ``scale``
+    pulse: what the mean pulse of the line's cells draws beside the group's straight line; ended: the force of all pulses.
+    y (batch, rows + 8): weights of the rows, then base, left, r_2, r_4, ended, bias and zeros. z (squares, batch, rows), bytes of ``scale``
     (squares, batch) each, or real numbers if that is None. sign, cubic (squares, batch).
     y_rate, z_rate (batch, rows): derivatives to the codes per LSB, if asked for, of the z in whose part the code lies.
     """
@@ -324,10 +325,10 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     inside = ((x[:, None, :] >= ref.grid.edges[:-1, None]) & (x[:, None, :] < tops[:, None])) if rates else None
     slope = None if inside is None else inside / width[:, None].to(dtype)
     y_rate = None if slope is None else ideal + (slope * (weight + (2 * f - 1) * by_h)).sum(1)
-    none = torch.zeros_like(base)
+    none, force = torch.zeros_like(base), (force * ended.sum(2)).sum(1, keepdim=True)
     if at.z is None:
         empty = x.new_zeros(0, len(x))
-        return Prepared(_behind(y, base, none, none, none), x.new_zeros(0, *x.shape), empty, empty, None, y_rate,
+        return Prepared(_behind(y, base, none, none, none, force), x.new_zeros(0, *x.shape), empty, empty, None, y_rate,
                         None if y_rate is None else torch.zeros_like(x))  # fmt: skip
     z_mean, z_slope = (width[:, None] * q for q in _line(at.z))
     assert at.z_sign is not None
@@ -361,24 +362,26 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
         if slope is not None:
             z_rate = z_rate + (slope[:, a:b] * (by_f + (2 * f[:, a:b] - 1) * by_h)).sum(1) * scale[:, None]
     strength = torch.stack(strengths)
-    cubic, second, fourth = _along(ref, strength, spans, lambda e: by_bin(
+    cubic, second, fourth, stronger = _along(ref, strength, spans, lambda e: by_bin(
         _convert(ref, solve_ladder(ref, mid * (1 + e), both, pair).current)[0], 1 + e), still)  # fmt: skip
     return Prepared(
-        _behind(y, base, left[:, None], second[:, None], fourth[:, None]), torch.stack(zs), torch.stack(signs),
+        _behind(y, base, left[:, None], second[:, None], fourth[:, None], force, (left * stronger)[:, None]), torch.stack(zs), torch.stack(signs),
         torch.stack(signs) * cubic, None, y_rate, z_rate if rates else None,
     )  # fmt: skip
 
 
 def _along(ref: Reference, strength: Tensor, spans: list[tuple[int, int]], answer: Callable[[float], Tensor],
-           still: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """How a multiple of the mean column departs from the squares: cubic (squares, batch), r_2 and r_4 (batch,).
+           still: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """How a multiple of the mean column departs from the squares: cubic (squares, batch), r_2, r_4 and relative growth of the
+    squares (batch,).
 
     ``answer(e)``, (batch, bins), is that of 1 + e times the mean column; ``still`` its value at 0. Third order goes to each
     part of the window's own square, as a power of the same product; what is left is even.
     """
     h = ref.reach
     if h == 0:
-        return torch.zeros_like(strength), torch.zeros_like(strength[0]), torch.zeros_like(strength[0])
+        none = torch.zeros_like(strength[0])
+        return torch.zeros_like(strength), none, none, none
     up, down, more, less = (answer(e) for e in (h / 2, -h / 2, h, -h))
     third = ((more - less) - 2 * (up - down)) / (1.5 * h**3)
     third = torch.stack([third[:, a:b].sum(1) for a, b in spans])
@@ -386,7 +389,8 @@ def _along(ref: Reference, strength: Tensor, spans: list[tuple[int, int]], answe
     strong = strength.abs().clamp(min=TINY)
     cubic = (-third / strong).clamp(-1.0, 1.0) / strong.sqrt()
     wide, narrow = (more + less - 2 * still).sum(1), (up + down - 2 * still).sum(1)
-    return cubic, strength.sum(0) + (16 * narrow - wide) / (6 * h**2), (wide - 4 * narrow) / (1.5 * h**4)
+    growth = (-3 * third.sum(0) / strength.sum(0).clamp(min=TINY)).clamp(-3.0, 3.0)
+    return cubic, strength.sum(0) + (16 * narrow - wide) / (6 * h**2), (wide - 4 * narrow) / (1.5 * h**4), growth
 
 
 def _behind(y: Tensor, *columns: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class Product(torch.autograd.Function):
         want_g, want_x = ctx.needs_input_grad[:2]
         rows = x.shape[1]
         whole = torch.zeros_like(conductance_s) if want_g else None
-        behind = grad.new_zeros(grad.shape[1], 4)
+        behind = grad.new_zeros(grad.shape[1], 6)
         to_x = torch.empty_like(x) if want_x else None
         grad = grad.contiguous()
         for a in range(0, len(x), BLOCK):
@@ -89,7 +89,7 @@ class Product(torch.autograd.Function):
             prepared = plan.prepare(codes, rates=True, reuse=True)
             if whole is not None:
                 whole.addmm_(part.T, prepared.y[:, :rows])
-                behind += part.T @ prepared.y[:, rows : rows + 4]
+                behind += part.T @ prepared.y[:, rows : rows + 6]
             if to_x is not None:
                 torch.mm(part, weights.wide[:, :rows], out=to_x[a : a + BLOCK])
                 to_x[a : a + BLOCK] *= prepared.y_rate
@@ -141,7 +141,7 @@ def bend_back(plan: Plan, weights: Weights, prepared: Prepared, grad: Tensor, x:
 
 
 def along(plan: Plan, weights: Weights, behind: Tensor, whole: Tensor) -> None:
-    """Add the gradients of share, e² and e⁴ (columns 1 to 3 of ``behind``) to those of the weights, in place."""
+    """Add the gradients of share, e² and e⁴ to those of the weights, in place; ``behind`` (lines, 6): those to the columns."""
     if not plan.squares:
         return
     mean = plan.ref.g.to(whole)
@@ -149,11 +149,12 @@ def along(plan: Plan, weights: Weights, behind: Tensor, whole: Tensor) -> None:
     if size <= 0:
         return
     e = weights.e
-    to_e = (2 * e * behind[:, 2] + 4 * e**3 * behind[:, 3]) * (e.abs() <= plan.ref.reach)
+    share, near = weights.wide[:, whole.shape[1] + 1], e.clamp(-plan.ref.reach, plan.ref.reach)
+    to_e = (2 * e * behind[:, 2] + 4 * e**3 * behind[:, 3] + share * behind[:, 5]) * (e.abs() <= plan.ref.reach)
     if total > 0:
         # The weights are the mean plus the departure: lone = W − (1 + e)·ḡ, without a copy of it.
         weight = weights.wide[:, : whole.shape[1]]
-        scale = behind[:, 1] * (2 / total)
+        scale = (behind[:, 1] + behind[:, 5] * near) * (2 / total)
         inner = weight @ mean - (1 + e) * (mean @ mean)
         whole.addcmul_(weight, scale[:, None], value=-1)
         whole.addr_(scale * (1 + e), mean)

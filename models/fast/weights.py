@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,11 +26,14 @@ POINTS = 2049
 @dataclass(frozen=True)
 class Cells:
     """Slopes of a cell against its conductance, (points, 2) on even steps of √G [√S]: dG_app/dG [µS/S], and the charge of a
-    pulse of MIDDLE beside the static current's [µA·LSB/S]. over_codes: the latter of a small cell for every code."""
+    pulse of MIDDLE beside the static current's [µA·LSB/S]. over_codes: the latter of a small cell for every code. pulse (points,): a pulse's charge [µA·LSB], its mean over the codes, on
+    even steps of the root of the apparent conductance [√µS]."""
 
     step: float
     tables: Tensor
     over_codes: Tensor
+    pulse_step: float
+    pulse: Tensor
 
     @classmethod
     def of(cls, circuit: Circuit, conductance_s: Tensor) -> Cells:
@@ -41,7 +45,13 @@ class Cells:
         small = g.flatten().kthvalue(1 + g.numel() // 20).values.double().cpu().clamp(min=1e-9)
         codes = torch.arange(circuit.code_max + 1, dtype=torch.float64)
         over = recharge_slope(circuit, small, codes)
-        return cls(float(u[1]), torch.stack([apparent_slope(circuit, at), recharge_slope(circuit, at, MIDDLE)], -1), over)
+        tables = torch.stack([apparent_slope(circuit, at), recharge_slope(circuit, at, MIDDLE)], -1)
+        visible = apparent(circuit, at).sqrt().numpy()
+        even = np.linspace(0, visible[-1], POINTS)
+        sample = codes[:: max(circuit.code_max // 16, 1)]
+        charge = pulse_charge(circuit, at[:, None], sample).mean(1) if circuit.effects.pulse else torch.zeros_like(at)
+        pulse = torch.from_numpy(np.interp(even, visible, charge.numpy()))
+        return cls(float(u[1]), tables, over, float(even[1]), pulse)
 
     def covers(self, conductance_s: Tensor) -> bool:
         """Whether these conductances lie on the tables."""
@@ -68,15 +78,20 @@ def recharge_slope(circuit: Circuit, conductance_s: Tensor, codes: Tensor | floa
         return torch.zeros(shape, dtype=conductance_s.dtype)
     with torch.enable_grad():
         g = conductance_s.detach().expand(shape).clone().requires_grad_(True)
-        zero = g.new_zeros(1)
-        w, pulse = circuit.w_select_um, circuit.line.pulse
-        at = expand(circuit.line.cell, g, w).g_s * 1e6
-        charge = recharge_amount(pulse, circuit.edges, g, zero + circuit.v_read_v, zero, w)
-        left = (circuit.slots - codes) * circuit.t_lsb_s - float(fall_delay(pulse, circuit.edges))
-        charge = charge * -torch.expm1(-left * g / node_capacitance(pulse, w))
-        charge = charge + start_charge(circuit, at, zero) + fall_edge(circuit, g, at, zero)
-        (slope,) = torch.autograd.grad(charge.sum(), g)
-    return slope * (1e6 / circuit.t_lsb_s)
+        (slope,) = torch.autograd.grad(pulse_charge(circuit, g, codes).sum(), g)
+    return slope
+
+
+def pulse_charge(circuit: Circuit, conductance_s: Tensor, codes: Tensor | float) -> Tensor:
+    """Charge of a pulse [µA·LSB] beside the static current's, no voltage having dropped; arguments broadcast."""
+    zero = conductance_s.new_zeros(1)
+    w, pulse = circuit.w_select_um, circuit.line.pulse
+    at = expand(circuit.line.cell, conductance_s, w).g_s * 1e6
+    charge = recharge_amount(pulse, circuit.edges, conductance_s, zero + circuit.v_read_v, zero, w)
+    left = (circuit.slots - codes) * circuit.t_lsb_s - float(fall_delay(pulse, circuit.edges))
+    charge = charge * -torch.expm1(-left * conductance_s / node_capacitance(pulse, w))
+    charge = charge + start_charge(circuit, at, zero) + fall_edge(circuit, conductance_s, at, zero)
+    return charge * (1e6 / circuit.t_lsb_s)
 
 
 @dataclass
@@ -92,6 +107,20 @@ class Plan:
     kernel: Kernel | None
     half: bool
     cells: Cells
+
+    def pulses(self, weight: Tensor) -> Tensor:
+        """Charge of the mean pulse of each line beside what the group's straight line gives, about the group's mean (lines,)."""
+        if not self.ref.circuit.effects.pulse:
+            return weight.new_zeros(len(weight))
+        table = self.cells.pulse.to(weight)
+        u = weight.clamp(min=0).sqrt_().div_(self.cells.pulse_step)
+        n = u.to(torch.int32).clamp_(max=len(table) - 2)
+        u -= n
+        low, high = table[n], table[n + 1]
+        charge = torch.lerp(low, high, u).mean(1)
+        gain = self.ref.s_gain + float(self.ref.e_gain.mean())
+        line = charge - gain * weight.mean(1)
+        return line - line.mean()
 
     def prepare(self, x: Tensor, rates: bool = False, *, reuse: bool = False) -> Prepared:
         """``Prepared`` of codes (batch, rows), in their type; ``reuse``: valid until the next such call."""
@@ -124,8 +153,8 @@ class Weights:
         e = departure.sum(1) / whole if whole > 0 else weight.new_zeros(len(weight))
         share = torch.addr(departure, e, mean, alpha=-1).square_().sum(1) / total if total > 0 else torch.zeros_like(e)
         near = e.clamp(-plan.ref.reach, plan.ref.reach)
-        columns = torch.stack([torch.ones_like(e), -share, near * near, near**4], 1)
-        wide = torch.cat([weight, columns, weight.new_zeros(len(weight), EXTRA - 4)], 1)
+        columns = torch.stack([torch.ones_like(e), -share, near * near, near**4, plan.pulses(weight), -share * near], 1)
+        wide = torch.cat([weight, columns, weight.new_zeros(len(weight), EXTRA - 6)], 1)
         if not plan.squares:
             return cls(wide, weight.new_zeros(0), None, e)
         if plan.kernel is None:
