@@ -62,12 +62,7 @@ class Columns:
             return outs[0] if self.back is None else torch.cat(outs, 1)[:, self.back]
         out, at = x.new_empty(len(x), sum(self.sizes)), 0
         for weights, plan, size in zip(self.ready, self.plans, self.sizes, strict=True):
-            if self.back is None:
-                forward(weights, x, plan, out)
-            else:
-                part = x.new_empty(len(x), size)
-                forward(weights, x, plan, part)
-                out[:, at : at + size] = part
+            forward(weights, x, plan, out, at)
             at += size
         return out if self.back is None else out.index_select(1, self.back)
 

@@ -9,10 +9,10 @@ _options = {"fastmath": True, "nogil": True, "boundscheck": False, "error_model"
 
 
 @numba.njit(**_options)
-def bend(out, root, by_vector, by_line, sign, cubic):
-    """out −= sign·m²·(1 + cubic·m) with m = root·by_vector·by_line; out (vectors, lines), root the same in int32."""
+def bend(out, start, root, by_vector, by_line, sign, cubic):
+    """out −= sign·m²·(1 + cubic·m) with m = root·by_vector·by_line; out (vectors, ·) from line ``start`` on, root in int32."""
     for b in range(out.shape[0]):
-        row, whole = out[b], root[b]
+        row, whole = out[b][start : start + root.shape[1]], root[b]
         scale, s, c = by_vector[b], sign[b], cubic[b]
         for i in range(row.shape[0]):
             m = np.float32(whole[i]) * scale * by_line[i]

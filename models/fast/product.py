@@ -19,7 +19,7 @@ from aimcard.models.fast.meanfield import Prepared, parts
 from aimcard.models.fast.weights import MIDDLE, Cells, Plan, Weights, apparent_slope, recharge_slope
 
 #: Vectors that are prepared and multiplied together: enough to read the weights seldom, few enough to bound the memory.
-BLOCK = 256
+BLOCK = 128
 
 
 def byte_product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
@@ -37,9 +37,10 @@ def _roots(weights: Weights, z: Tensor, out: Tensor | None = None) -> Tensor:
     return (z.to(weights.departure.dtype) @ weights.departure.T).to(z.dtype)
 
 
-def answer(weights: Weights, prepared: Prepared, out: Tensor) -> None:
-    """Answers into ``out`` (batch, lines)."""
-    torch.mm(prepared.y, weights.wide.T, out=out)
+def answer(weights: Weights, prepared: Prepared, out: Tensor, start: int = 0) -> None:
+    """Answers into ``out`` (batch, ·), from line ``start`` on."""
+    part = out[:, start : start + len(weights.wide)]
+    torch.mm(prepared.y, weights.wide.T, out=part)
     root = None
     for k, z in enumerate(prepared.z):
         if weights.scale is not None:
@@ -47,17 +48,17 @@ def answer(weights: Weights, prepared: Prepared, out: Tensor) -> None:
 
             assert prepared.scale is not None
             root = _roots(weights, z, root)
-            bend(out.numpy(), root.numpy(), prepared.scale[k].numpy(), weights.scale.numpy(), prepared.sign[k].numpy(),
+            bend(out.numpy(), start, root.numpy(), prepared.scale[k].numpy(), weights.scale.numpy(), prepared.sign[k].numpy(),
                  prepared.cubic[k].numpy())  # fmt: skip
             continue
         root = _roots(weights, z)
-        out.sub_((root * prepared.cubic[k][:, None]).add_(1).mul_(root).mul_(root).mul_(prepared.sign[k][:, None]))
+        part.sub_((root * prepared.cubic[k][:, None]).add_(1).mul_(root).mul_(root).mul_(prepared.sign[k][:, None]))
 
 
-def forward(weights: Weights, x: Tensor, plan: Plan, out: Tensor) -> None:
-    """Answers into ``out`` (batch, lines), without derivatives, block by block."""
+def forward(weights: Weights, x: Tensor, plan: Plan, out: Tensor, start: int = 0) -> None:
+    """Answers into ``out`` (batch, ·) from line ``start`` on, without derivatives, block by block."""
     for a in range(0, len(x), BLOCK):
-        answer(weights, plan.prepare(x[a : a + BLOCK], reuse=True), out[a : a + BLOCK])
+        answer(weights, plan.prepare(x[a : a + BLOCK], reuse=True), out[a : a + BLOCK], start)
 
 
 class Product(torch.autograd.Function):

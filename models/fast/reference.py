@@ -124,14 +124,12 @@ def _slope(y: Tensor, x: Tensor, fallback: Tensor) -> Tensor:
     return torch.where(square > 1e-18 * (x * x).sum(), ((y - y.mean()) * d).sum() / square.clamp(min=1e-300), fallback)
 
 
-def _reach(g: Tensor) -> float:
-    """Largest relative distance of a column's total from the mean one's, at least 0.2, at most 0.6.
+def _reach(sums: Tensor, middle: float) -> float:
+    """Largest relative distance of a column's total from ``middle``, at least 0.2, at most 0.6.
 
     Third differences over less would be rounding, which lines of few cells, far from proportional to the mean, would multiply.
     """
-    total = g.sum(1)
-    mean = float(total.mean())
-    return min(max(1.05 * float((total - mean).abs().max()) / mean, 0.2), 0.6) if mean > 0 else 0.0
+    return min(max(1.02 * float((sums - middle).abs().max()) / middle, 0.2), 0.6) if middle > 0 else 0.0
 
 
 def _times(grid: Grid, delay: float) -> Tensor:
@@ -226,11 +224,16 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
         name: float(_slope(q.flatten() * 1e6, g.flatten(), 2 * ratio.mean()))
         for name, q, ratio in (("s", cells.source_s_per_v, source), ("d", cells.drain_s_per_v, drain))
     }
+    # Columns on both sides are as far: error goes with the square of the distance, and the far ones are what is bounded.
+    sums = g.sum(1)
+    middle = float((sums.min() + sums.max()) / 2)
+    if middle > 0:
+        mean = mean * (middle / float(sums.mean()))
     return Reference(
         grid, circuit, found, mean, g.var(0, correction=0), distance, owner, lengths, source, drain, slope_of["s"], slope_of["d"],
         float(cell.k_source_per_v), by_segment(idle_weight(cell, big, w).mean(0)) / lengths, spread, r, share,
         e_const, e_gain, c_const, c_gain, s_const, s_gain, _times(grid, delay), start_drop, end_drop, start_square, end_square,
-        end_clamp, line, node, idle, _reach(g),
+        end_clamp, line, node, idle, _reach(sums, middle),
     )  # fmt: skip
 
 
