@@ -118,17 +118,19 @@ class TestCompiled:
         plain, fast = (group(circuit, g, chosen, counts=counts, plain=p).plans[0].prepare(x, rates=True) for p in (True, False))
         assert fast.y_rate is not None
         assert plain.y_rate is not None
-        for a, b in ((fast.y[:, :67], plain.y[:, :67]), (fast.y_rate, plain.y_rate), (fast.z_rate, plain.z_rate)):
+        ref = group(circuit, g, chosen, counts=counts, plain=True).plans[0].ref
+        for a, b in ((fast.y[..., :67], plain.y[..., :67]), (fast.y_rate, plain.y_rate), (fast.z_rate, plain.z_rate)):
             assert float((a - b).abs().max()) < 2e-5 * float(b.abs().max())
         # One byte is a 127th, and the bound by which it is scaled is a little above the largest.
-        assert float((fast.z * fast.scale[..., None] - plain.z).abs().max()) < 0.51 * float(fast.scale.max())
-        # How far a line's total is from the mean multiplies the terms of higher order.
-        ref = group(circuit, g, chosen, counts=counts, plain=True).plans[0].ref
-        reach, scale = ref.reach, float((plain.y[:, :67] @ (g * 1e6).T).std())
-        m = reach * (plain.z @ ref.g.float())
+        first = fast.scale[0, ..., None]
+        assert float((fast.z * first - plain.z).abs().max()) < 0.51 * float(first.max())
+        torch.testing.assert_close(fast.scale / fast.scale[:1], plain.scale, rtol=1e-4, atol=0)
+        # How far a line's total is from the middle multiplies the terms of higher order.
+        scale = float((plain.y[0, :, :67] @ (g * 1e6).T).std())
+        m = max(ref.reaches) * plain.scale * (plain.z @ ref.g.float())
         assert float(((fast.cubic - plain.cubic) * m**3).abs().max()) < 2e-3 * scale
-        behind = (fast.y - plain.y)[:, 67:71]
-        share = torch.tensor([1.0, 1.0, reach**2, reach**4])
+        behind, reach = (fast.y - plain.y)[..., 67:73], max(ref.reaches)
+        share = torch.tensor([1.0, 1.0, reach**2, reach**4, 1.0, reach])
         assert float((behind.abs() * share).max()) < 2e-3 * scale
         assert torch.equal(fast.sign, plain.sign)
 

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from aimcard.models.fast.compiled import Kernel, available
 from aimcard.models.fast.effects import Circuit
-from aimcard.models.fast.product import Product, forward
+from aimcard.models.fast.product import Product, blocks, forward
 from aimcard.models.fast.reference import Reference, make_grid, make_reference
 from aimcard.models.fast.weights import Cells, Plan, Weights, apparent
+
+#: Largest total conductance over smallest of the columns that share a preparation.
+REACH = 2.2
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def low_precision(device: torch.device) -> bool:
 
 @dataclass
 class Columns:
-    """Groups of columns with their plans; ``order`` sorts the columns by group, ``back`` undoes it; None for one group."""
+    """Columns with their plans; ``order`` sorts the columns by group, ``back`` undoes it; None for one group."""
 
     plans: list[Plan]
     sizes: list[int]
@@ -60,48 +63,69 @@ class Columns:
             lines = [conductance_s] if self.order is None else conductance_s[self.order].split(self.sizes)
             outs = [Product.apply(p, x, plan, w) for p, plan, w in zip(lines, self.plans, self.ready, strict=True)]
             return outs[0] if self.back is None else torch.cat(outs, 1)[:, self.back]
-        out, at = x.new_empty(len(x), sum(self.sizes)), 0
-        for weights, plan, size in zip(self.ready, self.plans, self.sizes, strict=True):
-            forward(weights, x, plan, out, at)
-            at += size
-        return out if self.back is None else out.index_select(1, self.back)
+        out = x.new_empty(len(x), sum(self.sizes))
+        if self.back is None:
+            forward(self.ready[0], x, self.plans[0], out)
+            return out
+        steps = blocks(len(x))
+        sorted_ = x.new_empty(min(steps.step, len(x)), out.shape[1])
+        for a in steps:
+            codes, at = x[a : a + steps.step], 0
+            for weights, plan, size in zip(self.ready, self.plans, self.sizes, strict=True):
+                forward(weights, codes, plan, sorted_[: len(codes)], at)
+                at += size
+            torch.index_select(sorted_[: len(codes)], 1, self.back, out=out[a : a + steps.step])
+        return out
 
 
-def group_sizes(total: Tensor, ratio: float, most: int) -> list[int]:
-    """Sizes of groups of columns in order of their total conductance, each within ``ratio``; ``most`` groups at most."""
-    found = total.detach().double().sort().values.cpu()
+def arrange(total: Tensor, ratio: float, most: int) -> tuple[Tensor | None, list[tuple[int, ...]]]:
+    """Groups of columns within ``ratio`` of total conductance, ``most`` at most, and plans of groups within REACH.
+
+    Returns the columns' order, None for one group, and the sizes of each plan's groups, its largest first.
+    """
+    order = total.detach().argsort()
+    found = total.detach()[order].double().cpu()
     # A line that conducts nothing is a hundred times below the others at the most.
     found = found.clamp(min=0.01 * float(found[-1]))
-    while True:
-        sizes, start = [], 0
-        while start < len(found):
-            end = int(torch.searchsorted(found, float(found[start]) * ratio, right=True))
-            sizes.append(max(end, start + 1) - start)
-            start += sizes[-1]
-        if len(sizes) <= most:
-            return sizes
+    while len(starts := _starts(found, ratio)) > most:
         ratio *= 1.2
+    if len(starts) == 1:
+        return None, [(len(found),)]
+    ends = [*starts[1:], len(found)]
+    plans: list[list[tuple[int, int]]] = []
+    for a, b in zip(starts, ends, strict=True):
+        if plans and float(found[b - 1]) <= REACH * float(found[plans[-1][0][0]]):
+            plans[-1].append((a, b))
+        else:
+            plans.append([(a, b)])
+    for groups in plans:
+        groups.sort(key=lambda g: g[0] - g[1])
+    places = torch.cat([torch.arange(a, b) for groups in plans for a, b in groups])
+    return order[places.to(order.device)], [tuple(b - a for a, b in groups) for groups in plans]
+
+
+def _starts(found: Tensor, ratio: float) -> list[int]:
+    starts = [0]
+    while (end := int(torch.searchsorted(found, float(found[starts[-1]]) * ratio, right=True))) < len(found):
+        starts.append(max(end, starts[-1] + 1))
+    return starts
 
 
 def group(circuit: Circuit, conductance_s: Tensor, settings: Settings, *, counts: bool, plain: bool = False) -> Columns:
     """Split and prepare ``conductance_s`` (lines, rows) [S]; ``plain`` leaves the compiled preparation out."""
     g = conductance_s.detach()
-    parts, order, back = [g], None, None
-    sizes = group_sizes(g.sum(1), settings.ratio, settings.groups)
-    if len(sizes) > 1:
-        order = g.sum(1).argsort()
-        back = order.argsort()
-        parts = list(g[order].split(sizes))
+    order, plans_of = arrange(g.sum(1), settings.ratio, settings.groups)
+    parts = [g] if order is None else g[order].split([sum(sizes) for sizes in plans_of])
     grid = make_grid(g.shape[1], circuit.code_max, settings.bins, settings.segments)
     compiled = not plain and g.device.type == "cpu" and g.dtype == torch.float32 and available()
     cells = Cells.of(circuit, g)
-    plans = []
-    for part in parts:
-        ref = make_reference(circuit, part.cpu(), grid, counts)
+    plans: list[Plan] = []
+    for part, sizes in zip(parts, plans_of, strict=True):
+        ref = make_reference(circuit, part.cpu(), grid, counts, sizes)
         # Without curvature there is no second order; all off is then exactly linear.
         flat = not circuit.effects.ir_drop and ref.conversion.rate is None
         plans.append(plan_of(ref, 0 if flat else settings.squares, cells, compiled, g, plans))
-    return Columns(plans, [len(p) for p in parts], order, back)
+    return Columns(plans, [len(p) for p in parts], order, None if order is None else order.argsort())
 
 
 def plan_of(ref: Reference, squares: int, cells: Cells, compiled: bool, like: Tensor, others: list[Plan]) -> Plan:
@@ -121,6 +145,7 @@ def refresh(columns: Columns, conductance_s: Tensor) -> Columns:
     plans: list[Plan] = []
     for part, plan in zip(parts, columns.plans, strict=True):
         mean, variance = part.mean(0).cpu().double(), part.var(0, correction=0).cpu().double()
-        ref = replace(plan.ref, g=mean, variance=variance)
+        # The groups' middles stay where they were: totals have hardly changed.
+        ref = replace(plan.ref, g=mean * (float(plan.ref.g.sum()) / max(float(mean.sum()), 1e-30)), variance=variance)
         plans.append(plan_of(ref, plan.squares, plan.cells, plan.kernel is not None, conductance_s, plans))
     return Columns(plans, columns.sizes, columns.order, columns.back)

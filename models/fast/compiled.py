@@ -43,8 +43,8 @@ class Kernel:
 
     def __init__(self, ref: Reference, squares: int) -> None:
         kind = np.float32
-        self.squares, self.kind = squares, kind
-        self.scratch: dict[tuple[int, bool], tuple[np.ndarray, ...]] = {}
+        self.squares, self.kind, self.groups = squares, kind, len(ref.scales)
+        self.scratch: dict[tuple[int, int, bool], tuple[np.ndarray, ...]] = {}
         c, cell, conv = ref.circuit, ref.circuit.line.cell, ref.conversion
         grid = ref.grid
         zero = torch.zeros(1, dtype=torch.float64)
@@ -58,12 +58,12 @@ class Kernel:
             float(gate_current(cell, zero, c.w_select_um)) * 1e6, 1 / float(cell.v_gate_source_v), 1 / 16, ref.start_drop,
             ref.end_drop, ref.start_square, ref.end_square, ref.end_clamp, ref.line, ref.node, conv.start_gain, step, rest,
             lifted, 1 / 6, 1 / 3, TINY, conv.ideal * c.v_read_v, ref.s_const, ref.s_gain, ref.reach, 0.25, 127,
+            float(ref.g.mean()),
         ]  # fmt: skip
-        middle = ref.e_const + ref.e_gain * ref.g.mean()
         pad = torch.zeros(1, dtype=torch.float64)
         # The longest code belongs to the last bin.
         tops = torch.cat([grid.edges[1:-1], 2 * grid.edges[-1:], pad])
-        cells = torch.stack([ref.e_const, ref.e_gain, torch.cat([ref.c_const, pad]), torch.cat([ref.c_gain, pad]), middle, tops])
+        cells = torch.stack([ref.e_const, ref.e_gain, torch.cat([ref.c_const, pad]), torch.cat([ref.c_gain, pad]), tops])
 
         def a(values: Any) -> np.ndarray:
             return np.ascontiguousarray(np.asarray(values, dtype=kind))
@@ -83,35 +83,36 @@ class Kernel:
         self.arguments = (
             a(ref.g), distance, np.array(grid.bounds), padded, a(grid.edges), a(1 / width), a(width), a(ref.lengths),
             a(ref.source), a(ref.drain), a(ref.weight), a(ref.spread), a(ratio), a(cells), a(ref.times),
-            a(k), *curves, modes, np.array(cuts),
+            a(k), a(ref.scales), *curves, modes, np.array(cuts),
         )  # fmt: skip
 
     def __call__(self, x: Tensor, rates: bool = False, *, reuse: bool = False) -> Prepared:
         """Prepare ``x`` (batch, rows), in as many threads as torch uses; ``reuse``: valid until the next such call."""
         from aimcard.models.fast.blocks import prepare
 
-        batch, rows = x.shape
+        batch, rows, groups = *x.shape, self.groups
         # Fresh memory costs a page fault every 4 kB, a tenth of the whole.
-        made = self.scratch.get((batch, rates)) if reuse else None
+        made = self.scratch.get((batch, groups, rates)) if reuse else None
         if made is None:
             some = batch if rates else 0
             made = (
-                np.empty((batch, rows + EXTRA), self.kind), np.empty((self.squares, batch, rows), np.int8),
-                *(np.empty((self.squares, batch), self.kind) for _ in range(3)),
-                *(np.empty((some, rows), self.kind) for _ in range(2)),
+                np.empty((groups, batch, rows + EXTRA), self.kind), np.empty((self.squares, batch, rows), np.int8),
+                *(np.empty((groups, self.squares, batch), self.kind) for _ in range(3)),
+                np.empty((groups, some, rows), self.kind), np.empty((some, rows), self.kind),
             )  # fmt: skip
             if reuse:
                 self.scratch.clear()
-                self.scratch[batch, rates] = made
+                self.scratch[batch, groups, rates] = made
         codes = x.detach().contiguous().numpy()
         y, z, scale, sign, cubic, y_rate, z_rate = made
 
         def run(a: int, b: int) -> None:
             # The slices of later axes are views: the kernel wants them whole, so every thread gets its own.
-            own = [np.ascontiguousarray(q[:, a:b]) for q in (z, scale, sign, cubic)]
-            prepare(codes[a:b], *self.arguments, y[a:b], *own, y_rate[a:b], z_rate[a:b])
-            for whole, part in zip((z, scale, sign, cubic), own, strict=True):
-                whole[:, a:b] = part
+            parts = [y[:, a:b], z[:, a:b], scale[..., a:b], sign[..., a:b], cubic[..., a:b], y_rate[:, a:b]]
+            own = [np.ascontiguousarray(q) for q in parts]
+            prepare(codes[a:b], *self.arguments, *own, z_rate[a:b])
+            for whole, part in zip(parts, own, strict=True):
+                whole[...] = part
 
         threads = min(torch.get_num_threads(), batch // 16)
         if threads > 1:
@@ -121,4 +122,4 @@ class Kernel:
         else:
             prepare(codes, *self.arguments, y, z, scale, sign, cubic, y_rate, z_rate)
         t = [torch.from_numpy(q) for q in made]
-        return Prepared(t[0], t[1], t[3], t[4], t[2], t[5] if rates else None, t[6] if rates else None)
+        return Prepared(t[0], t[1], t[2], t[3], t[4], t[5] if rates else None, t[6] if rates else None)

@@ -34,24 +34,45 @@ PASSES = 2
 
 @dataclass(frozen=True)
 class Prepared:
-    """Answer of a line c for a vector:
+    """Answer of a line c of a group for a vector:
     base + Σ_i W_ci·y_i − (left + bias·e_c)·share_c + r_2·e_c² + r_4·e_c⁴ + ended·pulse_c − Σ_k sign_k·m_k²·(1 + cubic_k·m_k).
 
-    W: apparent conductance [µS], δ: its departure from the mean column, m_k = Σ_i δ_ci·z_ki. e_c: the line's total conductance
-    over the mean's, less one, and within the reference's reach; share: Σ_i (δ_ci − e_c·ḡ_i)² over its mean over columns.
-    pulse: what the mean pulse of the line's cells draws beside the group's straight line; ended: the force of all pulses.
-    y (batch, rows + 8): weights of the rows, then base, left, r_2, r_4, ended, bias and zeros. z (squares, batch, rows), bytes of ``scale``
-    (squares, batch) each, or real numbers if that is None. sign, cubic (squares, batch).
-    y_rate, z_rate (batch, rows): derivatives to the codes per LSB, if asked for, of the z in whose part the code lies.
+    W: apparent conductance [µS], δ: its departure from the group's middle column, m_k = scale_k·Σ_i δ_ci·z_ki.
+    e_c: the line's total conductance over the middle one's, less one, and within the group's reach; share: Σ_i of its squared
+    departure beside the mean column, over the variance. pulse: what the mean pulse of the line's cells draws beside the straight
+    line of all; ended: the force of all pulses.
+    y (groups, batch, rows + 8): weights of the rows, then base, left, r_2, r_4, ended, bias and zeros. z (squares, batch, rows):
+    of the first group, bytes or real numbers. scale, sign, cubic (groups, squares, batch).
+    y_rate (groups, batch, rows), z_rate (batch, rows): derivatives to the codes per LSB, if asked for, of the first group's
+    scaled z in whose part the code lies.
     """
 
     y: Tensor
     z: Tensor
+    scale: Tensor
     sign: Tensor
     cubic: Tensor
-    scale: Tensor | None = None
     y_rate: Tensor | None = None
     z_rate: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """What a group's middle column gives: as ``Prepared``'s fields, without a group's axis; base, left, ended (batch, 1).
+
+    strength (squares, batch): its squares, as the form gives them; z scaled to them. course: second, third and fourth
+    difference quotient of its multiples' answers, (squares, batch), or None.
+    """
+
+    y: Tensor
+    base: Tensor
+    left: Tensor
+    ended: Tensor
+    z: Tensor
+    strength: Tensor
+    course: tuple[Tensor, Tensor, Tensor] | None
+    y_rate: Tensor | None
+    z_rate: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -250,8 +271,38 @@ def _line(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Prepared:
     """What the vectors ``x`` (batch, rows) make of the tile; differentiable, memory batch × rows × bins."""
-    dtype = x.dtype
     ref = ref.like(x)
+    groups = [_group(ref.scaled(s), x, squares, rates, lead=k == 0) for k, s in enumerate(ref.scales)]
+    first = groups[0]
+    strength = torch.stack([g.strength for g in groups])
+    strong = strength.abs().clamp(min=TINY)
+    size = torch.tensor(ref.scales, dtype=x.dtype, device=x.device)
+    scale = (strong / strong[:1]).sqrt() / size[:, None, None]
+    rest = torch.zeros_like(strength[:, 0]) if squares else x.new_zeros(len(groups), len(x))
+    last, growth, cubic = rest, rest, torch.zeros_like(strength)
+    if first.course is not None:
+        # The mean column's multiples, about the groups' middle ones.
+        s, off = size[:, None, None], size[:, None, None] - 1
+        second, third, fourth = first.course
+        third = s**3 * (third + 4 * off * fourth)
+        rest = strength.sum(1) + (s**2 * (second + 3 * off * first.course[1] + 6 * off**2 * fourth)).sum(1)
+        last = (s**4 * fourth).sum(1)
+        growth = (-3 * third.sum(1) / strength.sum(1).clamp(min=TINY)).clamp(-3.0, 3.0)
+        # Third order above the second is rounding.
+        cubic = (-third / strong).clamp(-1.0, 1.0) / strong.sqrt()
+    y = [
+        _behind(g.y, g.base, g.left, rest[k, :, None], last[k, :, None], g.ended, g.left * growth[k, :, None])
+        for k, g in enumerate(groups)
+    ]
+    sign = torch.sign(strength)
+    return Prepared(
+        torch.stack(y), first.z, scale, sign, sign * cubic,
+        torch.stack([g.y_rate for g in groups]) if rates else None, first.z_rate,  # type: ignore[misc]
+    )  # fmt: skip
+
+
+def _group(ref: Reference, x: Tensor, squares: int, rates: bool, *, lead: bool) -> Group:
+    dtype = x.dtype
     f, h = shares(x, ref)
     g, distance, owner = ref.g.to(dtype), ref.distance.to(dtype), ref.owner
     lengths, width = ref.lengths.to(dtype), ref.grid.width.to(dtype)
@@ -325,11 +376,11 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     inside = ((x[:, None, :] >= ref.grid.edges[:-1, None]) & (x[:, None, :] < tops[:, None])) if rates else None
     slope = None if inside is None else inside / width[:, None].to(dtype)
     y_rate = None if slope is None else ideal + (slope * (weight + (2 * f - 1) * by_h)).sum(1)
-    none, force = torch.zeros_like(base), (force * ended.sum(2)).sum(1, keepdim=True)
+    force = (force * ended.sum(2)).sum(1, keepdim=True)
+    none = torch.zeros_like(base)
     if at.z is None:
         empty = x.new_zeros(0, len(x))
-        return Prepared(_behind(y, base, none, none, none, force), x.new_zeros(0, *x.shape), empty, empty, None, y_rate,
-                        None if y_rate is None else torch.zeros_like(x))  # fmt: skip
+        return Group(y, base, none, force, x.new_zeros(0, *x.shape), empty, None, y_rate, torch.zeros_like(x) if rates else None)
     z_mean, z_slope = (width[:, None] * q for q in _line(at.z))
     assert at.z_sign is not None
     assert at.own is not None
@@ -338,7 +389,7 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     # What the squares leave is the same for all columns on average, if their departures are independent row by row.
     ratio = ref.ratio()
     left = ((own_mean * conduct + own_slope * ramp / 2) * ratio).sum((1, 2))
-    zs, signs, scales, strengths = [], [], [], []
+    zs, strengths = [], []
     z_rate = torch.zeros_like(x)
     spans = parts(len(width), squares)
     for a, b in spans:
@@ -356,41 +407,30 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
         square = each_f * each_f * (conduct + ramp)[:, a:b] + 2 * each_f * before * conduct[:, a:b]
         left = left - sign * scale * scale * (square * ratio).sum((1, 2))
         zs.append(z * scale[:, None])
-        signs.append(sign)
-        scales.append(scale)
-        strengths.append(signed)
+        strengths.append(signed * some)
         if slope is not None:
             z_rate = z_rate + (slope[:, a:b] * (by_f + (2 * f[:, a:b] - 1) * by_h)).sum(1) * scale[:, None]
-    strength = torch.stack(strengths)
-    cubic, second, fourth, stronger = _along(ref, strength, spans, lambda e: by_bin(
-        _convert(ref, solve_ladder(ref, mid * (1 + e), both, pair).current)[0], 1 + e), still)  # fmt: skip
-    return Prepared(
-        _behind(y, base, left[:, None], second[:, None], fourth[:, None], force, (left * stronger)[:, None]), torch.stack(zs), torch.stack(signs),
-        torch.stack(signs) * cubic, None, y_rate, z_rate if rates else None,
-    )  # fmt: skip
+    def multiple(e: float) -> Tensor:
+        current = solve_ladder(ref, mid * (1 + e), both, pair).current
+        return by_bin(_convert(ref, current)[0], 1 + e)
+
+    course = _course(ref.reach, spans, multiple, still) if lead and ref.reach > 0 else None
+    kept = z_rate if rates else None
+    return Group(y, base, left[:, None], force, torch.stack(zs), torch.stack(strengths), course, y_rate, kept)
 
 
-def _along(ref: Reference, strength: Tensor, spans: list[tuple[int, int]], answer: Callable[[float], Tensor],
-           still: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """How a multiple of the mean column departs from the squares: cubic (squares, batch), r_2, r_4 and relative growth of the
-    squares (batch,).
+def _course(h: float, spans: list[tuple[int, int]], multiple: Callable[[float], Tensor],
+            still: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Coefficients of e², e³ and e⁴ of each part's answer, (squares, batch) each, for 1 + e times the mean column.
 
-    ``answer(e)``, (batch, bins), is that of 1 + e times the mean column; ``still`` its value at 0. Third order goes to each
-    part of the window's own square, as a power of the same product; what is left is even.
+    ``multiple(e)``, (batch, bins), is that answer; ``still`` its value at 0.
     """
-    h = ref.reach
-    if h == 0:
-        none = torch.zeros_like(strength[0])
-        return torch.zeros_like(strength), none, none, none
-    up, down, more, less = (answer(e) for e in (h / 2, -h / 2, h, -h))
-    third = ((more - less) - 2 * (up - down)) / (1.5 * h**3)
-    third = torch.stack([third[:, a:b].sum(1) for a, b in spans])
-    # Third order above the second is rounding.
-    strong = strength.abs().clamp(min=TINY)
-    cubic = (-third / strong).clamp(-1.0, 1.0) / strong.sqrt()
-    wide, narrow = (more + less - 2 * still).sum(1), (up + down - 2 * still).sum(1)
-    growth = (-3 * third.sum(0) / strength.sum(0).clamp(min=TINY)).clamp(-3.0, 3.0)
-    return cubic, strength.sum(0) + (16 * narrow - wide) / (6 * h**2), (wide - 4 * narrow) / (1.5 * h**4), growth
+    up, down, more, less = (multiple(e) for e in (h / 2, -h / 2, h, -h))
+    wide, narrow = more + less - 2 * still, up + down - 2 * still
+    found = (
+        (16 * narrow - wide) / (6 * h**2), ((more - less) - 2 * (up - down)) / (1.5 * h**3), (wide - 4 * narrow) / (1.5 * h**4)
+    )  # fmt: skip
+    return tuple(torch.stack([c[:, a:b].sum(1) for a, b in spans]) for c in found)  # type: ignore[return-value]
 
 
 def _behind(y: Tensor, *columns: Tensor) -> Tensor:

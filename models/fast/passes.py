@@ -9,46 +9,58 @@ _options = {"fastmath": True, "nogil": True, "boundscheck": False, "error_model"
 
 
 @numba.njit(**_options)
-def bend(out, start, root, by_vector, by_line, sign, cubic):
-    """out −= sign·m²·(1 + cubic·m) with m = root·by_vector·by_line; out (vectors, ·) from line ``start`` on, root in int32."""
+def bend(out, first, root, by_vector, by_line, sign, cubic, ends):
+    """out −= sign·m²·(1 + cubic·m) with m = root·by_vector·by_line.
+
+    out (vectors, ·) from line ``first`` on, root (vectors, lines) in int32; by_vector, sign, cubic (groups, vectors); ``ends``:
+    the lines at which the groups end.
+    """
     for b in range(out.shape[0]):
-        row, whole = out[b][start : start + root.shape[1]], root[b]
-        scale, s, c = by_vector[b], sign[b], cubic[b]
-        for i in range(row.shape[0]):
-            m = np.float32(whole[i]) * scale * by_line[i]
-            row[i] -= s * m * m * (np.float32(1) + c * m)
+        start = 0
+        for g in range(len(ends)):
+            row, whole, scales = out[b][first + start : first + ends[g]], root[b][start : ends[g]], by_line[start : ends[g]]
+            scale, s, c = by_vector[g, b], sign[g, b], cubic[g, b]
+            for i in range(row.shape[0]):
+                m = np.float32(whole[i]) * scale * scales[i]
+                row[i] -= s * m * m * (np.float32(1) + c * m)
+            start = ends[g]
 
 
 @numba.njit(**_options)
-def slope_bytes(grad, root, by_vector, by_line, sign, cubic, bent, lines, line_scale, vectors, vector_scale, total):
-    """Derivative of ``bend`` to m, times ``grad``, as bytes for the products with z and with the departures.
+def slope_bytes(grad, root, by_vector, by_line, sign, cubic, ends, bent, lines, line_scale, vectors, vector_scale, total, middle):
+    """Derivative of ``bend`` to δ·z in the first group's scale, times ``grad``, as bytes for the products with z and departures.
 
-    bent (vectors, lines) is working memory. lines (lines, vectors) int8 with line_scale (lines,): the derivative times
-    by_vector; vectors (vectors, lines) int8 with vector_scale (vectors,): times by_line; total (vectors,): its sum over lines.
+    bent (vectors, lines) is working memory. lines (lines, vectors) int8 with line_scale (lines,): the derivative for z's bytes;
+    vectors (vectors, lines) int8 with vector_scale (vectors,): times by_line; total (vectors,): its sum times ``middle``.
     """
     full, tiny, none = np.float32(127), np.float32(1e-30), np.float32(0)
     for i in range(line_scale.shape[0]):
         line_scale[i] = tiny
     for b in range(grad.shape[0]):
-        row, whole, to = grad[b], root[b], bent[b]
-        scale, s, c = by_vector[b], sign[b], cubic[b]
-        most, sums = tiny, none
-        for i in range(row.shape[0]):
-            m = np.float32(whole[i]) * scale * by_line[i]
-            t = row[i] * s * m * (np.float32(2) + np.float32(3) * c * m)
-            to[i] = t
-            sums += t
-            most = max(most, abs(t) * by_line[i])
-            line_scale[i] = max(line_scale[i], abs(t) * scale)
+        start, most, sums = 0, tiny, none
+        unit = by_vector[0, b]
+        for g in range(len(ends)):
+            scale, s, c = by_vector[g, b], sign[g, b], cubic[g, b]
+            part = s * scale / unit if unit > none else none
+            row, whole, to = grad[b][start : ends[g]], root[b][start : ends[g]], bent[b][start : ends[g]]
+            scales, middles, widest = by_line[start : ends[g]], middle[start : ends[g]], line_scale[start : ends[g]]
+            for i in range(row.shape[0]):
+                m = np.float32(whole[i]) * scale * scales[i]
+                t = row[i] * part * m * (np.float32(2) + np.float32(3) * c * m)
+                to[i] = t
+                sums += t * middles[i]
+                most = max(most, abs(t) * scales[i])
+                widest[i] = max(widest[i], abs(t) * unit)
+            start = ends[g]
         vector_scale[b] = most / full
         total[b] = sums
     for b in range(grad.shape[0]):
         to, small = bent[b], vectors[b]
-        inverse, scale = np.float32(1) / vector_scale[b], by_vector[b]
+        inverse, unit = np.float32(1) / vector_scale[b], by_vector[0, b]
         for i in range(to.shape[0]):
             small[i] = np.int8(np.rint(to[i] * by_line[i] * inverse))
         for i in range(to.shape[0]):
-            lines[i, b] = np.int8(np.rint(to[i] * scale * full / line_scale[i]))
+            lines[i, b] = np.int8(np.rint(to[i] * unit * full / line_scale[i]))
     for i in range(line_scale.shape[0]):
         line_scale[i] /= full
 

@@ -22,6 +22,12 @@ from aimcard.models.fast.weights import MIDDLE, Cells, Plan, Weights, apparent_s
 BLOCK = 128
 
 
+def blocks(batch: int) -> range:
+    """First vectors of the blocks; a small batch is cut too, for what is kept of a block counts against its outputs."""
+    step = max(BLOCK // 2, min(BLOCK, batch // 8))
+    return range(0, batch, step)
+
+
 def byte_product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """a·b of int8 matrices, exact in int32."""
     if 1 in a.shape or 1 in b.shape:
@@ -37,28 +43,32 @@ def _roots(weights: Weights, z: Tensor, out: Tensor | None = None) -> Tensor:
     return (z.to(weights.departure.dtype) @ weights.departure.T).to(z.dtype)
 
 
-def answer(weights: Weights, prepared: Prepared, out: Tensor, start: int = 0) -> None:
-    """Answers into ``out`` (batch, ·), from line ``start`` on."""
-    part = out[:, start : start + len(weights.wide)]
-    torch.mm(prepared.y, weights.wide.T, out=part)
+def answer(weights: Weights, prepared: Prepared, plan: Plan, out: Tensor, first: int = 0) -> None:
+    """Answers into ``out`` (batch, ·), from line ``first`` on."""
+    start = 0
+    for y, size in zip(prepared.y, plan.ref.sizes, strict=True):
+        torch.mm(y, weights.wide[start : start + size].T, out=out[:, first + start : first + start + size])
+        start += size
     root = None
     for k, z in enumerate(prepared.z):
+        scale, sign, cubic = prepared.scale[:, k], prepared.sign[:, k], prepared.cubic[:, k]
+        root = _roots(weights, z, root)
         if weights.scale is not None:
             from aimcard.models.fast.passes import bend
 
-            assert prepared.scale is not None
-            root = _roots(weights, z, root)
-            bend(out.numpy(), start, root.numpy(), prepared.scale[k].numpy(), weights.scale.numpy(), prepared.sign[k].numpy(),
-                 prepared.cubic[k].numpy())  # fmt: skip
+            bend(out.numpy(), first, root.numpy(), scale.numpy(), weights.scale.numpy(), sign.numpy(), cubic.numpy(), plan.ends)
             continue
-        root = _roots(weights, z)
-        part.sub_((root * prepared.cubic[k][:, None]).add_(1).mul_(root).mul_(root).mul_(prepared.sign[k][:, None]))
+        scale, sign, cubic = (plan.by_line(q) for q in (scale, sign, cubic))
+        m = root * scale
+        out[:, first : first + start].sub_((m * cubic).add_(1).mul_(m).mul_(m).mul_(sign))
 
 
-def forward(weights: Weights, x: Tensor, plan: Plan, out: Tensor, start: int = 0) -> None:
-    """Answers into ``out`` (batch, ·) from line ``start`` on, without derivatives, block by block."""
-    for a in range(0, len(x), BLOCK):
-        answer(weights, plan.prepare(x[a : a + BLOCK], reuse=True), out[a : a + BLOCK], start)
+def forward(weights: Weights, x: Tensor, plan: Plan, out: Tensor, first: int = 0) -> None:
+    """Answers into ``out`` (batch, ·) from line ``first`` on, without derivatives, block by block."""
+    steps = blocks(len(x))
+    for a in steps:
+        block = slice(a, a + steps.step)
+        answer(weights, plan.prepare(x[block], reuse=True), plan, out[block], first)
 
 
 class Product(torch.autograd.Function):
@@ -81,20 +91,28 @@ class Product(torch.autograd.Function):
         plan, weights = ctx.plan, ctx.weights
         want_g, want_x = ctx.needs_input_grad[:2]
         rows = x.shape[1]
-        whole = torch.zeros_like(conductance_s) if want_g else None
+        whole = torch.empty_like(conductance_s) if want_g else None
         behind = grad.new_zeros(grad.shape[1], 6)
-        to_x = torch.empty_like(x) if want_x else None
+        to_x = torch.zeros_like(x) if want_x else None
         grad = grad.contiguous()
-        for a in range(0, len(x), BLOCK):
-            codes, part = x[a : a + BLOCK], grad[a : a + BLOCK]
+        steps = blocks(len(x))
+        for a in steps:
+            block = slice(a, a + steps.step)
+            codes, part = x[block], grad[block]
             prepared = plan.prepare(codes, rates=True, reuse=True)
-            if whole is not None:
-                whole.addmm_(part.T, prepared.y[:, :rows])
-                behind += part.T @ prepared.y[:, rows : rows + 6]
-            if to_x is not None:
-                torch.mm(part, weights.wide[:, :rows], out=to_x[a : a + BLOCK])
-                to_x[a : a + BLOCK] *= prepared.y_rate
-            bend_back(plan, weights, prepared, part, codes, whole, None if to_x is None else to_x[a : a + BLOCK])
+            own = None if to_x is None else to_x[block]
+            start = 0
+            for k, size in enumerate(plan.ref.sizes):
+                lines = slice(start, start + size)
+                if whole is not None:
+                    y = prepared.y[k]
+                    torch.addmm(whole[lines], part[:, lines].T, y[:, :rows], beta=min(a, 1), out=whole[lines])
+                    behind[lines] += part[:, lines].T @ y[:, rows : rows + 6]
+                if own is not None:
+                    assert prepared.y_rate is not None
+                    own.addcmul_(part[:, lines] @ weights.wide[lines, :rows], prepared.y_rate[k])
+                start += size
+            bend_back(plan, weights, prepared, part, codes, whole, own)
         if whole is None:
             return None, to_x, None, None
         along(plan, weights, behind, whole)
@@ -106,22 +124,22 @@ def bend_back(plan: Plan, weights: Weights, prepared: Prepared, grad: Tensor, x:
               to_x: Tensor | None) -> None:  # fmt: skip
     """Take what the squares contribute off the gradients to weights (lines, rows) and codes (batch, rows), in place."""
     edges = plan.ref.grid.edges.tolist()
+    assert prepared.z_rate is not None
     for k, (a, b) in enumerate(parts(len(edges) - 1, plan.squares) if plan.squares else []):
-        z, sign, cubic = prepared.z[k], prepared.sign[k], prepared.cubic[k]
+        z, scale, sign, cubic = prepared.z[k], prepared.scale[:, k], prepared.sign[:, k], prepared.cubic[:, k]
         begin, end = edges[a], edges[b] if b < len(edges) - 1 else 2 * edges[-1]
         root = _roots(weights, z)
         if weights.scale is not None:
             from aimcard.models.fast.passes import slope_bytes, take, take_within
 
-            assert prepared.scale is not None
-            assert prepared.z_rate is not None
             batch, lines = grad.shape
             bent, vectors = torch.empty_like(grad), torch.empty(grad.shape, dtype=torch.int8)
             by_line, line_scale = torch.empty(lines, batch, dtype=torch.int8), torch.empty(lines)
             vector_scale, total = torch.empty(batch), torch.empty(batch)
             slope_bytes(
-                grad.numpy(), root.numpy(), prepared.scale[k].numpy(), weights.scale.numpy(), sign.numpy(), cubic.numpy(),
+                grad.numpy(), root.numpy(), scale.numpy(), weights.scale.numpy(), sign.numpy(), cubic.numpy(), plan.ends,
                 bent.numpy(), by_line.numpy(), line_scale.numpy(), vectors.numpy(), vector_scale.numpy(), total.numpy(),
+                weights.middle.numpy(),
             )  # fmt: skip
             if whole is not None:
                 take(whole.numpy(), byte_product(by_line, z).numpy(), line_scale.numpy())
@@ -131,13 +149,15 @@ def bend_back(plan: Plan, weights: Weights, prepared: Prepared, grad: Tensor, x:
                     plan.ref.g.float().numpy(), prepared.z_rate.numpy(), x.numpy(), np.float32(begin), np.float32(end),
                 )  # fmt: skip
             continue
-        bent = grad * root * (2 + 3 * cubic[:, None] * root) * sign[:, None]
+        scale, sign, cubic = (plan.by_line(q) for q in (scale, sign, cubic))
+        m = root * scale
+        bent = grad * m * (2 + 3 * cubic * m) * sign * scale
         low = weights.departure.dtype
         if whole is not None:
             whole -= (bent.to(low).T @ z.to(low)).to(whole.dtype)
         if to_x is not None:
             inside = ((x >= begin) & (x < end)).to(grad.dtype)
-            moved = (bent.to(low) @ weights.departure).to(grad.dtype) + bent.sum(1, keepdim=True) * plan.ref.g.to(grad)
+            moved = (bent.to(low) @ weights.departure).to(grad.dtype) + torch.outer(bent @ weights.middle, plan.ref.g.to(grad))
             to_x -= moved * prepared.z_rate * inside
 
 
@@ -149,18 +169,20 @@ def along(plan: Plan, weights: Weights, behind: Tensor, whole: Tensor) -> None:
     total, size = float(plan.ref.variance.sum()), float(mean.sum())
     if size <= 0:
         return
-    e = weights.e
-    share, near = weights.wide[:, whole.shape[1] + 1], e.clamp(-plan.ref.reach, plan.ref.reach)
-    to_e = (2 * e * behind[:, 2] + 4 * e**3 * behind[:, 3] + share * behind[:, 5]) * (e.abs() <= plan.ref.reach)
+    e, near, middle = weights.e, weights.near, weights.middle
+    share = weights.wide[:, whole.shape[1] + 1]
+    to_e = (2 * e * behind[:, 2] + 4 * e**3 * behind[:, 3] + share * behind[:, 5]) * (e == near)
+    to_sum = to_e / middle
     if total > 0:
-        # The weights are the mean plus the departure: lone = W − (1 + e)·ḡ, without a copy of it.
+        # Beside the mean column: W − (1 + e)·middle·ḡ, without a copy of it.
         weight = weights.wide[:, : whole.shape[1]]
+        along_mean = (1 + e) * middle
         scale = (behind[:, 1] + behind[:, 5] * near) * (2 / total)
-        inner = weight @ mean - (1 + e) * (mean @ mean)
+        inner = weight @ mean - along_mean * (mean @ mean)
         whole.addcmul_(weight, scale[:, None], value=-1)
-        whole.addr_(scale * (1 + e), mean)
-        to_e = to_e + scale * inner
-    whole += (to_e / size)[:, None]
+        whole.addr_(scale * along_mean, mean)
+        to_sum = to_sum + scale * inner
+    whole += (to_sum / size)[:, None]
 
 
 def cells_back(plan: Plan, conductance_s: Tensor, x: Tensor, grad: Tensor, whole: Tensor) -> None:

@@ -64,7 +64,9 @@ class Reference:
     s_const, s_gain: charge of a pulse's begin, apart from the above. times: force at each bin's edge, when the pulses that
     end there draw their charge, and at the begin of the pulses, from the bins' forces (bins + 2, bins).
     start_drop, end_drop: charge per volt of drop at a pulse's begin and end, start_square, end_square: per volt squared;
-    reach: how far columns' totals are from this one's, in parts of it: so far its multiples are solved.
+    sizes: columns in each group; scales: what the groups' middle columns are of this one, the first 1; reaches: how far the
+    totals of a group's columns are from its middle one's, in parts of it. reach: the same of all columns from this one: so far
+    its multiples are solved.
     end_clamp: per volt of the clamp. line, node: charge per volt of the bit line, of a row's wire and of an idle cell.
     """
 
@@ -101,6 +103,9 @@ class Reference:
     node: float
     idle_ua: float
     reach: float = 0.0
+    sizes: tuple[int, ...] = ()
+    scales: tuple[float, ...] = (1.0,)
+    reaches: tuple[float, ...] = (0.0,)
 
     def ratio(self) -> Tensor:
         """Variance over conductance of the departures in each segment [µS], (segments,); without wire, places do not matter."""
@@ -109,6 +114,10 @@ class Reference:
         if self.r_ohm == 0:
             square, total = square.sum().expand_as(square), total.sum().expand_as(total)
         return square / total.clamp(min=1e-30)
+
+    def scaled(self, scale: float) -> Reference:
+        """The same for a multiple of the mean column, whose larger cells fall more with their voltages."""
+        return replace(self, g=self.g * scale, source=self.source * scale, drain=self.drain * scale)
 
     def like(self, x: Tensor) -> Reference:
         """This reference with its numbers in the type and on the device of ``x``."""
@@ -124,12 +133,19 @@ def _slope(y: Tensor, x: Tensor, fallback: Tensor) -> Tensor:
     return torch.where(square > 1e-18 * (x * x).sum(), ((y - y.mean()) * d).sum() / square.clamp(min=1e-300), fallback)
 
 
-def _reach(sums: Tensor, middle: float) -> float:
-    """Largest relative distance of a column's total from ``middle``, at least 0.2, at most 0.6.
+def _middles(sums: Tensor, sizes: tuple[int, ...]) -> tuple[list[float], tuple[float, ...], float]:
+    """Middles of the groups' totals, how far each reaches, and how far all of them from the first's middle.
 
-    Third differences over less would be rounding, which lines of few cells, far from proportional to the mean, would multiply.
+    The middle, not the mean: error goes with the square of the distance, and the far columns are what is bounded. Reaches are
+    0.2 to 0.6: third differences over less would be rounding, which lines of few cells, far from proportional, would multiply.
     """
-    return min(max(1.02 * float((sums - middle).abs().max()) / middle, 0.2), 0.6) if middle > 0 else 0.0
+
+    def reach(part: Tensor, middle: float) -> float:
+        return min(max(1.02 * float((part - middle).abs().max()) / middle, 0.2), 0.6) if middle > 0 else 0.0
+
+    parts = sums.split(list(sizes))
+    middles = [float(p.min() + p.max()) / 2 for p in parts]
+    return middles, tuple(reach(p, m) for p, m in zip(parts, middles, strict=True)), reach(sums, middles[0])
 
 
 def _times(grid: Grid, delay: float) -> Tensor:
@@ -152,8 +168,11 @@ def _times(grid: Grid, delay: float) -> Tensor:
 
 
 @torch.no_grad()
-def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: bool) -> Reference:
-    """The mean column of ``conductance_s`` (lines, rows) [S], in double precision."""
+def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: bool, sizes: tuple[int, ...] = ()) -> Reference:
+    """The mean column of ``conductance_s`` (lines, rows) [S], in double precision, scaled to the middle of the first group.
+
+    ``sizes``: lines in each group, one behind the other; none: all of them in one.
+    """
     cell, wire, pulse, e, w = circuit.line.cell, circuit.line.wire, circuit.line.pulse, circuit.edges, circuit.w_select_um
     big = conductance_s.double()
     cells = expand(cell, big, w)
@@ -224,16 +243,15 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
         name: float(_slope(q.flatten() * 1e6, g.flatten(), 2 * ratio.mean()))
         for name, q, ratio in (("s", cells.source_s_per_v, source), ("d", cells.drain_s_per_v, drain))
     }
-    # Columns on both sides are as far: error goes with the square of the distance, and the far ones are what is bounded.
-    sums = g.sum(1)
-    middle = float((sums.min() + sums.max()) / 2)
-    if middle > 0:
-        mean = mean * (middle / float(sums.mean()))
+    sizes = sizes or (len(g),)
+    middles, reaches, reach = _middles(g.sum(1), sizes)
+    if middles[0] > 0:
+        mean = mean * (middles[0] / float(mean.sum()))
     return Reference(
         grid, circuit, found, mean, g.var(0, correction=0), distance, owner, lengths, source, drain, slope_of["s"], slope_of["d"],
         float(cell.k_source_per_v), by_segment(idle_weight(cell, big, w).mean(0)) / lengths, spread, r, share,
         e_const, e_gain, c_const, c_gain, s_const, s_gain, _times(grid, delay), start_drop, end_drop, start_square, end_square,
-        end_clamp, line, node, idle, _reach(sums, middle),
+        end_clamp, line, node, idle, reach, sizes, tuple(m / middles[0] if middles[0] > 0 else 1.0 for m in middles), reaches,
     )  # fmt: skip
 
 

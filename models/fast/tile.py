@@ -21,7 +21,7 @@ LADDER = (
     Settings(4, 4, 0, 2.5), Settings(4, 8, 1, 2.0), Settings(6, 8, 3), Settings(6, 8, 6), Settings(8, 8, 8, 1.25),
     Settings(12, 16, 12, 1.2), Settings(16, 16, 16, 1.1, 32), Settings(32, 32, 16, 1.05, 64),
 )  # fmt: skip
-FAST = {False: Settings(4, 8, 1), True: Settings(6, 8, 6)}
+FAST = {False: Settings(4, 8, 1), True: Settings(6, 8, 6, 1.3)}
 #: Vectors and lines on which an error is estimated against the slow twin.
 SAMPLE_VECTORS, SAMPLE_LINES = 6, 8
 

@@ -25,9 +25,12 @@ POINTS = 2049
 
 @dataclass(frozen=True)
 class Cells:
-    """Slopes of a cell against its conductance, (points, 2) on even steps of √G [√S]: dG_app/dG [µS/S], and the charge of a
-    pulse of MIDDLE beside the static current's [µA·LSB/S]. over_codes: the latter of a small cell for every code. pulse (points,): a pulse's charge [µA·LSB], its mean over the codes, on
-    even steps of the root of the apparent conductance [√µS]."""
+    """A cell's slopes against its conductance, (points, 2) on even steps of √G [√S]: dG_app/dG [µS/S], and of the charge of a
+    pulse of MIDDLE beside the static current's [µA·LSB/S]. over_codes: the latter of a small cell for every code.
+
+    pulse (points,): a pulse's charge [µA·LSB], its mean over the codes, on even steps of the root of the apparent conductance
+    [√µS].
+    """
 
     step: float
     tables: Tensor
@@ -108,6 +111,17 @@ class Plan:
     half: bool
     cells: Cells
 
+    @property
+    def ends(self) -> np.ndarray:
+        """Lines at which the groups end."""
+        return np.cumsum(self.ref.sizes)
+
+    def by_line(self, by_group: Tensor) -> Tensor:
+        """From (groups, batch) to (batch, lines)."""
+        if len(by_group) == 1:
+            return by_group[0, :, None]
+        return by_group.T.repeat_interleave(torch.tensor(self.ref.sizes, device=by_group.device), 1)
+
     def pulses(self, weight: Tensor) -> Tensor:
         """Charge of the mean pulse of each line beside what the group's straight line gives, about the group's mean (lines,)."""
         if not self.ref.circuit.effects.pulse:
@@ -129,38 +143,47 @@ class Plan:
         blocks = [prepare(self.ref, part, self.squares, rates) for part in x.split(PLAIN_BLOCK)]
         if len(blocks) == 1:
             return blocks[0]
-        rate = (torch.cat([b.y_rate for b in blocks]), torch.cat([b.z_rate for b in blocks])) if rates else (None, None)  # type: ignore[misc]
-        z, sign, cubic = (torch.cat([getattr(b, name) for b in blocks], 1) for name in ("z", "sign", "cubic"))
-        return Prepared(torch.cat([b.y for b in blocks]), z, sign, cubic, None, *rate)
+
+        def joined(name: str, axis: int) -> Tensor:
+            return torch.cat([getattr(b, name) for b in blocks], axis)
+
+        rate = (joined("y_rate", 1), joined("z_rate", 0)) if rates else (None, None)
+        return Prepared(joined("y", 1), joined("z", 1), joined("scale", 2), joined("sign", 2), joined("cubic", 2), *rate)
 
 
 @dataclass
 class Weights:
-    """Apparent conductances of a group of columns: with the columns behind y; departures, as bytes of ``scale`` (lines,) or as
-    real numbers; e (lines,) and lone (lines, rows): departure along the mean column and beside it."""
+    """Apparent conductances of a plan's columns: with the columns behind y; departures from the groups' middle columns, as bytes
+    of ``scale`` (lines,) or as real numbers; e and near (lines,): departure along the middle column, and the same within reach;
+    middle (lines,): what the line's middle column is of the plan's."""
 
     wide: Tensor
     departure: Tensor
     scale: Tensor | None
     e: Tensor
+    near: Tensor
+    middle: Tensor
 
     @classmethod
     def of(cls, weight: Tensor, plan: Plan) -> Weights:
-        """From ``weight`` (lines, rows) [µS]."""
-        mean = plan.ref.g.to(weight)
-        departure = weight - mean
-        total, whole = float(plan.ref.variance.sum()), float(mean.sum())
-        e = departure.sum(1) / whole if whole > 0 else weight.new_zeros(len(weight))
-        share = torch.addr(departure, e, mean, alpha=-1).square_().sum(1) / total if total > 0 else torch.zeros_like(e)
-        near = e.clamp(-plan.ref.reach, plan.ref.reach)
+        """From ``weight`` (lines, rows) [µS], the groups one behind the other."""
+        ref = plan.ref
+        mean, sizes = ref.g.to(weight), torch.tensor(ref.sizes, device=weight.device)
+        total, whole = float(ref.variance.sum()), float(mean.sum())
+        middle, reach = (torch.tensor(q).to(weight).repeat_interleave(sizes) for q in (ref.scales, ref.reaches))
+        sums = weight.sum(1) / whole if whole > 0 else middle
+        e = sums / middle - 1
+        near = torch.minimum(torch.maximum(e, -reach), reach)
+        share = torch.addr(weight, sums, mean, alpha=-1).square_().sum(1) / total if total > 0 else torch.zeros_like(e)
         columns = torch.stack([torch.ones_like(e), -share, near * near, near**4, plan.pulses(weight), -share * near], 1)
         wide = torch.cat([weight, columns, weight.new_zeros(len(weight), EXTRA - 6)], 1)
         if not plan.squares:
-            return cls(wide, weight.new_zeros(0), None, e)
+            return cls(wide, weight.new_zeros(0), None, e, near, middle)
+        departure = torch.addr(weight, middle, mean, alpha=-1)
         if plan.kernel is None:
-            return cls(wide, departure.bfloat16() if plan.half else departure, None, e)
+            return cls(wide, departure.bfloat16() if plan.half else departure, None, e, near, middle)
         from aimcard.models.fast.passes import to_bytes
 
         small, scale = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
         to_bytes(departure.numpy(), small.numpy(), scale.numpy())
-        return cls(wide, small, scale, e)
+        return cls(wide, small, scale, e, near, middle)
