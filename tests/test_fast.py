@@ -1,5 +1,6 @@
 """The fast product against its slow twin, and the laws that both must obey."""
 
+import os
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from aimcard.models.fast.meanfield import prepare
 from aimcard.models.fast.product import Product
 from aimcard.models.fast.weights import Weights, apparent
 from aimcard.models.tile import TileModel, ideal_charge
+from aimcard.models.twin import static_gradient
 
 MODEL = TileModel.read(shipped_card())
 IDEAL_CLAMP = Effects(regulator=False)
@@ -108,6 +110,52 @@ class TestAgainstTheSlowTwin:
         assert "1 - R²" in str(tight.error_bound(g, x))
 
 
+class TestAgainstTheNodes:
+    """The node-by-node twin has neither segments nor pulses' edges: an equation of its own for the same line."""
+
+    EFFECTS = Effects(pulse=False, regulator=False)
+
+    def test_values_and_gradients(self):
+        g, x = draw(lines=2, rows=128, batch=4)
+        g = g.requires_grad_()
+        charge = tile(self.EFFECTS).charge(g, x)
+        for c in range(2):
+            nodes = [static_gradient(MODEL, g[c].detach().numpy(), v.numpy().astype(int)) for v in x]
+            truth = torch.tensor([s.line_current_a.sum() * MODEL.t_lsb_s for s, _ in nodes])
+            assert float(one_minus_r2(charge[:, c], truth)) < 1e-6
+            for b, (_, slope) in enumerate(nodes):
+                (found,) = torch.autograd.grad(charge[b, c], g, retain_graph=True)
+                expected = torch.tensor(slope.sum(0)) * MODEL.t_lsb_s
+                assert float((found[c] - expected).norm() / expected.norm()) < 5e-3
+                assert not found[1 - c].any()
+
+
+class TestBound:
+    def adversarial(self, rows=48):
+        """Columns that no mean column stands for: all least, all largest, one cell, near end, far end, and random ones."""
+        low, high = 1e-7, 25e-6
+        one = torch.full((rows,), low, dtype=torch.float64)
+        one[rows // 3] = high
+        slope = torch.linspace(low, high, rows, dtype=torch.float64)
+        extremes = torch.stack([torch.full_like(one, low), torch.full_like(one, high), one, slope, slope.flip(0)])
+        g, x = draw(lines=5, rows=rows, batch=8)
+        return torch.cat([extremes, g]), x
+
+    @pytest.mark.parametrize("accuracy", ["fast", 1e-5])
+    @pytest.mark.parametrize(("counts", "effects"), READS)
+    def test_no_line_is_worse(self, counts, effects, accuracy):
+        for random, (g, x) in ((False, self.adversarial()), (True, draw(lines=12, rows=64, batch=8))):
+            t = tile(effects, accuracy=accuracy, dtype=torch.float32)
+            bound = t.error_bound(g.float(), x.float(), counts=counts)
+            truth = run(tile(effects, accuracy="exact"), counts, g.float().double(), x)
+            measured = one_minus_r2(run(t, counts, g.float(), x.float()).double(), truth)
+            assert (measured <= bound.per_line).all(), (measured, bound.per_line)
+            assert bound.one_minus_r2 == float(bound.per_line.max())
+            # Where the finest settings are not enough, the bound says so.
+            if accuracy != "fast" and random:
+                assert bound.one_minus_r2 <= accuracy
+
+
 class TestCompiled:
     @pytest.mark.parametrize(("counts", "effects"), READS)
     def test_numba_does_what_torch_does(self, counts, effects):
@@ -149,6 +197,26 @@ class TestCompiled:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.stdout.strip() == "['numba is not installed']", done.stderr
+
+
+    def test_switched_off_in_the_environment(self):
+        """The same answers with and without the compiler; nothing is said of what was asked for."""
+        code = (
+            "import os, warnings, torch; warnings.simplefilter('error')\n"
+            "from aimcard.data import shipped_card; from aimcard.models.tile import TileModel\n"
+            "from aimcard.models.fast import FastTile\n"
+            "g, x = torch.linspace(1e-6, 9e-6, 60).reshape(4, 15), torch.arange(45.0).reshape(3, 15)\n"
+            "t = FastTile(TileModel.read(shipped_card())); out = t.phase(g, x)\n"
+            "print(t._kept[True][1].plans[0].kernel is None, *[f'{v:.2f}' for v in out.flatten().tolist()])"
+        )
+        found = {}
+        for off in ("0", "1"):
+            environment = {**os.environ, "AIMCARD_PLAIN": off}
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+            assert done.returncode == 0, done.stderr
+            plain, *found[off] = done.stdout.split()
+            assert plain == str(off == "1")
+        np.testing.assert_allclose(*(np.array(v, dtype=float) for v in found.values()), rtol=1e-5, atol=0.02)
 
 
 class TestGradientOfTheFormula:
@@ -221,6 +289,16 @@ class TestLaws:
         vectors, lines = (torch.tensor(np.random.default_rng(seed).permutation(n)) for n in (10, 6))
         torch.testing.assert_close(tile().phase(g[lines], x[vectors]), whole[vectors][:, lines], rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(torch.cat([t.phase(g, v[None]) for v in x]), whole, rtol=1e-12, atol=1e-9)
+
+    @pytest.mark.parametrize("plain", RUNS)
+    def test_sign_is_which_line_of_a_pair(self, plain):
+        """Weights of the other sign swap the lines of their pairs, and the difference changes its sign and nothing else."""
+        plus, x = draw(seed=1)
+        minus, _ = draw(seed=2)
+        t = tile(plain=plain, dtype=torch.float32)
+        found = [t.phase(torch.cat(pair).float(), x.float()) for pair in ((plus, minus), (minus, plus))]
+        first, second = (f[:, :6] - f[:, 6:] for f in found)
+        torch.testing.assert_close(first, -second, rtol=0, atol=1e-6 * float(found[0].abs().max()))
 
     def test_zero_input_is_leakage(self):
         g, x = draw()

@@ -116,7 +116,9 @@ def group(circuit: Circuit, conductance_s: Tensor, settings: Settings, *, counts
     g = conductance_s.detach()
     order, plans_of = arrange(g.sum(1), settings.ratio, settings.groups)
     parts = [g] if order is None else g[order].split([sum(sizes) for sizes in plans_of])
-    grid = make_grid(g.shape[1], circuit.code_max, settings.bins, settings.segments)
+    # More segments than the slow twin has would be another circuit.
+    segments = min(settings.segments, circuit.line.wire.segments)
+    grid = make_grid(g.shape[1], circuit.code_max, settings.bins, segments)
     compiled = not plain and g.device.type == "cpu" and g.dtype == torch.float32 and available()
     cells = Cells.of(circuit, g)
     plans: list[Plan] = []

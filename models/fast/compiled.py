@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,7 +27,9 @@ class SlowerPathWarning(UserWarning):
 
 
 def available() -> bool:
-    """Whether numba is installed; warns once if not."""
+    """Whether numba is there and not switched off by AIMCARD_PLAIN=1 in the environment; warns once if it is not there."""
+    if os.environ.get("AIMCARD_PLAIN", "0") not in ("", "0"):
+        return False
     if importlib.util.find_spec("numba") is not None:
         return True
     if "numba" not in _said:
