@@ -119,10 +119,11 @@ class TestAgainstTheNodes:
         g, x = draw(lines=2, rows=128, batch=4)
         g = g.requires_grad_()
         charge = tile(self.EFFECTS).charge(g, x)
+        values = charge.detach()
         for c in range(2):
             nodes = [static_gradient(MODEL, g[c].detach().numpy(), v.numpy().astype(int)) for v in x]
             truth = torch.tensor([s.line_current_a.sum() * MODEL.t_lsb_s for s, _ in nodes])
-            assert float(one_minus_r2(charge[:, c], truth)) < 1e-6
+            assert float(one_minus_r2(values[:, c], truth)) < 1e-6
             for b, (_, slope) in enumerate(nodes):
                 (found,) = torch.autograd.grad(charge[b, c], g, retain_graph=True)
                 expected = torch.tensor(slope.sum(0)) * MODEL.t_lsb_s
@@ -131,20 +132,20 @@ class TestAgainstTheNodes:
 
 
 class TestBound:
-    def adversarial(self, rows=48):
+    def adversarial(self, rows=32):
         """Columns that no mean column stands for: all least, all largest, one cell, near end, far end, and random ones."""
         low, high = 1e-7, 25e-6
         one = torch.full((rows,), low, dtype=torch.float64)
         one[rows // 3] = high
         slope = torch.linspace(low, high, rows, dtype=torch.float64)
         extremes = torch.stack([torch.full_like(one, low), torch.full_like(one, high), one, slope, slope.flip(0)])
-        g, x = draw(lines=5, rows=rows, batch=8)
+        g, x = draw(lines=5, rows=rows, batch=6)
         return torch.cat([extremes, g]), x
 
     @pytest.mark.parametrize("accuracy", ["fast", 1e-5])
     @pytest.mark.parametrize(("counts", "effects"), READS)
     def test_no_line_is_worse(self, counts, effects, accuracy):
-        for random, (g, x) in ((False, self.adversarial()), (True, draw(lines=12, rows=64, batch=8))):
+        for random, (g, x) in ((False, self.adversarial()), (True, draw(lines=6, rows=64, batch=6))):
             t = tile(effects, accuracy=accuracy, dtype=torch.float32)
             bound = t.error_bound(g.float(), x.float(), counts=counts)
             truth = run(tile(effects, accuracy="exact"), counts, g.float().double(), x)

@@ -36,8 +36,8 @@ class ErrorBound:
         s = self.settings
         return (
             f"1 - R² at most {self.one_minus_r2:.1e} in the worst of {len(self.per_line)} lines, "
-            f"relative error {self.relative:.1e} ({self.lines} lines and {self.vectors} vectors solved slot by slot; {s.bins} bins, {s.segments} segments, "
-            f"{s.squares} squares)"
+            f"relative error {self.relative:.1e} ({self.lines} lines and {self.vectors} vectors solved slot by slot; "
+            f"{s.bins} bins, {s.segments} segments, {s.squares} squares)"
         )
 
 
