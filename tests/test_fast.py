@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,6 @@ from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects, FastTile
 from aimcard.models.fast.columns import Settings, group
 from aimcard.models.fast.meanfield import prepare
-from aimcard.models.fast.product import Product
-from aimcard.models.fast.weights import Weights, apparent
 from aimcard.models.tile import TileModel, ideal_charge
 from aimcard.models.twin import static_gradient
 
@@ -225,11 +224,10 @@ class TestGradientOfTheFormula:
         g, x = draw(lines=3, rows=7, batch=3, low=1e-6)
         # A pulse's charge has a slope of its own, which is not the formula's.
         circuit = tile(Effects(leakage=False, pulse=False)).circuit
-        plan = group(circuit, g, Settings(4, 4, 2), counts=True, plain=True).plans[0]
+        columns = group(circuit, g, Settings(4, 4, 2), counts=True, plain=True)
 
         def answer(conductance_us):
-            conductance_s = conductance_us * 1e-6
-            return Product.apply(conductance_s, x, plan, Weights.of(apparent(circuit, conductance_s.detach()), plan))
+            return replace(columns, ready=None).answers(circuit, conductance_us * 1e-6, x)
 
         assert torch.autograd.gradcheck(answer, ((g * 1e6).requires_grad_(),), eps=1e-5, rtol=1e-5)
 

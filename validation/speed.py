@@ -157,7 +157,7 @@ class Errors:
     worst: float
 
 
-def judge(model: TileModel, weights: str, inputs: str, read: str, *, lines: int = 512, rows: int = 512, compared: int = 8,
+def judge(model: TileModel, weights: str, inputs: str, read: str, *, lines: int = 512, rows: int = 512, compared: int = 12,
           vectors: int = 16, wire_scale: float = 1.0, accuracy: str | float = "fast") -> Errors:  # fmt: skip
     """Compare ``compared`` of the lines on ``vectors`` vectors; the tile is prepared for all of them, in float32."""
     g, x = draw(weights, inputs, lines, rows, vectors)
@@ -198,6 +198,9 @@ def scaling(model: TileModel, figure: Path | None, turns: int = 7) -> list[tuple
             size, torch_us, ours = zip(*((s, t, o) for a, s, t, o in found if a == name), strict=True)
             ax.loglog(size, torch_us, "o-", label="torch")
             ax.loglog(size, ours, "s-", label="card")
+            ax.set_xticks(size, [str(s) for s in size])
+            ax.minorticks_off()
+            ax.set_ylim(20, 2e4)
             ax.set_xlabel(name)
             ax.set_ylabel("CPU time (µs)")
         fig.axes[0].legend()

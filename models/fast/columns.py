@@ -9,9 +9,9 @@ from torch import Tensor
 
 from aimcard.models.fast.compiled import Kernel, available
 from aimcard.models.fast.effects import Circuit
-from aimcard.models.fast.product import Product, blocks, forward
+from aimcard.models.fast.product import Columns
 from aimcard.models.fast.reference import Reference, make_grid, make_reference
-from aimcard.models.fast.weights import Cells, Plan, Weights, apparent
+from aimcard.models.fast.weights import Cells, Plan, apparent
 
 #: Largest total conductance over smallest of the columns that share a preparation.
 REACH = 2.2
@@ -38,44 +38,6 @@ def low_precision(device: torch.device) -> bool:
         return True
     known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(known()) if known is not None and device.type == "cpu" else False
-
-
-@dataclass
-class Columns:
-    """Columns with their plans; ``order`` sorts the columns by group, ``back`` undoes it; None for one group."""
-
-    plans: list[Plan]
-    sizes: list[int]
-    order: Tensor | None
-    back: Tensor | None
-    ready: list[Weights] | None = None
-
-    def answers(self, circuit: Circuit, conductance_s: Tensor, x: Tensor) -> Tensor:
-        """Answers (batch, lines) of ``conductance_s`` (lines, rows) [S] and codes (batch, rows), differentiable in both.
-
-        What only the weights decide is kept for the next call.
-        """
-        if self.ready is None:
-            weight = apparent(circuit, conductance_s.detach())
-            parts = [weight] if self.order is None else weight[self.order].split(self.sizes)
-            self.ready = [Weights.of(part, plan) for part, plan in zip(parts, self.plans, strict=True)]
-        if torch.is_grad_enabled() and (conductance_s.requires_grad or x.requires_grad):
-            lines = [conductance_s] if self.order is None else conductance_s[self.order].split(self.sizes)
-            outs = [Product.apply(p, x, plan, w) for p, plan, w in zip(lines, self.plans, self.ready, strict=True)]
-            return outs[0] if self.back is None else torch.cat(outs, 1)[:, self.back]
-        out = x.new_empty(len(x), sum(self.sizes))
-        if self.back is None:
-            forward(self.ready[0], x, self.plans[0], out)
-            return out
-        steps = blocks(len(x))
-        sorted_ = x.new_empty(min(steps.step, len(x)), out.shape[1])
-        for a in steps:
-            codes, at = x[a : a + steps.step], 0
-            for weights, plan, size in zip(self.ready, self.plans, self.sizes, strict=True):
-                forward(weights, codes, plan, sorted_[: len(codes)], at)
-                at += size
-            torch.index_select(sorted_[: len(codes)], 1, self.back, out=out[a : a + steps.step])
-        return out
 
 
 def arrange(total: Tensor, ratio: float, most: int) -> tuple[Tensor | None, list[tuple[int, ...]]]:

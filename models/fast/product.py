@@ -9,14 +9,17 @@ of third order. Nothing but the arguments is kept for the backward pass: it prep
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.models.fast.meanfield import Prepared, parts
-from aimcard.models.fast.weights import MIDDLE, Cells, Plan, Weights, apparent_slope, recharge_slope
+from aimcard.models.fast.effects import Circuit
+from aimcard.models.fast.meanfield import EXTRA, Prepared, parts
+from aimcard.models.fast.weights import MIDDLE, Cells, Plan, Weights, apparent, apparent_slope, recharge_slope
 
 #: Vectors that are prepared and multiplied together: enough to read the weights seldom, few enough to bound the memory.
 BLOCK = 128
@@ -63,61 +66,103 @@ def answer(weights: Weights, prepared: Prepared, plan: Plan, out: Tensor, first:
         out[:, first : first + start].sub_((m * cubic).add_(1).mul_(m).mul_(m).mul_(sign))
 
 
-def forward(weights: Weights, x: Tensor, plan: Plan, out: Tensor, first: int = 0) -> None:
-    """Answers into ``out`` (batch, ·) from line ``first`` on, without derivatives, block by block."""
-    steps = blocks(len(x))
-    for a in steps:
-        block = slice(a, a + steps.step)
-        answer(weights, plan.prepare(x[block], reuse=True), plan, out[block], first)
+@dataclass
+class Columns:
+    """Columns with their plans; ``order`` sorts the columns by group, ``back`` undoes it; None for one group. ``ready``: the
+    plans' weights, made at the first call and kept."""
+
+    plans: list[Plan]
+    sizes: list[int]
+    order: Tensor | None
+    back: Tensor | None
+    ready: list[Weights] | None = None
+
+    def answers(self, circuit: Circuit, conductance_s: Tensor, x: Tensor) -> Tensor:
+        """Answers (batch, lines) of ``conductance_s`` (lines, rows) [S] and codes (batch, rows), differentiable in both."""
+        if self.ready is None:
+            weight = apparent(circuit, conductance_s.detach())
+            parts = [weight] if self.order is None else weight[self.order].split(self.sizes)
+            self.ready = [Weights.of(part, plan) for part, plan in zip(parts, self.plans, strict=True)]
+        if torch.is_grad_enabled() and (conductance_s.requires_grad or x.requires_grad):
+            return Product.apply(conductance_s, x, self)
+        return self.forward(x)
+
+    def members(self) -> list[tuple[Plan, Weights, slice]]:
+        """Plans, weights and places in the order."""
+        assert self.ready is not None
+        ends = list(itertools.accumulate(self.sizes))
+        return [(p, w, slice(e - n, e)) for p, w, n, e in zip(self.plans, self.ready, self.sizes, ends, strict=True)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Answers (batch, lines) of codes (batch, rows), without derivatives, block by block."""
+        members = self.members()
+        out = x.new_empty(len(x), sum(self.sizes))
+        steps = blocks(len(x))
+        ordered = None if self.back is None else x.new_empty(min(steps.step, len(x)), out.shape[1])
+        for a in steps:
+            codes, to = x[a : a + steps.step], out[a : a + steps.step]
+            part = to if ordered is None else ordered[: len(codes)]
+            for plan, weights, place in members:
+                answer(weights, plan.prepare(codes, reuse=True), plan, part, place.start)
+            if self.back is not None:
+                torch.index_select(part, 1, self.back, out=to)
+        return out
 
 
 class Product(torch.autograd.Function):
-    """``apply(conductance_s, x, plan, weights)``: answers (batch, lines) of (lines, rows) [S] and codes (batch, rows)."""
+    """``apply(conductance_s, x, columns)``: ``Columns.answers`` of the conductances that its weights were made of."""
 
     @staticmethod
-    def forward(ctx: Any, conductance_s: Tensor, x: Tensor, plan: Plan, weights: Weights) -> Tensor:  # type: ignore[override]
-        """``weights`` are those of the conductances."""
-        out = x.new_empty(len(x), len(conductance_s))
-        forward(weights, x.detach(), plan, out)
-        ctx.plan, ctx.weights = plan, weights
+    def forward(ctx: Any, conductance_s: Tensor, x: Tensor, columns: Columns) -> Tensor:  # type: ignore[override]
+        """Keeps the arguments only."""
+        ctx.columns, ctx.members = columns, columns.members()
         ctx.save_for_backward(conductance_s, x)
-        return out
+        return columns.forward(x.detach())
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """To the conductances and to the codes."""
         (grad,) = grads
         conductance_s, x = ctx.saved_tensors
-        plan, weights = ctx.plan, ctx.weights
+        order, back = ctx.columns.order, ctx.columns.back
         want_g, want_x = ctx.needs_input_grad[:2]
-        rows = x.shape[1]
         whole = torch.empty_like(conductance_s) if want_g else None
-        behind = grad.new_zeros(grad.shape[1], 6)
+        behind = grad.new_zeros(grad.shape[1], EXTRA)
         to_x = torch.zeros_like(x) if want_x else None
-        grad = grad.contiguous()
         steps = blocks(len(x))
         for a in steps:
             block = slice(a, a + steps.step)
-            codes, part = x[block], grad[block]
-            prepared = plan.prepare(codes, rates=True, reuse=True)
+            codes, part = x[block], grad[block] if order is None else grad[block].index_select(1, order)
             own = None if to_x is None else to_x[block]
-            start = 0
-            for k, size in enumerate(plan.ref.sizes):
-                lines = slice(start, start + size)
-                if whole is not None:
-                    y = prepared.y[k]
-                    torch.addmm(whole[lines], part[:, lines].T, y[:, :rows], beta=min(a, 1), out=whole[lines])
-                    behind[lines] += part[:, lines].T @ y[:, rows : rows + 6]
-                if own is not None:
-                    assert prepared.y_rate is not None
-                    own.addcmul_(part[:, lines] @ weights.wide[lines, :rows], prepared.y_rate[k])
-                start += size
-            bend_back(plan, weights, prepared, part, codes, whole, own)
+            for plan, weights, place in ctx.members:
+                prepared = plan.prepare(codes, rates=True, reuse=True)
+                group_back(plan, weights, prepared, part[:, place], (whole, behind, own), place, add=a > 0)
+                here = None if whole is None else whole[place]
+                bend_back(plan, weights, prepared, part[:, place].contiguous(), codes, here, own)
         if whole is None:
-            return None, to_x, None, None
-        along(plan, weights, behind, whole)
-        cells_back(plan, conductance_s, x, grad, whole)
-        return whole, to_x, None, None
+            return None, to_x, None
+        for plan, weights, place in ctx.members:
+            lines = slice(None) if order is None else order[place]
+            along(plan, weights, behind[place], whole[place])
+            cells_back(plan, conductance_s[lines], x, grad[:, lines], whole[place])
+        return whole if back is None else whole.index_select(0, back), to_x, None
+
+
+def group_back(plan: Plan, weights: Weights, prepared: Prepared, grad: Tensor, to: tuple[Tensor | None, Tensor, Tensor | None],
+               place: slice, *, add: bool) -> None:  # fmt: skip
+    """Gradients of the first-order product, ``to`` weights, the columns behind them and codes; ``add`` to what is there."""
+    whole, behind, to_x = to
+    rows, start = prepared.y.shape[2] - EXTRA, 0
+    for k, size in enumerate(plan.ref.sizes):
+        part, y = grad[:, start : start + size], prepared.y[k]
+        lines = slice(place.start + start, place.start + start + size)
+        if whole is not None:
+            torch.addmm(whole[lines], part.T, y[:, :rows], beta=int(add), out=whole[lines])
+            behind[lines] += part.T @ y[:, rows:]
+        if to_x is not None:
+            assert prepared.y_rate is not None
+            to_x.addcmul_(part @ weights.wide[start : start + size, :rows], prepared.y_rate[k])
+        start += size
 
 
 def bend_back(plan: Plan, weights: Weights, prepared: Prepared, grad: Tensor, x: Tensor, whole: Tensor | None,
@@ -162,7 +207,7 @@ def bend_back(plan: Plan, weights: Weights, prepared: Prepared, grad: Tensor, x:
 
 
 def along(plan: Plan, weights: Weights, behind: Tensor, whole: Tensor) -> None:
-    """Add the gradients of share, e² and e⁴ to those of the weights, in place; ``behind`` (lines, 6): those to the columns."""
+    """Add the gradients of share, e² and e⁴ to those of the weights, in place; ``behind`` (lines, EXTRA): to the columns."""
     if not plan.squares:
         return
     mean = plan.ref.g.to(whole)

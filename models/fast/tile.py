@@ -10,10 +10,11 @@ from torch import Tensor
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.models.fast.bound import ErrorBound, Judge
-from aimcard.models.fast.columns import Columns, Settings, group, refresh
+from aimcard.models.fast.columns import Settings, group, refresh
 from aimcard.models.fast.curve import unit
 from aimcard.models.fast.effects import Effects, circuit_of
 from aimcard.models.fast.exact import solve
+from aimcard.models.fast.product import Columns
 from aimcard.models.tile import TileModel
 
 #: From coarse to fine, tried in this order for a tolerance; the last judges the others.
