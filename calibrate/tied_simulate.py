@@ -33,7 +33,7 @@ def simulate_tied(options: Options, cache_dir: str | Path | None = None, progres
     technology = options.pdk
     bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
     t_lsb_s = bench.readout.t_lsb_s if options.lsb_ns is None else options.lsb_ns * 1e-9
-    edges, pulses = {place: SourceEdges() for place in POSITIONS}, Pulses(t_lsb_s)
+    edges, pulses = {place: SourceEdges() for place in POSITIONS}, Pulses(t_lsb_s, mode=options.mode)
     records = [edge_record(edges, pulses), cell_record(options, bench, cache_dir)]
     records += readout_records(bench, cache_dir)
     records += simulate_pairs(tied_plan(options), bench, pulses, edges, options.jobs, cache_dir, progress)
@@ -41,7 +41,7 @@ def simulate_tied(options: Options, cache_dir: str | Path | None = None, progres
     meta: dict[str, str | int | float] = {
         "technology": technology.name, "corner": options.corner, "temperature_c": options.temperature_c,
         "vdd_v": technology.vdd_v, "v_read_v": bench.v_read_v, "v_common_v": V_COMMON_V, "t_lsb_s": pulses.t_lsb_s,
-        "code_max": CODE_MAX, "mode": "conventional", "topology": "tied", "simulator": simulator_version(),
+        "code_max": CODE_MAX, "mode": options.mode, "topology": "tied", "simulator": simulator_version(),
         "guard_slots": pulses.guard, "edge_delay_s": pulses.delay_s, "rows": ROWS, "w_ref_um": options.w_ref_um,
         "w_min_um": options.w_range_um[0], "r_bit_ohm": wire.r_bit_ohm, "r_return_ohm": 0.0, "c_bit_f": wire.c_bit_f,
         "bias_a": default_tied_readout(technology).bias_a, "mirror_ratio": float(bench.readout.mirror_ratio),

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from aimcard.data.reference import Record, ReferenceSet
-from aimcard.models.tied import TiedEdges, cell_current, fixed_clamp, slot_currents
-from aimcard.models.tied_tile import EDGE_TABLES, tied_edges_at, tied_parameters
+from aimcard.models.modes import Mode, get_mode
+from aimcard.models.tied import RowPulses, TiedEdges, cell_current, fixed_clamp, slot_currents
+from aimcard.models.tied_tile import EDGE_TABLES, row_pulses, tied_edges_at, tied_parameters
 
 Values = Mapping[str, Tensor]
 #: A cell's error counts in 10 ppm of its read current; below this conductance in 10 ppm of this one's.
 LEAST_S = 1e-6
+CONVENTIONAL = get_mode("conventional")
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,17 @@ class TiedSetting:
     v_common_v: float
     t_lsb_s: float
     edge_tables: dict[str, tuple[Tensor, Tensor]]
+    mode: Mode = CONVENTIONAL
+    guard: int = 4
 
     @classmethod
     def of(cls, reference: ReferenceSet) -> TiedSetting:
         (record,) = reference.select(kind="source_edge", role="fit")
         place = torch.tensor(record["position"])
         tables = {n: (place, torch.tensor(record[f"{n.removeprefix('edge_')}_delay_s"])) for n in EDGE_TABLES}
-        keys = ("w_ref_um", "v_read_v", "v_common_v", "t_lsb_s")
-        return cls(*(float(reference.meta[key]) for key in keys), tables)
+        keys, meta = ("w_ref_um", "v_read_v", "v_common_v", "t_lsb_s"), reference.meta
+        mode = get_mode(str(meta["mode"]), int(meta["code_max"]))
+        return cls(*(float(meta[key]) for key in keys), tables, mode, int(meta["guard_slots"]))
 
     def parameters(self, values: Values, wire_scale: Tensor | float = 1.0):
         """Cell, wire and pulse parameters of these values."""
@@ -69,11 +74,13 @@ class TiedColumns:
     edges: TiedEdges
     owner: np.ndarray
     current_a: Tensor
+    #: As ``models/tied.py`` takes them; None in conventional PWM.
+    pulses: RowPulses | None = None
 
 
 def stack_pairs(records: list[Record], setting: TiedSetting) -> TiedColumns:
     """All lines and vectors of ``column`` records of equal rows and slots as one batch."""
-    plus, minus, x, w, scale, place, owner, current = ([] for _ in range(8))
+    plus, minus, x, w, scale, place, owner, current, order = ([] for _ in range(9))
     for k, r in enumerate(records):
         turned = slice(None, None, -1) if r.attrs.get("read_out", "south") == "north" else slice(None)
         for v, codes in enumerate(r["codes"]):
@@ -81,13 +88,15 @@ def stack_pairs(records: list[Record], setting: TiedSetting) -> TiedColumns:
                 plus.append(r["conductance_s"][line, turned])
                 minus.append(r["conductance_minus_s"][line, turned])
                 x.append(codes[turned])
+                order.append(np.arange(len(codes))[turned])
                 current.append(r["current_a"][v, line])
                 for rows, name in ((w, "w_select_um"), (scale, "wire_scale"), (place, "position")):
                     rows.append([float(r.attrs[name])])
                 owner.append(k)
     stacked = [torch.tensor(np.stack(rows)) for rows in (plus, minus, x, w, scale)]
     edges = tied_edges_at(setting.edge_tables, torch.tensor(place, dtype=torch.float64))
-    return TiedColumns(*stacked, edges, np.array(owner), torch.tensor(np.stack(current)))
+    pulses = row_pulses(setting.mode, setting.guard, stacked[2], torch.tensor(np.stack(order)))
+    return TiedColumns(*stacked, edges, np.array(owner), torch.tensor(np.stack(current)), pulses)
 
 
 def model_current(c: TiedColumns, setting: TiedSetting, values: Values) -> Tensor:
@@ -95,22 +104,27 @@ def model_current(c: TiedColumns, setting: TiedSetting, values: Values) -> Tenso
     cell, wire, pulse = setting.parameters(values, c.wire_scale)
     slots = c.current_a.shape[-1]
     return slot_currents(
-        cell, wire, pulse, c.edges, c.g_plus_s, c.g_minus_s, c.codes, slots, setting.t_lsb_s, c.w_select_um, fixed_clamp()
+        cell, wire, pulse, c.edges, c.g_plus_s, c.g_minus_s, c.codes, slots, setting.t_lsb_s, c.w_select_um, fixed_clamp(),
+        pulses=c.pulses,
     )[0]
 
 
 def tied_lines(c: TiedColumns, setting: TiedSetting) -> Callable[[Values], Tensor]:
-    """Errors (columns, slots + 1): of slots in 2e-4 of the rms current, of charge and first slot in 2e-5 of Σ |i|·t.
+    """Errors (columns, slots + phases): of each phase's charge and first slot in 2e-5 of Σ |i|·t, of other slots in 2e-4
+    of the rms current.
 
     A tied charge may vanish, so its error counts against the window's mean magnitude.
     """
-    truth = c.current_a
+    truth, windows = c.current_a, setting.mode.windows(setting.guard)
     rms = truth.square().mean(-1, keepdim=True).sqrt()
     total = 2e-5 * truth.abs().sum(-1, keepdim=True)
 
     def residual(values: Values) -> Tensor:
         error = model_current(c, setting, values) - truth
-        parts = [error.sum(-1, keepdim=True) / total, error[..., :1] / total, error[..., 1:] / (2e-4 * rms)]
+        parts = []
+        for first, beyond in windows:
+            within = error[..., first:beyond]
+            parts += [within.sum(-1, keepdim=True) / total, within[..., :1] / total, within[..., 1:] / (2e-4 * rms)]
         return torch.cat(parts, dim=-1).flatten()
 
     return residual

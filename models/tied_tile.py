@@ -14,10 +14,11 @@ from aimcard.models.checks import check_choice, check_conductances, check_signed
 from aimcard.models.domain import check_domain
 from aimcard.models.errors import CardError, InputError
 from aimcard.models.lut import lookup
-from aimcard.models.modes import Mode
+from aimcard.models.modes import Mode, get_mode
 from aimcard.models.tied import (
     Clamp,
     EffectiveColumn,
+    RowPulses,
     TiedCell,
     TiedEdges,
     TiedPulse,
@@ -27,7 +28,7 @@ from aimcard.models.tied import (
     regulated_clamp,
     slot_currents,
 )
-from aimcard.models.tile import Response
+from aimcard.models.tile import Response, weighted_charge
 
 Values = Mapping[str, Tensor | float]
 CELL = ("r_on_ohm", "dw_um", "k_mid_per_v", "k_mid_per_v2", "k_drain_per_v2", "i_gate_a", "v_gate_v")
@@ -56,6 +57,11 @@ def tied_parameters(
     return cell, wire, TiedPulse(**{n: values[n] for n in PULSE})
 
 
+def row_pulses(mode: Mode, guard: int, codes: Tensor, rows: Tensor) -> RowPulses | None:
+    """What ``models/tied.py`` takes as ``pulses``: codes (..., rows) in a mode, with each entry's own row index (rows,)."""
+    return None if mode.name == "conventional" else tuple(mode.window_pulses(codes, rows, guard))
+
+
 class TiedTile:
     """Simulates tied columns with the parameters of a card.
 
@@ -74,7 +80,8 @@ class TiedTile:
         self.v_read_v, self.t_lsb_s = float(meta["v_read_v"]), float(meta["t_lsb_s"])
         self.code_max = int(meta["code_max"])
         self.guard_slots = int(meta["guard_slots"])
-        self.slots = self.code_max + self.guard_slots
+        self.mode = get_mode(str(meta["mode"]), self.code_max)
+        self.slots = self.mode.window_slots(self.guard_slots)
         self.w_ref_um = float(meta["w_ref_um"])
         self.values = card.values()
         self.tables = {t.name: (torch.tensor(t.x), torch.tensor(t.y)) for t in card.tables}
@@ -119,22 +126,24 @@ class TiedTile:
         read_out: str = "south",
         offset_v: float = 0.0,
         bend: bool = True,
-        mode: Mode | None = None,
+        mode: str | Mode | None = None,
     ) -> Response:
         """Currents of columns: conductance_s and conductance_minus_s (lines, rows) [S], codes (vectors, rows), signed.
 
         clamp: "ideal", or "ota" for the card's static tables of clamp voltage and mirror: no lag after a step, no count.
         read_out: "south" (next to the last row) or "north" (next to row 0, as on every other column of a tile).
         offset_v: the clamp's distance from the common mode [V], an OTA's offset. bend False leaves out the cells' answer
-        to the column's voltage: two products, with the weights of ``effective``, are then all. mode: conventional only.
+        to the column's voltage: two products, with the weights of ``effective``, are then all. mode: a PWM mode of
+        ``models/modes.py`` (None: the one that the card was fitted in); the code's sign holds in each of its phases.
         Raises InputError on bad shapes, signs, NaN or codes out of range; warns OutsideDomainWarning.
         """
         plus = check_conductances(conductance_s)
         minus = check_conductances(conductance_minus_s, "conductance_minus_s")
         if minus.shape != plus.shape:
             raise InputError(f"conductance_minus_s: expected shape {plus.shape}, that of conductance_s; got {minus.shape}")
-        if mode is not None and mode.name != "conventional":
-            raise InputError(f"mode: a tied tile has conventional PWM only so far; got {mode.name!r}")
+        pwm = self.mode if mode is None else get_mode(mode, self.code_max)
+        if pwm.code_max != self.code_max:
+            raise InputError(f"mode {pwm.name}: expected the card's code_max of {self.code_max}; got {pwm.code_max}")
         x = check_signed_codes(codes, rows=plus.shape[1], code_max=self.code_max)
         check_choice("read_out", read_out, READ_OUTS)
         check_choice("clamp", clamp, ("ideal", "ota") if "clamp" in self.tables else ("ideal",))
@@ -142,22 +151,25 @@ class TiedTile:
         w = self._width(w_select_um)
         used = np.stack([plus, minus])
         check_domain(self.card, conductance_s=used, code=x, wire_scale=wire_scale, w_select_um=w, position=position)
+        rows = np.arange(plus.shape[1])
         if read_out == "north":
-            plus, minus, x = plus[:, ::-1].copy(), minus[:, ::-1].copy(), x[:, ::-1].copy()
+            plus, minus, x, rows = plus[:, ::-1].copy(), minus[:, ::-1].copy(), x[:, ::-1].copy(), rows[::-1].copy()
         cell, wire, pulse = self.parameters(wire_scale)
         edges = tied_edges_at(self.tables, position)
-        parts = []
+        slots, parts = pwm.window_slots(self.guard_slots), []
         with torch.no_grad():
             # One vector at a time bounds the memory of the node voltages (lines × slots × rows).
             for row in torch.as_tensor(x):
+                codes_of = row[None, :].expand(len(plus), -1)
+                pulses = row_pulses(pwm, self.guard_slots, codes_of, torch.as_tensor(rows))
                 current, _ = slot_currents(
                     cell, wire, pulse, edges, torch.as_tensor(plus), torch.as_tensor(minus),
-                    row[None, :].expand(len(plus), -1), self.slots, self.t_lsb_s, w, end, bend,
+                    codes_of, slots, self.t_lsb_s, w, end, bend, pulses,
                 )  # fmt: skip
                 parts.append(current)
         current = torch.stack(parts)
-        slot_edge_s = np.arange(self.slots + 1) * self.t_lsb_s
-        charge = (current.sum(-1) * self.t_lsb_s).numpy()
+        slot_edge_s = np.arange(slots + 1) * self.t_lsb_s
+        charge = weighted_charge(current, pwm, self.guard_slots, self.t_lsb_s).numpy()
         if clamp == "ideal":
             return Response(slot_edge_s, current.numpy(), charge)
         check_domain(self.card, line_current_a=current.numpy())

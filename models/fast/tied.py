@@ -19,7 +19,7 @@ from aimcard.models.card import Card
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
 from aimcard.models.tied import edge_terms, effective_column, fixed_clamp, slot_currents
-from aimcard.models.tied_tile import TiedTile, tied_edges_at
+from aimcard.models.tied_tile import TiedTile, row_pulses, tied_edges_at
 
 ACCURACIES = ("fast", "two", "exact")
 
@@ -69,10 +69,15 @@ class TiedProduct:
         """accuracy: "fast" (one product), "two" (two products), or "exact" (slot by slot, whole codes only).
 
         wire_scale, w_select_um and position as ``TiedTile.respond``'s; dtype is the answer's. The clamp is ideal.
-        Raises InputError for another accuracy, CardError for a card of another topology.
+        Raises InputError for another accuracy or a mode of several phases, CardError for a card of another topology.
         """
         check_choice("accuracy", accuracy, ACCURACIES)
         self.tile = tile if isinstance(tile, TiedTile) else TiedTile(tile)
+        if len(self.tile.mode.phases) > 1:
+            raise InputError(
+                f"mode {self.tile.mode.name}: the fast product of a tied tile sums one phase; got {len(self.tile.mode.phases)}; "
+                "take a card of a mode of one phase, or TiedTile.respond"
+            )
         self.accuracy, self.dtype = accuracy, dtype
         self.cell, self.wire, self.pulse = self.tile.parameters(wire_scale)
         self.edges = tied_edges_at(self.tile.tables, position)
@@ -140,11 +145,13 @@ class TiedProduct:
 
     def _exact(self, plus: Tensor, minus: Tensor, codes: Tensor) -> Tensor:
         gp, gm = plus.double(), minus.double()
-        rows = []
+        rows, mode = [], self.tile.mode
         for x in codes.double().round():
+            whole = x.long()[None].expand(len(gp), -1)
+            pulses = row_pulses(mode, self.tile.guard_slots, whole, torch.arange(whole.shape[-1]))
             current, _ = slot_currents(
-                self.cell, self.wire, self.pulse, self.edges, gp, gm, x.long()[None].expand(len(gp), -1), self.tile.slots,
-                self.tile.t_lsb_s, self.w_um, fixed_clamp(),
+                self.cell, self.wire, self.pulse, self.edges, gp, gm, whole, self.tile.slots,
+                self.tile.t_lsb_s, self.w_um, fixed_clamp(), pulses=pulses,
             )  # fmt: skip
             rows.append(current.sum(-1) * self.tile.t_lsb_s)
         return torch.stack(rows)
