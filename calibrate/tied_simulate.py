@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, ROWS
+from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, ROWS, Column
 from aimcard.calibrate.plan import Options
 from aimcard.calibrate.simulate import hash_of
 from aimcard.calibrate.tied_columns import PairColumn, tied_plan
@@ -28,15 +29,18 @@ READOUT_MAX_A = 170e-6
 EDGES = ("down_start", "down_end", "up_start", "up_end")
 
 
-def simulate_tied(options: Options, cache_dir: str | Path | None = None, progress: bool = True) -> ReferenceSet:
+def simulate_tied(
+    options: Options, cache_dir: str | Path | None = None, progress: bool = True, columns: Sequence[Column] | None = None
+) -> ReferenceSet:
     """The whole reference set of ``options`` with topology tied; as ``calibrate.simulate.simulate`` otherwise."""
+    asked = tied_plan(options) if columns is None else [c for c in columns if isinstance(c, PairColumn)]
     technology = options.pdk
     bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
     t_lsb_s = bench.readout.t_lsb_s if options.lsb_ns is None else options.lsb_ns * 1e-9
     edges, pulses = {place: SourceEdges() for place in POSITIONS}, Pulses(t_lsb_s, mode=options.mode)
     records = [edge_record(edges, pulses), cell_record(options, bench, cache_dir)]
     records += readout_records(bench, cache_dir)
-    records += simulate_pairs(tied_plan(options), bench, pulses, edges, options.jobs, cache_dir, progress)
+    records += simulate_pairs(asked, bench, pulses, edges, options.jobs, cache_dir, progress)
     wire = Wire()
     meta: dict[str, str | int | float] = {
         "technology": technology.name, "corner": options.corner, "temperature_c": options.temperature_c,

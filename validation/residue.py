@@ -18,7 +18,8 @@ from aimcard.data.reference import ReferenceSet
 from aimcard.data.shipped import find_card
 from aimcard.models.adc import PHASE_RULES, residue_sigma, truncated
 from aimcard.models.card_text import rows_of_text
-from aimcard.models.errors import AimcardError, InputError
+from aimcard.models.console import run_module
+from aimcard.models.errors import InputError
 from aimcard.models.modes import Mode, get_mode
 from aimcard.models.tile import TileModel
 from aimcard.validation.modes import SIGMA_SHARE, pair_of
@@ -100,25 +101,20 @@ def boundary(reference: ReferenceSet) -> list[tuple[str, str]]:
     return rows
 
 
-def _main(arguments: list[str]) -> int:
+def _main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m aimcard.validation.residue", description=__doc__)
     parser.add_argument("card", help="file or name of a model card")
     parser.add_argument("--against", type=Path, required=True, help="reference set in the mode to look at")
     parser.add_argument("--vectors", type=int, default=32)
     given = parser.parse_args(arguments)
-    try:
-        reference, model = ReferenceSet.read(given.against), TileModel(find_card(given.card))
-        mode = get_mode(str(reference.meta["mode"]), model.code_max)
-        print(f"{mode.name}: error of a pair's product up to each stage, {given.vectors} vectors, in % of σ_MAC")
-        print("\n".join(rows_of_text([(name, f"{value:.3g}") for name, value in budget(model, reference, mode, given.vectors)])))
-        if len(mode.phases) > 1:
-            print(f"{mode.name}: the phase boundary, simulated")
-            print("\n".join(rows_of_text(boundary(reference))))
-    except AimcardError as error:
-        print(f"aimcard: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    reference, model = ReferenceSet.read(given.against), TileModel(find_card(given.card))
+    mode = get_mode(str(reference.meta["mode"]), model.code_max)
+    print(f"{mode.name}: error of a pair's product up to each stage, {given.vectors} vectors, in % of σ_MAC")
+    print("\n".join(rows_of_text([(name, f"{value:.3g}") for name, value in budget(model, reference, mode, given.vectors)])))
+    if len(mode.phases) > 1:
+        print(f"{mode.name}: the phase boundary, simulated")
+        print("\n".join(rows_of_text(boundary(reference))))
 
 
 if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))
+    sys.exit(run_module(_main, sys.argv[1:]))
