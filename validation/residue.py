@@ -22,7 +22,8 @@ from aimcard.models.console import run_module
 from aimcard.models.errors import InputError
 from aimcard.models.modes import Mode, get_mode
 from aimcard.models.tile import TileModel
-from aimcard.validation.modes import SIGMA_SHARE, pair_of
+from aimcard.validation.mode_counts import SIGMA_SHARE
+from aimcard.validation.modes import pair_of
 from aimcard.validation.predictors import slot_weights_s
 from aimcard.validation.scores import affine, affine_fit, sigma_mac
 
