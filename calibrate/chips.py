@@ -35,14 +35,14 @@ class TestLine:
     position: float = POSITIONS[1]
 
 
-def population_line(rows: int = 64, seed: int = 1) -> TestLine:
-    """The line of the comparison: conductances uniform over the PCM's range, an input vector of each kind of VECTORS."""
+def population_line(rows: int = 64, seed: int = 1, vectors: int = len(VECTORS)) -> TestLine:
+    """The line of the comparison: conductances uniform over the PCM's range, input vectors of the first kinds of VECTORS."""
     rng = np.random.default_rng([seed, 71])
     g = rng.uniform(G_MIN_S, G_MAX_S, rows)
     gaussian = np.clip(np.round(rng.normal(0, CODE_MAX / 3, rows)), 0, CODE_MAX)
     uniform = rng.integers(0, CODE_MAX + 1, rows)
     sparse = np.where(rng.random(rows) < 1 / 8, uniform[::-1], 0)
-    return TestLine(g, np.stack([gaussian, uniform, sparse]).astype(np.int64))
+    return TestLine(g, np.stack([gaussian, uniform, sparse])[:vectors].astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,10 +79,17 @@ def simulate(
     *,
     out: Annotated[Path, option_help("File of the reference set.")],
     simulation: Simulation = Simulation(),
+    held_out_only: Annotated[
+        bool, option_help("Only columns that judge a card, none to fit; with another --seed they are new to it.")
+    ] = False,
 ) -> None:
     """Simulate in ngspice and write the reference set; `aimcard calibrate --from` goes on from there."""
     target, options = output_file("--out", out), simulation_options(simulation)
+    from dataclasses import replace
+
     from aimcard.calibrate.main_job import simulate_to
+
+    options = replace(options, held_out_only=held_out_only)
 
     print(simulate_to(target, options, say))
 
@@ -113,6 +120,7 @@ def statistics(
     out: Annotated[Path, option_help("File of the new card.")],
     chips: Annotated[int, option_help("Read-outs with drawn thresholds that mean and covariance come from.")] = 60,
     columns: Annotated[int, option_help("Other chips, simulated with a whole line each, that judge them (0: none).")] = 0,
+    vectors: Annotated[int, option_help("Input vectors of each of these lines: 3, or fewer to have more chips.")] = 3,
     a_vt: Annotated[
         float | None, option_help("Pelgrom constant of one transistor's threshold in mV·µm (default: the technology's).")
     ] = None,
@@ -134,7 +142,7 @@ def statistics(
     from aimcard.validation.population import population_figure
     from aimcard.validation.style import save
 
-    options = Population(chips, columns, None if a_vt is None else a_vt * 1e-3, seed, jobs=jobs)
+    options = Population(chips, columns, None if a_vt is None else a_vt * 1e-3, seed, vectors=vectors, jobs=jobs)
     made, result = add_statistics(find_card(card), options, say=say)
     made.write(target)
     say(f"card: {target}")

@@ -63,6 +63,8 @@ class Options:
     ``vdd_v`` is the supply of everything; None takes the technology's own.
     ``mode``: the PWM mode that all columns are driven in, a name of ``models/modes.py``.
     ``lsb_ns`` is the LSB time [ns]; None for the one that the technology's read-out is made for.
+    ``held_out_only``: the columns that judge a card and none that one is fitted to; another ``seed`` gives columns that
+    nobody has seen while a model was made.
     """
 
     technology: str = "freepdk45"
@@ -77,6 +79,7 @@ class Options:
     mode: str = "conventional"
     lsb_ns: float | None = None
     topology: str = "gated"
+    held_out_only: bool = False
 
     def __post_init__(self) -> None:
         check_choice("effort", self.effort, tuple(EFFORTS))
@@ -121,6 +124,11 @@ class Options:
 
 def plan(options: Options) -> list[Column]:
     """All columns that ``options`` asks for: fitted, held out, floor, saturated."""
+    columns = _every_column(options)
+    return [c for c in columns if c.role == "held_out"] if options.held_out_only else columns
+
+
+def _every_column(options: Options) -> list[Column]:
     if options.topology == "tied":
         from aimcard.calibrate.tied_columns import tied_plan
 

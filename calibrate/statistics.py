@@ -39,19 +39,23 @@ DRAWN_CHIPS = 10_000
 @dataclass(frozen=True)
 class Population:
     """chips: read-outs that the spreads come from; columns: other chips that judge them, 0 for none; a_vt_v_um: Pelgrom
-    constant [V·µm], None for the technology's; rows: of the judged line."""
+    constant [V·µm], None for the technology's; rows: of the judged line; vectors: how many of VECTORS it is driven with (fewer
+    vectors are more chips in the same time; with all of them the first is judged trimmed, too)."""
 
     chips: int = 60
     columns: int = 0
     a_vt_v_um: float | None = None
     seed: int = 1
     rows: int = 64
+    vectors: int = len(VECTORS)
     jobs: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("chips", LEAST_CHIPS), ("columns", 0), ("seed", 0), ("rows", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: expected {least} or more; got {getattr(self, name)}")
+        if not 1 <= self.vectors <= len(VECTORS):
+            raise InputError(f"vectors: expected 1 to {len(VECTORS)} ({', '.join(VECTORS)}); got {self.vectors}")
         if 0 < self.columns < 8:
             raise InputError(f"columns: expected 0, or 8 or more to compare populations; got {self.columns}")
 
@@ -70,7 +74,7 @@ def bench_of(card: Card) -> ColumnBench:
 def estimate(options: Population) -> str:
     """Decks and minutes, as measured on one core of a 2-core machine."""
     rings = (options.chips + 1) * len(RATE_CURRENTS_A)
-    lines = (options.columns + 1) * len(VECTORS) if options.columns else 0
+    lines = (options.columns + 1) * options.vectors if options.columns else 0
     minutes = (0.35 * rings + (8 + 0.02 * options.rows) * lines) / 60
     return (
         f"{options.chips} read-outs, {rings} rings, {lines} whole lines in ngspice: about {minutes:.0f} min of CPU the first "
@@ -121,7 +125,7 @@ def add_statistics(
     )
     if not options.columns:
         return out, None
-    result = judge(out, bench, population_line(options.rows, options.seed), options, cache_dir, progress)
+    result = judge(out, bench, population_line(options.rows, options.seed, options.vectors), options, cache_dir, progress)
     return attrs.evolve(out, validation=out.validation | {"population": result.to_json()}), result
 
 
@@ -141,4 +145,4 @@ def judge(
         fast, line.conductance_s, line.codes, chips=DRAWN_CHIPS, seed=options.seed, w_select_um=line.w_select_um,
         position=line.position, progress=progress,
     )  # fmt: skip
-    return compare_populations(VECTORS, spice.phase_count[1:], drawn, np.asarray(spice.phase_count[0]))
+    return compare_populations(VECTORS[: options.vectors], spice.phase_count[1:], drawn, np.asarray(spice.phase_count[0]))

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, ROWS, Column
-from aimcard.calibrate.plan import Options
+from aimcard.calibrate.plan import Options, plan
 from aimcard.calibrate.simulate import hash_of
-from aimcard.calibrate.tied_columns import PairColumn, tied_plan
+from aimcard.calibrate.tied_columns import PairColumn
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import Pulses, Wire
@@ -33,13 +33,13 @@ def simulate_tied(
     options: Options, cache_dir: str | Path | None = None, progress: bool = True, columns: Sequence[Column] | None = None
 ) -> ReferenceSet:
     """The whole reference set of ``options`` with topology tied; as ``calibrate.simulate.simulate`` otherwise."""
-    asked = tied_plan(options) if columns is None else [c for c in columns if isinstance(c, PairColumn)]
     technology = options.pdk
     bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
     t_lsb_s = bench.readout.t_lsb_s if options.lsb_ns is None else options.lsb_ns * 1e-9
     edges, pulses = {place: SourceEdges() for place in POSITIONS}, Pulses(t_lsb_s, mode=options.mode)
     records = [edge_record(edges, pulses), cell_record(options, bench, cache_dir)]
     records += readout_records(bench, cache_dir)
+    asked = [c for c in (plan(options) if columns is None else columns) if isinstance(c, PairColumn)]
     records += simulate_pairs(asked, bench, pulses, edges, options.jobs, cache_dir, progress)
     wire = Wire()
     meta: dict[str, str | int | float] = {

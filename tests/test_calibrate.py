@@ -262,6 +262,19 @@ def test_options_are_checked(wrong, error, message):
         Options(**wrong)
 
 
+@pytest.mark.parametrize("topology", ["gated", "tied"])
+def test_columns_of_another_seed_judge_and_share_nothing(topology):
+    old, new = (plan(Options(effort="quick", topology=topology, seed=seed, held_out_only=True)) for seed in (1, 99))
+    assert {c.role for c in new} == {"held_out"}
+    for a, b in zip(old, new, strict=True):
+        assert a.name == b.name
+        assert not np.array_equal(a.conductance_s, b.conductance_s)
+        assert not np.array_equal(a.codes, b.codes)
+    # What judges is what judges with the fitted columns beside it.
+    whole = plan(Options(effort="quick", topology=topology, seed=1))
+    assert [c.name for c in whole if c.role == "held_out"] == [c.name for c in old]
+
+
 def test_a_larger_effort_is_a_larger_plan():
     sizes = [sum(map(expected_cpu_s, plan(Options(effort=name)))) for name in EFFORTS]
     assert sizes == sorted(set(sizes))

@@ -38,6 +38,10 @@ def test_options_are_checked_and_the_estimate_counts():
         Population(chips=5)
     with pytest.raises(InputError, match="columns: expected 0, or 8 or more"):
         Population(columns=3)
+    with pytest.raises(InputError, match="vectors: expected 1 to 3 "):
+        Population(vectors=4)
+    assert population_line(16, vectors=1).codes.shape == (1, 16)
+    assert np.array_equal(population_line(16, vectors=1).codes[0], population_line(16).codes[0])
     assert "60 read-outs, 610 rings, 0 whole lines" in estimate(Population())
 
 

@@ -326,6 +326,17 @@ class TestPopulation:
         with pytest.raises(InputError, match="8 or more"):
             compare_populations(names, chips[:4], drawn, nominal)
 
+    def test_tails_of_equal_populations_agree_and_fat_ones_are_seen(self):
+        rng = np.random.default_rng(11)
+        drawn, nominal = rng.normal(500, 60, (20000, 1)), np.array([500.0])
+        alike = compare_populations(("gaussian",), rng.normal(500, 60, (150, 1)), drawn, nominal).scores[0]
+        assert alike.tail_p > 0.05
+        assert alike.below + alike.above == pytest.approx(15, abs=10)
+        # Student's t with 2.5 degrees of freedom, at the same quartiles: the body agrees, the tails do not.
+        fat = 500 + 60 * 0.6745 / 0.7891 * rng.standard_t(2.5, (600, 1))
+        seen = compare_populations(("gaussian",), fat, drawn, nominal).scores[0]
+        assert seen.tail_p < 0.01
+
     def test_drawn_lines_are_those_of_the_model(self, card_of):
         card = card_of(spreads=spreads(correlated(), 12.6e-3))
         g, codes = np.full(24, 2e-6), np.tile(np.arange(24) % 16, (2, 1))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from rich.progress import track
-from scipy.stats import ks_2samp
+from scipy.stats import binomtest, ks_2samp
 
 from aimcard.models.card import Card
 from aimcard.models.card_text import rows_of_text
@@ -70,6 +70,9 @@ class PopulationScore:
     model_quantiles: tuple[float, ...]
     ks: float
     p: float
+    below: int
+    above: int
+    tail_p: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +96,10 @@ class PopulationResult:
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [
-            (self.unit, "chips", "mean", "drawn", "sigma", "drawn", "5 %", "drawn", "95 %", "drawn", "KS", "p")
+            (
+                self.unit, "chips", "mean", "drawn", "sigma", "drawn", "5 %", "drawn", "95 %", "drawn", "KS", "p",
+                "in the tails", "p",
+            )
         ]
         for s in self.scores:
             rows.append(
@@ -102,6 +108,7 @@ class PopulationResult:
                     f"{s.sigma:.3g} ± {_error(s.sigma_error)}", f"{s.model_sigma:.3g}", f"{s.quantiles[0]:.4g}",
                     f"{s.model_quantiles[0]:.4g}", f"{s.quantiles[-1]:.4g}", f"{s.model_quantiles[-1]:.4g}",
                     f"{s.ks:.3f}", f"{s.p:.2f}",
+                    f"{s.below} + {s.above} of {0.1 * s.chips:.3g}", f"{s.tail_p:.2f}",
                 )
             )  # fmt: skip
         return "\n".join(rows_of_text(rows, indent=""))
@@ -118,10 +125,14 @@ def score_population(name: str, simulated: np.ndarray, drawn: np.ndarray) -> Pop
         raise InputError(f"chips: expected 8 or more to compare populations; got {n}")
     test: Any = ks_2samp(simulated, drawn)
     sigma = float(np.std(simulated, ddof=1))
+    low, high = np.quantile(drawn, (QUANTILES[0], QUANTILES[-1]))
+    below, above = int((simulated < low).sum()), int((simulated > high).sum())
+    tails = binomtest(below + above, n, 1 - (QUANTILES[-1] - QUANTILES[0]))
     return PopulationScore(
         name, n, float(np.mean(simulated)), sigma / np.sqrt(n), sigma, sigma / np.sqrt(2 * (n - 1)),
         tuple(map(float, np.quantile(simulated, QUANTILES))), float(np.mean(drawn)), float(np.std(drawn, ddof=1)),
         tuple(map(float, np.quantile(drawn, QUANTILES))), float(test.statistic), float(test.pvalue),
+        below, above, float(tails.pvalue),
     )  # fmt: skip
 
 
