@@ -101,6 +101,13 @@ def test_quantisation_of_a_split_pair_is_below_three_percent():
         assert found.truncation < 1.5 * found.expected
 
 
+def test_counts_need_the_codes_curve_to_be_linear():
+    """A count's table alone takes nearly nothing from conventional mode's error, with the codes' curve more than half."""
+    found = count_error(Card.read(shipped_card()), get_mode("conventional"), vectors=12)
+    assert found.table.eps > 0.9 * found.plain.eps
+    assert found.curve.eps < 0.5 * found.plain.eps
+
+
 def test_the_command_prints_writes_and_draws(tmp_path, capsys):
     files = {"--json": tmp_path / "modes.json", "--figure": tmp_path / "modes.png"}
     options = [str(part) for pair in files.items() for part in pair]

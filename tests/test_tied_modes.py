@@ -155,6 +155,8 @@ def test_a_users_mode_of_one_group_is_conventional(registry, tile):
     gated = TileModel.read(shipped_card("freepdk45_gated"))
     x = np.abs(codes)
     a, b = (gated.respond(plus, x, mode=m) for m in ("one_group", "conventional"))
+    assert a.phase_count is not None
+    assert b.phase_count is not None
     assert_allclose(a.phase_count, b.phase_count, rtol=1e-9)
     decks = []
     for m in ("one_group", "conventional"):

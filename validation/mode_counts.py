@@ -89,9 +89,9 @@ def answers(tile: Tile, inputs: TileInputs, mode: Mode, rule: str) -> TileAnswer
         else:
             out = tile.respond(np.concatenate([inputs.plus_s, inputs.minus_s]), codes, **options)
     if counted:
-        # A card of one phase need not give its phases apart.
-        exact = out.phase_count[..., None] if out.phase_counts is None else out.phase_counts
-        shown = out.count[..., None] if out.counts is None else out.counts
+        assert out.phase_counts is not None
+        assert out.counts is not None
+        exact, shown = out.phase_counts, out.counts
     else:
         windows = mode.windows(tile.guard_slots)
         exact = np.stack([out.current_a[..., a:b].sum(-1) * tile.t_lsb_s for a, b in windows], axis=-1)
@@ -212,10 +212,11 @@ def count_error(
     sigma = raw.std(0)
     even = residue_sigma(mode.weights, rule) * np.sqrt(len(a.sign)) if a.quantity == "counts" else 0.0
     lost = raw - exact
+    plain = _score(raw, exact, a.ideal, vectors)
+    table, curve = (_score(t.linear(a, a.shown), t.linear(a, a.exact), t.target(a), vectors) for t in (tables, both))
     return CountError(
         mode.name, str(card.meta["topology"]), rule, a.quantity, mode.window_slots(tile.guard_slots), vectors, columns,
-        float(sigma.mean()), _score(raw, exact, a.ideal, vectors),
-        *(_score(t.linear(a, a.shown), t.linear(a, a.exact), t.target(a), vectors) for t in (tables, both)),
+        float(sigma.mean()), plain, table, curve,
         100 * float(np.sqrt(np.mean(((lost - lost.mean(0)) / sigma) ** 2))), 100 * float(np.mean(even / sigma)),
     )  # fmt: skip
 

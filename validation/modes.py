@@ -103,7 +103,7 @@ def _shown(value: float | None, form: str = ".2g") -> str:
 
 def prediction_table(found: Iterable[tuple[tuple[str, str], Prediction]]) -> str:
     """Predictions by topology and mode, as text."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("topology", "mode", "fitted in", "vectors", "charge 1-R2", "mirror charge", "phase", "less offset", "rms [counts]",
          "σ", "ε_MAC %")
     ]  # fmt: skip
