@@ -45,7 +45,8 @@ def mode_columns(
             raise InputError(f"{name}: expected 1 or more; got {value}")
     lo, hi = Options(topology=topology).w_range_um
     if topology == "tied":
-        found = tied_held_out_columns(lines, vectors, seed, ("gaussian",), (), (lo, hi))
+        inputs = dict.fromkeys(CLAMPS, ("gaussian",))
+        found = tied_held_out_columns(lines, vectors, seed, inputs, (), (lo, hi))
         return [c for c in found if c.clamp in clamps]
     share, g_max_s, position = VARIANTS[0]
     g = pair_conductances(np.random.default_rng([seed, 29, 0]), g_max_s)[:lines]

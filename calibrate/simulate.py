@@ -46,7 +46,7 @@ V_BIT_GRID, V_RETURN_GRID = (0.12, 0.24, 7), (0.0, 0.06, 7)
 
 
 @dataclass(frozen=True)
-class _Run:
+class LineRun:
     """One line of one vector of a column."""
 
     column: Column
@@ -171,16 +171,6 @@ def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None,
     curves = readout_static(first[0])
     # The ring is driven through the mirror by the regulator's current: the line's plus the bleed.
     reg = np.interp(RATE_CURRENTS_A, curves.current_a, curves.regulator_a)
-    decks = [oscillator_rate_deck(t, d, float(i), corner=corner, temperature_c=celsius) for i in reg]
-    waves = run_many(decks, jobs, cache_dir, "oscillator", progress)
-    rates = []
-    for w, i in zip(waves, reg, strict=True):
-        try:
-            rates.append(oscillator_rate(w, float(i), t.vdd_v))
-        except SimulationError:
-            # A slow corner's ring turns fewer times than the design's gain promises: give it three times as long.
-            longer = oscillator_rate_deck(t, d, float(i), corner=corner, temperature_c=celsius, periods=27)
-            rates.append(oscillator_rate(run(longer, cache=cache_dir), float(i), t.vdd_v))
     gains = [loop_gain(w, float(i)) for w, i in zip(first[2:], LOOP_CURRENTS_A, strict=True)]
     time = np.arange(0, step_t[-1], 25e-12)
     volts = 0.2 * STEP_LEVELS_S
@@ -204,11 +194,32 @@ def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None,
                 "gain_db": np.stack([20 * np.log10(np.abs(g.gain)) for g in gains]),
                 "phase_deg": np.stack([g.phase_deg for g in gains]),
                 "phase_margin_deg": np.array([g.phase_margin_deg for g in gains])}, first[2].deck_hash),
-        Record("oscillator", "oscillator", "fit", {},
-               {"current_a": RATE_CURRENTS_A, "count_rate_hz": np.array([r.rate_hz for r in rates]),
-                "mirror_a": np.array([r.mirror_a for r in rates]),
-                "supply_a": np.array([r.supply_a for r in rates])}, waves[0].deck_hash),
+        rate_record(bench, RATE_CURRENTS_A, reg, jobs, cache_dir, progress),
     ]  # fmt: skip
+
+
+def rate_record(
+    bench: ColumnBench, line_a: np.ndarray, regulator_a: np.ndarray, jobs: int | None, cache_dir: str | Path | None,
+    progress: bool,
+) -> Record:  # fmt: skip
+    """Count rates over the line current, the mirror driven by the regulator's current there, both (n,) [A]."""
+    t, d = bench.technology, bench.readout
+    where = {"corner": bench.corner, "temperature_c": bench.temperature_c}
+    decks = [oscillator_rate_deck(t, d, float(i), **where) for i in regulator_a]
+    waves = run_many(decks, jobs, cache_dir, "oscillator", progress)
+    rates = []
+    for w, i in zip(waves, regulator_a, strict=True):
+        try:
+            rates.append(oscillator_rate(w, float(i), t.vdd_v))
+        except SimulationError:
+            # A slow corner's ring turns fewer times than the design's gain promises: give it three times as long.
+            longer = oscillator_rate_deck(t, d, float(i), **where, periods=27)
+            rates.append(oscillator_rate(run(longer, cache=cache_dir), float(i), t.vdd_v))
+    arrays = {
+        "current_a": line_a, "count_rate_hz": np.array([r.rate_hz for r in rates]),
+        "mirror_a": np.array([r.mirror_a for r in rates]), "supply_a": np.array([r.supply_a for r in rates]),
+    }  # fmt: skip
+    return Record("oscillator", "oscillator", "fit", {}, arrays, waves[0].deck_hash)
 
 
 def simulate_columns(
@@ -219,25 +230,34 @@ def simulate_columns(
 
     idle_rate_hz: count rate at the end of a window; a phase is read between two edges, so the ring runs on until one more.
     """
-    hold_s = max(0.0, 1.25 / idle_rate_hz - AFTER_S)
-    runs = [_Run(c, v, k) for c in columns for v in range(len(c.codes)) for k in range(len(c.conductance_s))]
+    runs = [LineRun(c, v, k) for c in columns for v in range(len(c.codes)) for k in range(len(c.conductance_s))]
     waves = run_many([_line_deck(bench, r, pulses) for r in runs], jobs, cache_dir, "columns", progress)
     read = [(r, w) for r, w in zip(runs, waves, strict=True) if r.column.clamp == "ota" and r.column.role != "check"]
-    decks = [d for r, w in read for d in _ring_decks(bench, r, w, hold_s, pulses[r.column.position])]
-    rings = run_many(decks, jobs, cache_dir, "oscillators", progress)
-    each = len(rings) // max(len(read), 1)
-    phases = {
-        (id(r.column), r.vector, r.line): _phases(
-            bench, rings[each * k : each * (k + 1)], pulses[r.column.position], idle_rate_hz
-        )
-        for k, (r, _) in enumerate(read)
-    }
-    supplies = {
-        (id(r.column), r.vector, r.line): _window_charge(rings[each * k], "i(voscdd)", pulses[r.column.position], -1.0)
-        for k, (r, _) in enumerate(read)
-    }
+    rings = run_rings(bench, read, pulses, jobs, cache_dir, progress, idle_rate_hz)
     done = {(id(r.column), r.vector, r.line): w for r, w in zip(runs, waves, strict=True)}
-    return [_column_record(c, done, phases, supplies, pulses[c.position]) for c in columns]
+    return [_column_record(c, done, rings, pulses[c.position]) for c in columns]
+
+
+#: Of each line and vector that was read out, by (id of its column, vector, line): phases gained by rule, and the charge
+#: that its ring took from its supply [C].
+Rings = dict[tuple[int, int, int], tuple[dict[str, np.ndarray], float]]
+
+
+def run_rings(
+    bench: ColumnBench, read: list[tuple[LineRun, Waveforms]], pulses: dict[float, Pulses], jobs: int | None,
+    cache_dir: str | Path | None, progress: bool, idle_rate_hz: float,
+) -> Rings:  # fmt: skip
+    """Mirror and ring under the current that each line's regulator was recorded to draw; arguments as ``simulate_columns``."""
+    hold_s = max(0.0, 1.25 / idle_rate_hz - AFTER_S)
+    decks = [d for r, w in read for d in _ring_decks(bench, r, w, hold_s, pulses[r.column.position])]
+    waves = run_many(decks, jobs, cache_dir, "oscillators", progress)
+    each = len(waves) // max(len(read), 1)
+    found: Rings = {}
+    for k, (r, _) in enumerate(read):
+        own, p = waves[each * k : each * (k + 1)], pulses[r.column.position]
+        phases = _phases(bench, own, p, idle_rate_hz)
+        found[id(r.column), r.vector, r.line] = phases, _window_charge(own[0], "i(voscdd)", p, -1.0)
+    return found
 
 
 def _window_charge(waves: Waveforms, signal: str, pulses: Pulses, sign: float = 1.0) -> float:
@@ -246,7 +266,7 @@ def _window_charge(waves: Waveforms, signal: str, pulses: Pulses, sign: float = 
     return sign * float(waves.slot_means(signal, span)[0]) * (span[1] - span[0])
 
 
-def _line_deck(bench: ColumnBench, r: _Run, pulses: dict[float, Pulses]) -> Deck:
+def _line_deck(bench: ColumnBench, r: LineRun, pulses: dict[float, Pulses]) -> Deck:
     c = r.column
     return column_deck(
         bench, f"{c.name} v{r.vector} l{r.line}", conductance_s=c.conductance_s[r.line], codes=c.codes[r.vector],
@@ -255,7 +275,7 @@ def _line_deck(bench: ColumnBench, r: _Run, pulses: dict[float, Pulses]) -> Deck
     )  # fmt: skip
 
 
-def _ring_decks(bench: ColumnBench, r: _Run, w: Waveforms, hold_s: float, pulses: Pulses) -> list[Deck]:
+def _ring_decks(bench: ColumnBench, r: LineRun, w: Waveforms, hold_s: float, pulses: Pulses) -> list[Deck]:
     """The ring that runs on through all phases, and, where there are several, the one held between them."""
     time_s, current_a = w.time_s, w["i(vreg)"]
     if hold_s > 0:
@@ -284,8 +304,7 @@ def _phases(bench: ColumnBench, rings: list[Waveforms], pulses: Pulses, idle_rat
 
 
 def _column_record(
-    c: Column, done: dict[tuple[int, int, int], Waveforms], phases: dict[tuple[int, int, int], dict[str, np.ndarray]],
-    supplies: dict[tuple[int, int, int], float], pulses: Pulses,
+    c: Column, done: dict[tuple[int, int, int], Waveforms], rings: Rings, pulses: Pulses
 ) -> Record:
     vectors, lines = range(len(c.codes)), range(len(c.conductance_s))
     slots = [[slot_currents(done[id(c), v, k], pulses) for k in lines] for v in vectors]
@@ -294,9 +313,7 @@ def _column_record(
     }  # fmt: skip
     for name in slots[0][0]:
         arrays[name] = np.array([[slots[v][k][name] for k in lines] for v in vectors])
-    if (id(c), 0, 0) in phases:
-        arrays |= _counts([[phases[id(c), v, k] for k in lines] for v in vectors], pulses.pwm)
-        arrays["oscillator_charge_c"] = np.array([[supplies[id(c), v, k] for k in lines] for v in vectors])
+    arrays |= ring_arrays(c, rings, pulses.pwm)
     if "i(vdd)" in done[id(c), 0, 0]:
         arrays["vdd_charge_c"] = np.array(
             [[_window_charge(done[id(c), v, k], "i(vdd)", pulses, -1.0) for k in lines] for v in vectors]
@@ -316,6 +333,15 @@ def _column_record(
         attrs["waveform_vector"] = 0
     hashes = sorted(w.deck_hash for (i, _, _), w in done.items() if i == id(c))
     return Record(c.name, "column", c.role, attrs, arrays, hash_of(hashes))
+
+
+def ring_arrays(c: Column, rings: Rings, mode: Mode) -> dict[str, np.ndarray]:
+    """What a column's record holds of its rings: phases, counts, supply charge; nothing where none ran."""
+    if (id(c), 0, 0) not in rings:
+        return {}
+    each = [[rings[id(c), v, k] for k in range(len(c.conductance_s))] for v in range(len(c.codes))]
+    counts = _counts([[phases for phases, _ in line] for line in each], mode)
+    return counts | {"oscillator_charge_c": np.array([[charge for _, charge in line] for line in each])}
 
 
 def _counts(phases: list[list[dict[str, np.ndarray]]], mode: Mode) -> dict[str, np.ndarray]:

@@ -31,7 +31,7 @@ from aimcard.models.pulse import (
     rise_charge,
     rise_delay,
 )
-from aimcard.models.readout import lagged, mirror, regulated_clamp, step_charges
+from aimcard.models.readout import answered, mirror, regulated_clamp
 from aimcard.models.tile import adc_parameters, line_current, line_parameters, readout_parameters
 
 Values = Mapping[str, Tensor]
@@ -335,8 +335,7 @@ def column_readout(
     def residual(values: Values) -> Tensor:
         readout = readout_parameters(values, tables)
         base, static = base_current(columns, setting, tables, values) if line is None else line
-        current = base + step_charges(readout.clamp, static, starts) / setting.t_lsb_s
-        seen = lagged(readout, current, static, setting.t_lsb_s, starts)
+        current, seen = answered(readout, base, static, setting.t_lsb_s, starts)
         adc = adc_parameters(values, tables)
         count = phase_counts(adc, seen, setting.t_lsb_s, windows, setting.phase_rule, setting.hold_s)
         return torch.cat(

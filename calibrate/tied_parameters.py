@@ -13,6 +13,9 @@ _ROWS = (
     ("t_start_s", 1e-12, -1e-9, 1e-9, 1e-12, "s", "pulse", "how much later than its source line a cell starts"),
     ("t_end_s", 1e-12, -1e-9, 1e-9, 1e-12, "s", "pulse", "how much later than its source line a cell ends"),
     ("t_node_s_per_s", 0.0, -1e-3, 1e-3, 1e-7, "s/S", "pulse", "what a cell's conductance adds to both"),
+    ("r_row_ohm", 0.0, 0, 100, 0.01, "Ohm", "source", "source-line wire per column"),
+    ("r_down_ohm", 1.0, 0, 1e4, 1, "Ohm", "source", "switch from a source line to the lower rail"),
+    ("r_up_ohm", 1.0, 0, 1e4, 1, "Ohm", "source", "switch from a source line to the upper rail"),
     ("r_bit_ohm", 0.15, 0, 100, 0.01, "Ohm", "wire", "column wire per cell"),
     ("c_column_f", 2e-15, 0, 1e-12, 1e-16, "F", "wire", "capacitance of one row at the column: wire and transistors"),
 )

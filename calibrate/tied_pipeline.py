@@ -1,23 +1,28 @@
-"""Reference set to model card for the tied topology: cells, then columns, then both together, then errors."""
+"""Reference set to model card for the tied topology: cells, columns, both together, errors, and then the read-out."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.linalg import block_diag
 
 import aimcard
 from aimcard.calibrate.bootstrap import Errors, bootstrap
+from aimcard.calibrate.energy import has_supplies, oscillator_rows, run_energy
 from aimcard.calibrate.fit import jacobian, tensors
 from aimcard.calibrate.stages import Stages
 from aimcard.calibrate.steps import steps
 from aimcard.calibrate.targets import together
 from aimcard.calibrate.tied_parameters import TIED_SPECS
-from aimcard.calibrate.tied_targets import TiedSetting, stack_pairs, tied_cells, tied_lines
+from aimcard.calibrate.tied_readout_fit import check_readout_columns, offset_parameters, run_tied_readout, table_rows
+from aimcard.calibrate.tied_targets import TiedSetting, source_line_residual, stack_pairs, tied_cells, tied_lines
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card, FitSummary, Interval, Parameter, Provenance, Table
 from aimcard.models.errors import FitError
+from aimcard.models.tied_readout import Tables
 from aimcard.models.tied_tile import CELL, EDGE_TABLES, PULSE, WIRE
 
+SWITCHES = ("r_down_ohm", "r_up_ohm")
 NEEDED_META = ("w_ref_um", "w_min_um", "v_common_v", "r_bit_ohm", "rows", "guard_slots", "edge_delay_s")
 
 
@@ -35,12 +40,20 @@ def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
         raise FitError(f"{reference.source}: expected columns with clamp 'ideal' and role 'fit'; there are none")
     if lacking := [r.name for r in found if "conductance_minus_s" not in r]:
         raise FitError(f"{reference.source}: records/{lacking[0]}/conductance_minus_s: missing (a tied column has pairs)")
+    check_readout_columns(reference)
     setting = TiedSetting.of(reference)
     s = Stages(reference, setting, {n: spec.start for n, spec in TIED_SPECS.items()}, specs=TIED_SPECS)  # pyright: ignore[reportArgumentType]
-    with steps(progress, 4) as step:
+    with steps(progress, 5) as step:
         step("single cells")
         cells, cell_of = tied_cells(s.record("cell_dc"), setting)
         s.fit("cells", CELL, cells)
+        source = s.record("source_edge")
+        if "down_gain" in source:
+            # The row's wire is given; the switches are what is measured.
+            s.values["r_row_ohm"] = float(source.attrs["r_row_ohm"])
+            s.fit("source lines", SWITCHES, source_line_residual(source, setting))
+        else:
+            s.values.update(dict.fromkeys(SWITCHES, 0.0))
         columns = stack_pairs(found, setting)
         step("columns with an ideal clamp")
         lines = tied_lines(columns, setting)
@@ -49,30 +62,43 @@ def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
         both = together([cells, lines])
         s.fit("joint refinement", (*CELL, *WIRE, *PULSE), both)
         step("errors")
-        names = tuple(s.fitted)
+        names = tuple(n for n in s.fitted if n not in SWITCHES)
         with torch.no_grad():
             left = both(tensors(s.values)).numpy()
         # Cells and columns were drawn independently of each other, so both are resampled.
         each = (len(left) - len(cell_of)) // len(columns.owner)
         owner = np.concatenate([cell_of, cell_of.max() + 1 + np.repeat(columns.owner, each)])
-        errors = bootstrap(jacobian(names, s.values, both, TIED_SPECS), left, owner, int(reference.meta.get("seed", 0)))
-    return _card(s, setting, names, errors, len(columns.owner))
+        seed = int(reference.meta.get("seed", 0))
+        errors = [(names, bootstrap(jacobian(names, s.values, both, TIED_SPECS), left, owner, seed))]
+        step("columns with the read-out")
+        readout = run_tied_readout(s, setting, seed)
+        if readout is not None:
+            errors.append((readout.names, readout.errors))
+        if has_supplies(reference):
+            errors.append(run_energy(s, seed))
+    return _card(s, setting, errors, len(columns.owner), None if readout is None else readout.tables)
 
 
-def _card(s: Stages, setting: TiedSetting, names: tuple[str, ...], errors: Errors, n_columns: int) -> Card:
+def _card(
+    s: Stages, setting: TiedSetting, errors: list[tuple[tuple[str, ...], Errors]], n_columns: int, readout: Tables | None
+) -> Card:
     ref, meta = s.reference, s.reference.meta
-    stderr = dict(zip(names, errors.stderr, strict=True))
+    names = tuple(n for group, _ in errors for n in group)
+    stderr = dict(zip(names, np.concatenate([e.stderr for _, e in errors]), strict=True))
     parameters = [
         Parameter(
             n, s.values[n], float(stderr[n] * spec.scale) if n in stderr else None, spec.lo, spec.hi, spec.unit, spec.group,
             spec.description, n in s.at_bound, n not in s.unidentified,
         )
-        for n, spec in TIED_SPECS.items()
+        for n, spec in s.specs.items() if n in s.values
     ]  # fmt: skip
+    if readout is not None:
+        parameters += offset_parameters(readout, setting.v_common_v)
     fitted = ref.select(kind="column", role="fit")
     every = [*(ref.select(kind="column", role="held_out") or fitted), *fitted]
     g = np.concatenate([r[n].ravel() for r in every for n in ("conductance_s", "conductance_minus_s")])
-    current = max(float(np.abs(r["current_a"]).max()) for r in fitted)
+    most = max(float(np.abs(r["current_a"]).max()) for r in fitted)
+    table = (-np.inf, np.inf) if readout is None else (float(readout["adc"][0][0]), float(readout["adc"][0][-1]))
     code, celsius = int(meta["code_max"]), float(meta["temperature_c"])
 
     def span(name: str, of) -> tuple[float, float]:
@@ -82,7 +108,7 @@ def _card(s: Stages, setting: TiedSetting, names: tuple[str, ...], errors: Error
     widths = (*span("w_select_um", fitted), float(meta["w_min_um"]), float(meta["w_ref_um"]))
     domain = {
         "conductance_s": Interval(float(g.min()), float(g.max()), "S"),
-        "line_current_a": Interval(-current, current, "A"),
+        "line_current_a": Interval(max(-most, table[0]), min(most, table[1]), "A"),
         "code": Interval(-code, code, "1"),
         "wire_scale": Interval(*span("wire_scale", every), "1"),
         "temperature_c": Interval(celsius, celsius, "degC"),
@@ -90,7 +116,8 @@ def _card(s: Stages, setting: TiedSetting, names: tuple[str, ...], errors: Error
         "position": Interval(*span("position", fitted), "1"),
     }
     keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "v_common_v", "t_lsb_s",
-            "code_max", "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bias_a", "r_bit_ohm", "r_return_ohm")  # fmt: skip
+            "code_max", "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bias_a", "r_bit_ohm", "r_return_ohm",
+            "phase_rule", "hold_s")  # fmt: skip
     words = {
         "down_start": "down from the common mode", "down_end": "back up to the common mode",
         "up_start": "up from the common mode", "up_end": "back down to the common mode",
@@ -100,7 +127,8 @@ def _card(s: Stages, setting: TiedSetting, names: tuple[str, ...], errors: Error
             "segments": int(meta["rows"]), "w_select_um": float(meta["w_ref_um"]), "n_phases": 1,
             "mirror_ratio": float(meta.get("mirror_ratio", 1.0)),
             "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]),
-        },
+            "row_columns": setting.row_columns, "row_load_s": setting.row_load_s,
+        } | ({"word_columns": int(s.record("driver_supply").attrs["columns"])} if has_supplies(ref) else {}),
         parameters=tuple(parameters),
         domain=domain,
         fit=FitSummary(
@@ -112,14 +140,15 @@ def _card(s: Stages, setting: TiedSetting, names: tuple[str, ...], errors: Error
             Table(name, x.numpy(), y.numpy(), "1", "s", "position", "delay",
                   f"source line's edge {words[name.removeprefix('edge_')]}, equal-area delay after the slot boundary")
             for name, (x, y) in ((n, setting.edge_tables[n]) for n in EDGE_TABLES)
-        ) + _readout_tables(ref),
+        ) + (_static_tables(ref) if readout is None else table_rows(readout)) + oscillator_rows(ref),
         correlation_names=names,
-        correlation=errors.correlation,
+        # Columns with and without the read-out are resampled apart, so nothing is known across the groups.
+        correlation=block_diag(*(e.correlation for _, e in errors)),
     )  # fmt: skip
 
 
-def _readout_tables(reference: ReferenceSet) -> tuple[Table, ...]:
-    """Static clamp voltage and mirror current over the line's, where the set has them."""
+def _static_tables(reference: ReferenceSet) -> tuple[Table, ...]:
+    """Clamp voltage and mirror current over the line's, of a set that has no more of a read-out than these."""
     found = reference.select(kind="readout_dc", role="fit")
     if not found:
         return ()

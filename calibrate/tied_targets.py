@@ -11,7 +11,8 @@ from torch import Tensor
 
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.modes import Mode, get_mode
-from aimcard.models.tied import RowPulses, TiedEdges, cell_current, fixed_clamp, slot_currents
+from aimcard.models.source_line import SourceLine, with_source_line
+from aimcard.models.tied import Clamp, RowPulses, TiedEdges, cell_current, effective_column, fixed_clamp, slot_currents
 from aimcard.models.tied_tile import EDGE_TABLES, row_pulses, tied_edges_at, tied_parameters
 
 Values = Mapping[str, Tensor]
@@ -29,6 +30,9 @@ class TiedSetting:
     v_common_v: float
     t_lsb_s: float
     edge_tables: dict[str, tuple[Tensor, Tensor]]
+    #: Cells along a source line and their mean conductance [S].
+    row_columns: int = 1
+    row_load_s: float = 0.0
     mode: Mode = CONVENTIONAL
     guard: int = 4
 
@@ -38,12 +42,32 @@ class TiedSetting:
         place = torch.tensor(record["position"])
         tables = {n: (place, torch.tensor(record[f"{n.removeprefix('edge_')}_delay_s"])) for n in EDGE_TABLES}
         keys, meta = ("w_ref_um", "v_read_v", "v_common_v", "t_lsb_s"), reference.meta
+        load = int(record.attrs.get("columns", 1)), float(record.attrs.get("load_s", 0.0))
         mode = get_mode(str(meta["mode"]), int(meta["code_max"]))
-        return cls(*(float(meta[key]) for key in keys), tables, mode, int(meta["guard_slots"]))
+        return cls(*(float(meta[key]) for key in keys), tables, *load, mode, int(meta["guard_slots"]))
 
-    def parameters(self, values: Values, wire_scale: Tensor | float = 1.0):
-        """Cell, wire and pulse parameters of these values."""
-        return tied_parameters(values, w_ref_um=self.w_ref_um, v_read_v=self.v_read_v, wire_scale=wire_scale)
+    def windows(self, slots: int) -> tuple[tuple[int, int], ...]:
+        """Slots (first, beyond) of the PWM phases."""
+        return ((0, slots),) if len(self.mode.phases) == 1 else self.mode.windows(self.guard)
+
+    def parameters(self, values: Values, wire_scale: Tensor | float = 1.0, position: Tensor | float | None = None):
+        """Cell, wire and pulse parameters of these values; with a position, the cell behind its source lines."""
+        cell, *rest = tied_parameters(values, w_ref_um=self.w_ref_um, v_read_v=self.v_read_v, wire_scale=wire_scale)
+        if position is not None and self.row_load_s > 0:
+            cell = with_source_line(cell, SourceLine.of(values, self.row_columns, self.row_load_s), position)
+        return cell, *rest
+
+
+def source_line_residual(record: Record, setting: TiedSetting) -> Callable[[Values], Tensor]:
+    """Errors of the gains of a ``source_edge`` record in units of 10 ppm."""
+    position, *gains = (torch.tensor(record[n]) for n in ("position", "down_gain", "up_gain"))
+
+    def residual(values: Values) -> Tensor:
+        gain = setting.parameters(values, position=position)[0].gain
+        model = (gain.down_plus, gain.up_plus)
+        return torch.cat([(torch.as_tensor(m) - g) / 1e-5 for m, g in zip(model, gains, strict=True)])
+
+    return residual
 
 
 def tied_cells(record: Record, setting: TiedSetting) -> tuple[Callable[[Values], Tensor], np.ndarray]:
@@ -71,9 +95,12 @@ class TiedColumns:
     codes: Tensor
     w_select_um: Tensor
     wire_scale: Tensor
+    position: Tensor
     edges: TiedEdges
     owner: np.ndarray
     current_a: Tensor
+    mirror_a: Tensor | None = None
+    phases: Tensor | None = None
     #: As ``models/tied.py`` takes them; None in conventional PWM.
     pulses: RowPulses | None = None
 
@@ -94,37 +121,48 @@ def stack_pairs(records: list[Record], setting: TiedSetting) -> TiedColumns:
                     rows.append([float(r.attrs[name])])
                 owner.append(k)
     stacked = [torch.tensor(np.stack(rows)) for rows in (plus, minus, x, w, scale)]
-    edges = tied_edges_at(setting.edge_tables, torch.tensor(place, dtype=torch.float64))
+    position = torch.tensor(place, dtype=torch.float64)
+    edges = tied_edges_at(setting.edge_tables, position)
+    read = [torch.cat([torch.tensor(r[n]).flatten(0, 1) for r in records]) if all(n in r for r in records) else None
+            for n in ("mirror_a", "phase_counts", "phase_count")]  # fmt: skip
+    phases = read[1] if read[1] is not None or read[2] is None else read[2][:, None]
     pulses = row_pulses(setting.mode, setting.guard, stacked[2], torch.tensor(np.stack(order)))
-    return TiedColumns(*stacked, edges, np.array(owner), torch.tensor(np.stack(current)), pulses)
+    return TiedColumns(*stacked, position, edges, np.array(owner), torch.tensor(np.stack(current)), read[0], phases, pulses)
+
+
+def base_currents(c: TiedColumns, setting: TiedSetting, values: Values, clamp: Clamp) -> tuple[Tensor, Tensor, Tensor]:
+    """Slot currents of the stacked columns at a clamp, their static ones, (columns, slots), and Y [S], (columns,)."""
+    cell, wire, pulse = setting.parameters(values, c.wire_scale, c.position)
+    slots = c.current_a.shape[-1]
+    current, solution = slot_currents(
+        cell, wire, pulse, c.edges, c.g_plus_s, c.g_minus_s, c.codes, slots, setting.t_lsb_s, c.w_select_um, clamp,
+        pulses=c.pulses,
+    )  # fmt: skip
+    return current, solution.current_a, effective_column(cell, wire, c.g_plus_s, c.g_minus_s, c.w_select_um).y_s
 
 
 def model_current(c: TiedColumns, setting: TiedSetting, values: Values) -> Tensor:
     """Slot currents of the stacked columns with an ideal clamp, (columns, slots)."""
-    cell, wire, pulse = setting.parameters(values, c.wire_scale)
-    slots = c.current_a.shape[-1]
-    return slot_currents(
-        cell, wire, pulse, c.edges, c.g_plus_s, c.g_minus_s, c.codes, slots, setting.t_lsb_s, c.w_select_um, fixed_clamp(),
-        pulses=c.pulses,
-    )[0]
+    return base_currents(c, setting, values, fixed_clamp())[0]
 
 
-def tied_lines(c: TiedColumns, setting: TiedSetting) -> Callable[[Values], Tensor]:
-    """Errors (columns, slots + phases): of each phase's charge and first slot in 2e-5 of Σ |i|·t, of other slots in 2e-4
-    of the rms current.
+def weighed(error: Tensor, line_a: Tensor, windows: tuple[tuple[int, int], ...]) -> Tensor:
+    """Errors (columns, slots + phases): of slots in 2e-4 of the line's rms current, of each phase's charge and first slot in
+    2e-5 of Σ |i|·t. windows: slots (first, beyond) of the phases.
 
     A tied charge may vanish, so its error counts against the window's mean magnitude.
     """
-    truth, windows = c.current_a, setting.mode.windows(setting.guard)
-    rms = truth.square().mean(-1, keepdim=True).sqrt()
-    total = 2e-5 * truth.abs().sum(-1, keepdim=True)
+    rms = line_a.square().mean(-1, keepdim=True).sqrt()
+    total = 2e-5 * line_a.abs().sum(-1, keepdim=True)
+    parts = []
+    for first, beyond in windows:
+        within = error[..., first:beyond]
+        parts += [within.sum(-1, keepdim=True) / total, within[..., :1] / total, within[..., 1:] / (2e-4 * rms)]
+    return torch.cat(parts, dim=-1)
 
-    def residual(values: Values) -> Tensor:
-        error = model_current(c, setting, values) - truth
-        parts = []
-        for first, beyond in windows:
-            within = error[..., first:beyond]
-            parts += [within.sum(-1, keepdim=True) / total, within[..., :1] / total, within[..., 1:] / (2e-4 * rms)]
-        return torch.cat(parts, dim=-1).flatten()
 
-    return residual
+
+def tied_lines(c: TiedColumns, setting: TiedSetting) -> Callable[[Values], Tensor]:
+    """Slot currents of columns with an ideal clamp."""
+    windows = setting.windows(c.current_a.shape[-1])
+    return lambda values: weighed(model_current(c, setting, values) - c.current_a, c.current_a, windows).flatten()

@@ -77,6 +77,16 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
         "down_end_delay_s": _spec("p", "s", "equal-area delay of the edge back up to the common mode"),
         "up_start_delay_s": _spec("p", "s", "equal-area delay of the edge up from the common mode"),
         "up_end_delay_s": _spec("p", "s", "equal-area delay of the edge back down to the common mode"),
+        "down_gain": _spec("p", "1", "share of the read voltage on a line that is down", required=False, low=0.0),
+        "up_gain": _spec("p", "1", "share of the read voltage on a line that is up", required=False, low=0.0),
+        "time_s": _spec("t", "s", "time, from the ideal edge and one common delay", required=False, increasing=True),
+        **{
+            f"{line}_{when}_level": _spec(
+                "p t", "1", f"share of its swing that the {line} line has made at its pulse's {when}", required=False, single=True
+            )
+            for line in ("down", "up")
+            for when in ("start", "end")
+        },
     },
     "column": {
         "conductance_s": _spec("lines rows", **_CONDUCTANCE),
@@ -93,6 +103,9 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
         ),
         "vdd_charge_c": _spec(
             "vectors lines", "C", "charge that regulator and mirror take from V_DD over the window", required=False
+        ),
+        "rail_charge_c": _spec(
+            "vectors lines rails", "C", "charge that each rail of the source lines delivers over the window", required=False
         ),
         "phase_counts": _spec(
             "vectors lines phases", "1", "phase gained in each PWM phase, unweighted", required=False
@@ -142,6 +155,9 @@ KINDS: dict[str, dict[str, ArraySpec]] = {
         "window_s": _spec("n", "s", "time over which the charge is counted", low=0.0),
         "rest_a": _spec("n", "A", "current from V_DD before the pulse"),
         "charge_c": _spec("n", "C", "charge that one word line's driver takes from V_DD"),
+        "rail_c": _spec(
+            "n rails", "C", "charge that each rail delivers to a row's source lines beside the cells' current", required=False
+        ),
     },
     "split_check": {
         "split_phase_count": _spec(

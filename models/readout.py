@@ -96,27 +96,32 @@ def regulated_clamp(p: ReadoutParameters, iterations: int = 4) -> Callable[[Tens
     return clamp
 
 
-def step_charges(p: StepResponse, static_a: Tensor, starts: tuple[int, ...] = (0,)) -> Tensor:
+def step_charges(p: StepResponse, static_a: Tensor, starts: tuple[int, ...] = (0,), rest_a: Tensor | None = None) -> Tensor:
     """Charges [C] that the steps of the line leave in the slots, (..., slots).
 
-    starts: first slots of the phases, each TAPS slots or more before the next: there the line turns on from rest.
+    starts: first slots of the phases, each TAPS slots or more before the next. There the line turns on from nothing, or,
+    with ``rest_a`` (..., 1), steps from that current as it does later.
 
     static_a: the line's static currents (..., slots), which step at the slot boundaries; the slot means do not show
     the steps as cleanly, for the pulses' edges lie a little inside the slots.
     """
     at = torch.clamp(static_a, min=0.0)
+    first = torch.zeros(static_a.shape[-1], dtype=torch.bool)
+    first[list(starts)] = True
     before = torch.cat([at[..., :1], at[..., :-1]], dim=-1)
+    steps = torch.cat([torch.zeros_like(at[..., :1]), static_a[..., 1:] - static_a[..., :-1]], dim=-1)
+    if rest_a is not None:
+        before = torch.where(first, torch.clamp(rest_a, min=0.0), before)
+        steps = torch.where(first, static_a - rest_a, steps)
+        first = torch.zeros_like(first)
     weight = 1 / (1 + SPEED * at / p.half_a + (1 - SPEED) * before / p.half_a)
     # The step into a phase's first slot is turn-on, too large for the response to small steps.
-    turn_on = torch.zeros(static_a.shape[-1], dtype=torch.bool)
-    turn_on[list(starts)] = True
-    steps = torch.cat([torch.zeros_like(at[..., :1]), static_a[..., 1:] - static_a[..., :-1]], dim=-1)
-    steps = torch.where(turn_on, torch.zeros_like(steps), steps)
+    steps = torch.where(first, torch.zeros_like(steps), steps)
     charge = torch.zeros_like(static_a)
     for k in range(TAPS):
         left = (p.step_s[k] + p.step_idle_s[k] * weight + p.step_low_s[k] * weight * weight) * steps
         charge = charge + (left if k == 0 else torch.cat([torch.zeros_like(left[..., :k]), left[..., :-k]], dim=-1))
-    start = torch.where(turn_on, at, torch.zeros_like(at))
+    start = torch.where(first, at, torch.zeros_like(at))
     on_weight = 1 / (1 + start / p.on_half_a)
     for k in range(TAPS):
         on = (p.on_s[k] + p.on_idle_s[k] * on_weight) * start
@@ -125,10 +130,23 @@ def step_charges(p: StepResponse, static_a: Tensor, starts: tuple[int, ...] = (0
 
 
 def lagged(
-    p: ReadoutParameters, current_a: Tensor, static_a: Tensor, t_lsb_s: float, starts: tuple[int, ...] = (0,)
-) -> Tensor:
+    p: ReadoutParameters, current_a: Tensor, static_a: Tensor, t_lsb_s: float, starts: tuple[int, ...] = (0,),
+    rest_a: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """The line's slot currents (..., slots) as the mirror's gate follows them [A], means over the slots."""
-    return current_a + step_charges(p.mirror, static_a, starts) / t_lsb_s
+    return current_a + step_charges(p.mirror, static_a, starts, rest_a) / t_lsb_s
+
+
+def answered(
+    p: ReadoutParameters, base_a: Tensor, static_a: Tensor, t_lsb_s: float, starts: tuple[int, ...] = (0,),
+    rest_a: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The line's slot currents, and the same as the mirror's gate follows them [A], (..., slots) each.
+
+    base_a: the slot currents with the regulator's static voltage; other arguments as ``step_charges``.
+    """
+    current = base_a + step_charges(p.clamp, static_a, starts, rest_a) / t_lsb_s
+    return current, lagged(p, current, static_a, t_lsb_s, starts, rest_a)
 
 
 def mirror(p: ReadoutParameters, lagged_a: Tensor) -> Tensor:

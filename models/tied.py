@@ -33,6 +33,17 @@ Clamp = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
+class SourceGain:
+    """Shares of the read voltage that arrive at a cell (models/source_line.py) when its plus or minus line goes down or up;
+    numbers, or tensors that broadcast to (..., rows)."""
+
+    down_plus: Scalar = 1.0
+    up_plus: Scalar = 1.0
+    down_minus: Scalar = 1.0
+    up_minus: Scalar = 1.0
+
+
+@dataclass(frozen=True)
 class TiedCell:
     """Fitted numbers of one always-on cell; scalars, or tensors (..., 1) with one value per column.
 
@@ -43,6 +54,7 @@ class TiedCell:
     i_gate_a: gate tunnelling current at the reference width; it leaves through the column, whatever the inputs.
     v_gate_v: the column voltage that divides it by e.
     w_ref_um, v_read_v: reference width and read voltage V, the distance of an active source line from the common mode.
+    gain: which part of V arrives.
     """
 
     r_on_ohm: Scalar
@@ -54,6 +66,7 @@ class TiedCell:
     v_gate_v: Scalar
     w_ref_um: float
     v_read_v: float
+    gain: SourceGain = SourceGain()
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,13 @@ class TiedWire:
 
     r_bit_ohm: Scalar
     c_column_f: Scalar
+
+
+def source_voltage(p: TiedCell, sign: Tensor, plus: bool) -> Tensor:
+    """Voltage of a row's plus or minus source line for its sign −1, 0 or 1: a positive input pulls the plus line down."""
+    down, up = (p.gain.down_plus, p.gain.up_plus) if plus else (p.gain.down_minus, p.gain.up_minus)
+    moved = -sign if plus else sign
+    return moved * p.v_read_v * torch.where(moved < 0, torch.as_tensor(down), torch.as_tensor(up))
 
 
 def on_resistance(p: TiedCell, w_select_um: Scalar) -> Scalar:
@@ -119,13 +139,11 @@ class RowCurrents:
 
 def row_currents(p: TiedCell, g_plus_s: Tensor, g_minus_s: Tensor, w_select_um: Scalar) -> RowCurrents:
     """Expand the pairs of all rows about zero column voltage; exact in the source lines' voltages −V, 0 and V."""
-    v = p.v_read_v
     zero = torch.zeros((), dtype=g_plus_s.dtype)
 
     def pair(law: Callable[..., Tensor], sign: int) -> Tensor:
-        # A positive input pulls the plus line down.
-        plus, minus = (zero - sign * v, zero + sign * v)
-        return law(g_plus_s, plus) + law(g_minus_s, minus)
+        x = zero + sign
+        return law(g_plus_s, source_voltage(p, x, True)) + law(g_minus_s, source_voltage(p, x, False))
 
     def current(g: Tensor, source: Tensor) -> Tensor:
         return cell_current(p, g, zero, source, w_select_um)
@@ -279,13 +297,13 @@ def edge_terms(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """What a row's pulse of this ``sign`` loses at its start and gains at its end [C], (..., rows) each, at the read-out."""
     zero = torch.zeros((), dtype=g_plus_s.dtype)
-    v = p.v_read_v
     # Current that a cell gains when its line moves down or up, and its own lag.
     gains = []
-    for g, direction in ((g_plus_s, -sign), (g_minus_s, sign)):
-        moved = cell_current(p, g, zero, direction * v, w_select_um) - cell_current(p, g, zero, zero, w_select_um)
+    for g, plus in ((g_plus_s, True), (g_minus_s, False)):
+        source = source_voltage(p, sign, plus)
+        moved = cell_current(p, g, zero, source, w_select_um) - cell_current(p, g, zero, zero, w_select_um)
         lag = pulse.t_node_s_per_s * g
-        down = direction < 0
+        down = source < 0
         start = torch.where(down, e.down_start_s + lag, e.up_start_s + lag) + pulse.t_start_s
         end = torch.where(down, e.down_end_s + lag, e.up_end_s + lag) + pulse.t_end_s
         gains.append((c.transfer * moved * start, c.transfer * moved * end))

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aimcard.models.adc import HOLD_S, PHASE_RULES
 from aimcard.models.card import Card
 from aimcard.models.checks import check_choice, check_conductances, check_signed_codes
 from aimcard.models.domain import check_domain
 from aimcard.models.errors import CardError, InputError
 from aimcard.models.lut import lookup
 from aimcard.models.modes import Mode, get_mode
+from aimcard.models.source_line import SourceLine, with_source_line
 from aimcard.models.tied import (
     Clamp,
     EffectiveColumn,
@@ -25,9 +27,9 @@ from aimcard.models.tied import (
     TiedWire,
     effective_column,
     fixed_clamp,
-    regulated_clamp,
     slot_currents,
 )
+from aimcard.models.tied_readout import READOUT, TABLES, TiedReading, read, resting, signed, tied_clamp, tied_readout
 from aimcard.models.tile import Response, weighted_charge
 
 Values = Mapping[str, Tensor | float]
@@ -82,17 +84,21 @@ class TiedTile:
         self.guard_slots = int(meta["guard_slots"])
         self.mode = get_mode(str(meta["mode"]), self.code_max)
         self.slots = self.mode.window_slots(self.guard_slots)
+        self.phase_rule = str(meta.get("phase_rule", PHASE_RULES[0]))
+        self.hold_s = float(meta.get("hold_s", HOLD_S))
+        self.v_common_v = float(meta["v_common_v"])
         self.w_ref_um = float(meta["w_ref_um"])
         self.values = card.values()
         self.tables = {t.name: (torch.tensor(t.x), torch.tensor(t.y)) for t in card.tables}
+        # A card may have the read-out's static tables alone, and then answers without counts.
+        self.has_readout = "adc" in self.tables
+        own = (READOUT, TABLES) if self.has_readout else ((), ())
         for group, has, needs in (
-            ("parameters", self.values, (*CELL, *WIRE, *PULSE)), ("tables", self.tables, EDGE_TABLES),
+            ("parameters", self.values, (*CELL, *WIRE, *PULSE, *own[0])), ("tables", self.tables, (*EDGE_TABLES, *own[1])),
         ):  # fmt: skip
             if missing := [name for name in needs if name not in has]:
                 raise CardError(f"{card.source}: {group}/{missing[0]}: missing (the tied tile needs it); calibrate again")
-
-    #: Tables of clamp and mirror are static and there is no oscillator: nothing to be judged as a whole read-out.
-    has_readout = False
+        self.source_line = SourceLine.of(self.values, int(meta.get("row_columns", 1)), float(meta.get("row_load_s", 0.0)))
 
     @classmethod
     def read(cls, path: str | Path) -> TiedTile:
@@ -104,10 +110,12 @@ class TiedTile:
         return tied_parameters(self.values, w_ref_um=self.w_ref_um, v_read_v=self.v_read_v, wire_scale=wire_scale)
 
     def effective(
-        self, g_plus_s: Tensor, g_minus_s: Tensor, *, wire_scale: float = 1.0, w_select_um: float | None = None
-    ) -> EffectiveColumn:
+        self, g_plus_s: Tensor, g_minus_s: Tensor, *, wire_scale: float = 1.0, w_select_um: float | None = None,
+        position: float = 0.5,
+    ) -> EffectiveColumn:  # fmt: skip
         """Effective weights of columns (lines, rows), differentiable in the conductances."""
         cell, wire, _ = self.parameters(wire_scale)
+        cell = with_source_line(cell, self.source_line, position)
         return effective_column(cell, wire, g_plus_s, g_minus_s, self._width(w_select_um))
 
     def _width(self, w_select_um: float | None) -> float:
@@ -127,14 +135,20 @@ class TiedTile:
         offset_v: float = 0.0,
         bend: bool = True,
         mode: str | Mode | None = None,
+        phase_rule: str | None = None,
+        row_load_s: np.ndarray | None = None,
     ) -> Response:
         """Currents of columns: conductance_s and conductance_minus_s (lines, rows) [S], codes (vectors, rows), signed.
 
-        clamp: "ideal", or "ota" for the card's static tables of clamp voltage and mirror: no lag after a step, no count.
+        clamp: "ideal", or "ota" for the card's read-out; a card with static tables alone answers without lags and counts.
+        Counts and phases have a sign: what the resting column counts is subtracted, as whole numbers (``bias_counts``).
         read_out: "south" (next to the last row) or "north" (next to row 0, as on every other column of a tile).
-        offset_v: the clamp's distance from the common mode [V], an OTA's offset. bend False leaves out the cells' answer
-        to the column's voltage: two products, with the weights of ``effective``, are then all. mode: a PWM mode of
-        ``models/modes.py`` (None: the one that the card was fitted in); the code's sign holds in each of its phases.
+        offset_v: the clamp's distance from the common mode [V], an OTA's offset, beyond the card's own with "ota".
+        bend False leaves out the cells' answer to the column's voltage: two products, with the weights of ``effective``,
+        are then all. mode: a PWM mode of ``models/modes.py`` (None: the one that the card was fitted in); the code's sign
+        holds in each of its phases. phase_rule: what a phase boundary does to the oscillator's phase, one of PHASE_RULES.
+        row_load_s: mean conductances [S] of each row's plus and minus cells over all columns of the tile, (2, rows), which
+        load the source lines; None: the card's mean load.
         Raises InputError on bad shapes, signs, NaN or codes out of range; warns OutsideDomainWarning.
         """
         plus = check_conductances(conductance_s)
@@ -144,30 +158,39 @@ class TiedTile:
         pwm = self.mode if mode is None else get_mode(mode, self.code_max)
         if pwm.code_max != self.code_max:
             raise InputError(f"mode {pwm.name}: expected the card's code_max of {self.code_max}; got {pwm.code_max}")
+        rule = check_choice("phase_rule", self.phase_rule if phase_rule is None else phase_rule, PHASE_RULES)
         x = check_signed_codes(codes, rows=plus.shape[1], code_max=self.code_max)
         check_choice("read_out", read_out, READ_OUTS)
         check_choice("clamp", clamp, ("ideal", "ota") if "clamp" in self.tables else ("ideal",))
-        end = fixed_clamp(offset_v) if clamp == "ideal" else self._regulated(offset_v)
+        end = fixed_clamp(offset_v) if clamp == "ideal" else tied_clamp(self.tables, self.v_common_v, offset_v)
         w = self._width(w_select_um)
         used = np.stack([plus, minus])
         check_domain(self.card, conductance_s=used, code=x, wire_scale=wire_scale, w_select_um=w, position=position)
-        rows = np.arange(plus.shape[1])
+        rows, loads = np.arange(plus.shape[1]), None
+        if row_load_s is not None:
+            given = check_conductances(row_load_s, "row_load_s")
+            if given.shape != (2, plus.shape[1]):
+                raise InputError(f"row_load_s: expected shape (2, {plus.shape[1]}), plus and minus; got {given.shape}")
+            loads = tuple(torch.tensor(g) for g in (given[:, ::-1].copy() if read_out == "north" else given))
         if read_out == "north":
             plus, minus, x, rows = plus[:, ::-1].copy(), minus[:, ::-1].copy(), x[:, ::-1].copy(), rows[::-1].copy()
         cell, wire, pulse = self.parameters(wire_scale)
+        cell = with_source_line(cell, self.source_line, position, loads)
         edges = tied_edges_at(self.tables, position)
+        g = torch.as_tensor(plus), torch.as_tensor(minus)
         slots, parts = pwm.window_slots(self.guard_slots), []
         with torch.no_grad():
             # One vector at a time bounds the memory of the node voltages (lines × slots × rows).
             for row in torch.as_tensor(x):
-                codes_of = row[None, :].expand(len(plus), -1)
-                pulses = row_pulses(pwm, self.guard_slots, codes_of, torch.as_tensor(rows))
-                current, _ = slot_currents(
-                    cell, wire, pulse, edges, torch.as_tensor(plus), torch.as_tensor(minus),
-                    codes_of, slots, self.t_lsb_s, w, end, bend, pulses,
-                )  # fmt: skip
-                parts.append(current)
-        current = torch.stack(parts)
+                each = row[None, :].expand(len(plus), -1)
+                pulses = row_pulses(pwm, self.guard_slots, each, torch.as_tensor(rows))
+                current, solution = slot_currents(
+                    cell, wire, pulse, edges, *g, each, slots, self.t_lsb_s, w, end, bend, pulses
+                )
+                parts.append((current, solution.current_a))
+            current, static = (torch.stack(part) for part in zip(*parts, strict=True))
+            if clamp == "ota" and self.has_readout:
+                return self._counted(current, static, effective_column(cell, wire, *g, w), end, w, pwm, rule)
         slot_edge_s = np.arange(slots + 1) * self.t_lsb_s
         charge = weighted_charge(current, pwm, self.guard_slots, self.t_lsb_s).numpy()
         if clamp == "ideal":
@@ -175,11 +198,55 @@ class TiedTile:
         check_domain(self.card, line_current_a=current.numpy())
         return Response(slot_edge_s, current.numpy(), charge, lookup(*self.tables["mirror"], current).numpy())
 
-    def _regulated(self, offset_v: float) -> Clamp:
-        current_a, clamp_v = self.tables["clamp"]
-        return regulated_clamp(current_a, clamp_v - float(self.card.meta["v_common_v"]) + offset_v)
+    def reading(
+        self, base_a: Tensor, static_a: Tensor, column: EffectiveColumn, end: Clamp, w_select_um: float,
+        mode: Mode | None = None, phase_rule: str | None = None,
+    ) -> tuple[TiedReading, tuple[Tensor, Tensor, Tensor]]:
+        """What the card's read-out makes of slot currents (..., lines, slots) of columns (lines,), differentiable.
 
-    def offset_current_a(self, g_plus_s: np.ndarray, g_minus_s: np.ndarray, offset_v: float = 1e-3) -> np.ndarray:
-        """What an OTA's offset makes columns (lines, rows) draw at rest [A], (lines,): Y times the offset."""
+        base_a, static_a: from ``models.tied.slot_currents`` at the clamp ``end``. The reading, and phases and counts with
+        the resting column's subtracted, and these. mode, phase_rule: as for ``respond``.
+        """
+        readout = tied_readout(
+            self.values, self.tables, column.y_s, w_select_um / self.w_ref_um, float(self.card.meta["bias_a"])
+        )
+        rule, windows = phase_rule or self.phase_rule, (mode or self.mode).windows(self.guard_slots)
+        how = (self.t_lsb_s, windows, rule, self.hold_s)
+        got = read(readout, base_a, static_a, *how)
+        at_rest = end(column.y_s, column.rest_a)[1]
+        return got, signed(got.phases, resting(readout, at_rest, *how), rule)
+
+    def _counted(
+        self, base_a: Tensor, static_a: Tensor, column: EffectiveColumn, end: Clamp, w_select_um: float, mode: Mode, rule: str
+    ) -> Response:
+        got, (phases, counts, bias) = self.reading(base_a, static_a, column, end, w_select_um, mode, rule)
+        check_domain(self.card, line_current_a=got.current_a)
+        weights = torch.tensor(mode.weights, dtype=phases.dtype)
+        return Response(
+            np.arange(mode.window_slots(self.guard_slots) + 1) * self.t_lsb_s,
+            got.current_a.numpy(),
+            weighted_charge(got.current_a, mode, self.guard_slots, self.t_lsb_s).numpy(),
+            got.mirror_a.numpy(),
+            (phases * weights).sum(-1).numpy(),
+            (counts * weights).sum(-1).numpy().astype(np.int64),
+            phases.numpy(),
+            counts.numpy().astype(np.int64),
+            bias_counts=bias.numpy().astype(np.int64),
+        )
+
+    def offset_current_a(self, g_plus_s: np.ndarray, g_minus_s: np.ndarray, offset_v: float | None = None) -> np.ndarray:
+        """What an OTA's offset makes columns (lines, rows) draw at rest [A], (lines,): their conductance times the offset,
+        less what the regulator's own resistance takes.
+
+        offset_v None: the card's own, the regulator's systematic one. InputError if the card has none.
+        """
+        if offset_v is None and "offset_v" not in self.values:
+            raise InputError("offset_v: this card has no read-out, hence no offset of its own; give one")
         with torch.no_grad():
-            return (self.effective(torch.as_tensor(g_plus_s), torch.as_tensor(g_minus_s)).y_s * offset_v).numpy()
+            y = self.effective(torch.as_tensor(g_plus_s), torch.as_tensor(g_minus_s)).y_s
+            own = self.values.get("offset_v", 0.0) if offset_v is None else offset_v
+            if "clamp" not in self.tables:
+                return (y * own).numpy()
+            level = float(self.values.get("offset_v", 0.0))
+            end = tied_clamp(self.tables, self.v_common_v, own - level)
+            return end(y, torch.zeros_like(y))[1].numpy()

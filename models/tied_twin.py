@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aimcard.models.ladder import LadderSolution, line_current_gradient, solve_ladder
 from aimcard.models.linear_ladder import Array
-from aimcard.models.tied import TiedCell, cell_current
+from aimcard.models.tied import TiedCell, cell_current, source_voltage
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class TiedPair:
     swapped: bool = False
 
     def _current(self, conductance_s: Tensor, v_column: Tensor, sign: Tensor) -> Tensor:
-        own = sign * self.cell.v_read_v * (1.0 if self.swapped else -1.0)
+        own, other_v = (source_voltage(self.cell, sign, plus) for plus in (not self.swapped, self.swapped))
         other = torch.tensor(self.other_s)
         w = self.w_select_um
-        return cell_current(self.cell, conductance_s, v_column, own, w) + cell_current(self.cell, other, v_column, -own, w)
+        return cell_current(self.cell, conductance_s, v_column, own, w) + cell_current(self.cell, other, v_column, other_v, w)
 
     def _derivative(self, conductance_s: Array, v_bit_v: Array, on: NDArray, of: int) -> tuple[Array, Array]:
         at = [torch.tensor(a, dtype=torch.float64) for a in np.broadcast_arrays(conductance_s, v_bit_v, on)]

@@ -126,6 +126,7 @@ class Response:
     (vectors, lines), weighted alike; count: what the counter shows, weighted. None for an ideal clamp.
     phase_counts, counts: the same of each PWM phase, unweighted, (vectors, lines, phases).
     oscillator_a: what the oscillator takes from its supply, like mirror_a, if the card has it.
+    bias_counts: whole counts of a resting column that a tied tile has subtracted, (lines, phases); None in a gated one.
     """
 
     slot_edge_s: np.ndarray
@@ -137,6 +138,7 @@ class Response:
     phase_counts: np.ndarray | None = None
     counts: np.ndarray | None = None
     oscillator_a: np.ndarray | None = None
+    bias_counts: np.ndarray | None = None
 
 
 def needed_parameters(readout: bool) -> tuple[str, ...]:

@@ -52,12 +52,17 @@ class SourceEdge:
 
 @dataclass(frozen=True)
 class SourceEdges:
-    """The four edges: away from the common mode to the lower or the upper rail (start), and back (end)."""
+    """The four edges: away from the common mode to the lower or the upper rail (start), and back (end).
+
+    down_gain, up_gain: which part of the read voltage arrives; switch and row wire take the rest.
+    """
 
     down_start: SourceEdge = field(default_factory=SourceEdge)
     down_end: SourceEdge = field(default_factory=SourceEdge)
     up_start: SourceEdge = field(default_factory=SourceEdge)
     up_end: SourceEdge = field(default_factory=SourceEdge)
+    down_gain: float = 1.0
+    up_gain: float = 1.0
 
 
 def source_waveform(pattern: Pattern, pulses: Pulses, start: SourceEdge, end: SourceEdge, swing_v: float) -> str:
@@ -89,8 +94,8 @@ def add_source_lines(circuit: Any, codes: np.ndarray, pulses: Pulses, edges: Sou
     found = dict(zip(tags, zip(magnitudes, pulses.patterns(magnitudes), strict=True), strict=True))
     for tag, (_, pattern) in sorted(found.items(), key=lambda item: (item[1][0], item[0])):
         for name, start, end, swing in (
-            ("d", edges.down_start, edges.down_end, -v_read_v),
-            ("u", edges.up_start, edges.up_end, v_read_v),
+            ("d", edges.down_start, edges.down_end, -v_read_v * edges.down_gain),
+            ("u", edges.up_start, edges.up_end, v_read_v * edges.up_gain),
         ):
             circuit.raw_spice += f"V{name}{tag} {name}{tag} 0 {source_waveform(pattern, pulses, start, end, swing)}\n"
     return tags
@@ -125,12 +130,13 @@ def add_tied_column(
 def tied_column_deck(
     bench: ColumnBench, name: str, *, g_plus_s: np.ndarray, g_minus_s: np.ndarray, codes: np.ndarray, cell: CellDesign,
     wire: Wire, pulses: Pulses, edges: SourceEdges | None = None, clamp: str = "ideal", offset_v: float = 0.0,
-    read_out: str = "south", options: str = TIED_OPTIONS,
+    read_out: str = "south", options: str = TIED_OPTIONS, save_supply: bool = False,
 ) -> Deck:  # fmt: skip
     """One column and one vector, each (rows,); codes of either sign.
 
     clamp: "ideal" (a source at the common mode plus ``offset_v``) or "ota" (regulator with its bias, mirror, and the
-    oscillator's input as load; ``offset_v`` is then the reference's).
+    oscillator's input as load; ``offset_v`` is then the reference's). ``save_supply`` records V_DD's and every source
+    line's current too (``tied_supply.rail_charges``).
     """
     check_choice("clamp", clamp, READOUTS)
     check_choice("read_out", read_out, READ_OUTS)
@@ -151,6 +157,9 @@ def tied_column_deck(
         add_supplies(circuit, bench.technology, V_COMMON_V + offset_v)
         add_tied_readout(circuit, bench.technology, bench.readout, column="end")
         save = ("i(vcol)", "i(vreg)", "i(vmir)", "v(end)")
+    if save_supply:
+        lines = [f"i(v{line}{tag})" for _, tag in sorted(set(zip(np.abs(x).tolist(), tags, strict=True))) for line in "du"]
+        save += (*(("i(vdd)",) if clamp == "ota" else ()), *lines)
     distinct = len({edge for pattern in pulses.patterns(x) for one in pattern for edge in one})
     cpu = len(x) / 512 * (1.0 + 0.15 * distinct) * (1.0 if clamp == "ideal" else 1.6)
     analysis = f".tran {pulses.t_lsb_s:.9g} {pulses.stop_s + AFTER_S:.9g}"

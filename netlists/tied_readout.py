@@ -110,16 +110,18 @@ def add_tied_readout(
 def tied_static_deck(
     technology: Technology, readout: ReadoutDesign, *, corner: str = "nom", temperature_c: float = 27.0,
     current_max_a: float = 200e-6, points: int = 81, v_common_v: float = 0.4, design: TiedReadoutDesign | None = None,
+    current_min_a: float | None = None,
 ) -> Deck:  # fmt: skip
-    """A .dc sweep of the current into the column from −``current_max_a`` to ``current_max_a``."""
+    """A .dc sweep of the current into the column from ``current_min_a`` (None: −``current_max_a``) to ``current_max_a``."""
     circuit = Circuit("tied readout static")
     add_supplies(circuit, technology, v_common_v)
     add_tied_readout(circuit, technology, readout, column="bl", design=design)
     circuit.I("load", "bl", "0", 0)
-    step = 2 * current_max_a / (points - 1)
+    least_a = -current_max_a if current_min_a is None else current_min_a
+    step = (current_max_a - least_a) / (points - 1)
     return make_deck(
         circuit, "tied readout static", technology, corner, temperature_c,
-        f".dc Iload {-current_max_a:.9g} {current_max_a + 0.5 * step:.9g} {step:.9g}",
+        f".dc Iload {least_a:.9g} {current_max_a + 0.5 * step:.9g} {step:.9g}",
         ("v(bl)", "v(gate)", "v(tail)", "v(mirrorgate)", "i(vreg)", "i(vmir)", "i(vdd)"), ACCURATE, expected_cpu_s=0.2,
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from aimcard.models.errors import CardError, ReferenceSetError
 from aimcard.models.h5 import read_tree, write_tree
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "reference-set.md"
-SIZES = {"phases": 2, "n": 3, "p": 2, "t": 5, "f": 4, "lines": 2, "rows": 6, "vectors": 4, "slots": 7, "edges": 8}
+SIZES = {"phases": 2, "n": 3, "p": 2, "t": 5, "f": 4, "lines": 2, "rows": 6, "vectors": 4, "slots": 7, "edges": 8, "rails": 3}
 META = {
     "technology": "freepdk45",
     "corner": "nom",

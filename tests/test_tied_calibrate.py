@@ -10,14 +10,17 @@ from aimcard.calibrate.columns import CODE_MAX, G_MAX_S
 from aimcard.calibrate.fit import tensors
 from aimcard.calibrate.pipeline import calibrate
 from aimcard.calibrate.plan import Options, plan
-from aimcard.calibrate.tied_columns import draw_signed_codes, tied_fit_columns, tied_held_out_columns
+from aimcard.calibrate.stages import readout_tables
+from aimcard.calibrate.tied_columns import draw_signed_codes, tied_fit_columns, tied_held_out_columns, tied_ota_fit_columns
 from aimcard.calibrate.tied_parameters import TIED_SPECS
+from aimcard.calibrate.tied_readout_fit import READOUT_SPECS, readout_columns
 from aimcard.calibrate.tied_simulate import edge_record
-from aimcard.calibrate.tied_targets import TiedSetting, model_current, stack_pairs
+from aimcard.calibrate.tied_targets import TiedSetting, base_currents, model_current, stack_pairs
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.card import Card
 from aimcard.models.errors import CardError, FitError, InputError, ReferenceSetError
 from aimcard.models.tied import cell_current
+from aimcard.models.tied_readout import read, tied_clamp, tied_readout
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel, ideal_charge
 from aimcard.models.topology import tile_of
@@ -28,11 +31,13 @@ from aimcard.validation.report import validate
 PULSES = Pulses(code_max=15, guard=3)
 ROWS = 32
 TRUTH = {n: s.start + 0.5 * s.scale for n, s in TIED_SPECS.items()} | {"r_bit_ohm": 1.2, "t_end_s": 2e-12}
+TRUTH |= {n: s.start - s.scale for n, s in READOUT_SPECS.items()} | {"phase_start": 0.6, "t_wait_s": 2e-10}
+BIAS_A, LINE_A = 200e-6, np.linspace(-170e-6, 200e-6, 38)
 META = {
     "technology": "none", "corner": "nom", "temperature_c": 27.0, "vdd_v": 1.0, "v_read_v": 0.2, "v_common_v": 0.4,
     "t_lsb_s": 1e-9, "code_max": 15, "mode": "conventional", "topology": "tied", "simulator": "the equations",
     "guard_slots": 3, "edge_delay_s": PULSES.delay_s, "rows": ROWS, "w_ref_um": 0.5, "w_min_um": 0.3, "r_bit_ohm": 1.2,
-    "r_return_ohm": 0.0,
+    "r_return_ohm": 0.0, "bias_a": BIAS_A, "mirror_ratio": 8.0,
 }  # fmt: skip
 
 
@@ -51,11 +56,34 @@ def column(name: str, role: str, seed: int, vectors: int, **attrs) -> Record:
     return Record(name, "column", role, own, arrays)
 
 
+def tables() -> list[Record]:
+    """A regulator that falls by some 3 Ω and 1.1 mV below its reference, a straight mirror, a rate that bends down."""
+    regulator_a = LINE_A + BIAS_A
+    static = {"current_a": LINE_A, "v_clamp_v": 0.3989 - 5e-4 * np.log1p(LINE_A / BIAS_A), "mirror_a": regulator_a / 8}
+    rate = {"current_a": LINE_A, "count_rate_hz": 1.2e14 * regulator_a * (1 - regulator_a / 4e-3)}
+    return [Record("readout-dc", "readout_dc", "fit", {}, static), Record("oscillator", "oscillator", "fit", {}, rate)]
+
+
 def simulated(record: Record, setting: TiedSetting) -> Record:
+    stacked, values, shape = stack_pairs([record], setting), tensors(TRUTH), record["current_a"].shape
     with torch.no_grad():
-        current = model_current(stack_pairs([record], setting), setting, tensors(TRUTH)).numpy()
-    arrays = record.arrays | {"current_a": current.reshape(record["current_a"].shape)}
-    return Record(record.name, "column", record.role, record.attrs, arrays)
+        if record.attrs["clamp"] == "ideal":
+            return with_arrays(record, current_a=model_current(stacked, setting, values).numpy().reshape(shape))
+        found = readout_tables(ReferenceSet(META, tables()))
+        assert found is not None
+        current, static, y_s = base_currents(stacked, setting, values, tied_clamp(found, 0.4))
+        width = stacked.w_select_um / setting.w_ref_um
+        how = (1e-9, ((0, PULSES.slots),), "reset", 0.5e-9)
+        got = read(tied_readout(values, found, y_s, width, BIAS_A), current, static, *how)
+    phase = got.phases.numpy().reshape(shape[:2])
+    return with_arrays(
+        record, current_a=got.current_a.numpy().reshape(shape), mirror_a=got.mirror_a.numpy().reshape(shape),
+        phase_count=phase, count=np.floor(phase).astype(np.int64),
+    )  # fmt: skip
+
+
+def with_arrays(record: Record, **arrays) -> Record:
+    return Record(record.name, record.kind, record.role, record.attrs, record.arrays | arrays)
 
 
 def cells() -> Record:
@@ -77,7 +105,15 @@ def reference() -> ReferenceSet:
     setting = TiedSetting.of(ReferenceSet(META, [edges]))
     fitted = [column(f"fit-{k}", "fit", k, 1, wire_scale=(1.0, 5.0)[k % 2]) for k in range(4)]
     held = [column("held-south", "held_out", 10, 3), column("held-north", "held_out", 11, 3, read_out="north")]
-    return ReferenceSet(META, [edges, cells(), *(simulated(r, setting) for r in (*fitted, *held))])
+    read_out = [column(f"ota-{k}", "fit", 20 + k, 1, clamp="ota") for k in range(8)]
+    # One of much current: the domain reaches as far.
+    g = read_out[0]["conductance_s"]
+    large = with_arrays(read_out[0], conductance_minus_s=0.2 * g, codes=np.abs(read_out[0]["codes"]))
+    read_out[0] = large
+    read_out += [column("held-ota", "held_out", 30, 4, clamp="ota"), column("held-ota-north", "held_out", 31, 4, clamp="ota",
+                                                                            read_out="north")]  # fmt: skip
+    every = [simulated(r, setting) for r in (*fitted, *held, *read_out)]
+    return ReferenceSet(META, [edges, cells(), *tables(), *every])
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +129,86 @@ def test_the_truth_is_found(card):
 
 
 def test_validation_of_the_truth_has_no_error(card, reference):
-    (scores,) = validate(card, reference, progress=False).data_sets.values()
+    scores = validate(card, reference, progress=False).data_sets["ideal-gaussian-1x"]
     for quantity in ("current", "charge"):
         assert scores.summary[quantity]["model"]["worst_one_minus_r2"] < 1e-9
         assert scores.summary[quantity]["ideal"]["one_minus_r2"] > 1e-5
+
+
+def test_validation_of_the_read_out_has_no_error(card, reference):
+    """Line, mirror and phase as for gated columns; the phase's truth is the oscillator's own, bias included."""
+    scores = validate(card, reference, progress=False).data_sets["ota-gaussian-1x"].summary
+    for quantity in ("current", "charge", "phase", "line_current", "line_charge"):
+        # What holds the terms open to 32 rows small costs the truth 0.05 in the sum of squares, a fifth of a residual.
+        assert scores[quantity]["model"]["worst_one_minus_r2"] < 1e-6, quantity
+        assert scores[quantity]["ideal"]["one_minus_r2"] > 1e-5
+    assert scores["phase"]["model"]["rms_count"] < 0.02
+    assert scores["slots_beyond_full_scale"] == 0
+
+
+def test_counts_have_a_sign(card, reference):
+    """A zero vector counts nothing; a vector and its negative count opposite but for the bends of cells and converter."""
+    tile, record = tile_of(card), reference["held-ota"]
+    g = {"conductance_minus_s": record["conductance_minus_s"], "clamp": "ota", "w_select_um": 0.3, "position": 0.0}
+    codes = np.concatenate([0 * record["codes"][:1], record["codes"], -record["codes"]])
+    out = tile.respond(record["conductance_s"], codes, **g)
+    assert out.count is not None
+    assert out.phase_count is not None
+    assert out.bias_counts is not None
+    assert out.count[0, 0] == 0
+    assert 0 <= out.phase_count[0, 0] < 1
+    assert np.array_equal(out.count, np.floor(out.phase_count))
+    assert np.array_equal(out.counts.sum(-1), out.count)  # pyright: ignore[reportOptionalMemberAccess]
+    up, down = np.split(out.phase_count[1:, 0] - out.phase_count[0, 0], 2)
+    assert np.abs(up).max() > 10
+    # Of the converter alone: f''/2·∫I² at 30 µA is 1.2e14/4e-3·(30e-6)²·15 ns, 0.4 counts.
+    assert np.abs(up + down).max() < 1
+    # What was recorded is the oscillator's own phase: subtracted and signed counts together.
+    a = record.attrs
+    own = {**g, "w_select_um": float(a["w_select_um"]), "position": float(a["position"])}
+    out = tile.respond(record["conductance_s"], record["codes"], **own)
+    assert out.count is not None
+    assert out.bias_counts is not None
+    assert np.array_equal(out.count + out.bias_counts.sum(-1), record["count"])
+
+
+def test_the_offset_is_in_the_card(card):
+    values, tile = card.values(), TiedTile(card)
+    assert values["offset_v"] == pytest.approx(-1.1e-3, rel=1e-6)
+    g = np.full((2, 1, ROWS), 10e-6)
+    own, larger = (tile.offset_current_a(*g, offset_v=v) for v in (None, -2.1e-3))
+    y_s = float(tile.effective(*torch.tensor(g)).y_s)
+    assert own[0] == pytest.approx(-1.1e-3 * y_s, rel=0.01)
+    assert larger[0] - own[0] == pytest.approx(-1e-3 * y_s, rel=0.01)
+    # The resting column in a response draws it, beside the gates' tunnelling.
+    zero = tile.respond(g[0], np.zeros((1, ROWS), int), conductance_minus_s=g[1], clamp="ota")
+    rest = float(tile.effective(*torch.tensor(g)).rest_a)
+    assert zero.current_a[0, 0, -1] == pytest.approx(own[0] + rest, rel=1e-3)
+    assert "offset_v" in str(card)
+    assert "offset_a" in str(card)
+
+
+def test_a_card_of_static_tables_alone_answers_without_counts(card):
+    """Cards of sets that end at the regulator's static curves: currents and mirror, no lag and no phase."""
+    tile = TiedTile(attrs.evolve(card, tables=tuple(t for t in card.tables if t.name != "adc")))
+    g, codes = np.full((1, ROWS), 5e-6), np.full((1, ROWS), 3)
+    out = tile.respond(g, codes, conductance_minus_s=0.5 * g, clamp="ota")
+    assert not tile.has_readout
+    assert out.mirror_a is not None
+    assert out.count is None
+
+
+def test_columns_beyond_the_converter_are_left_out_and_said(reference):
+    far = with_arrays(reference["ota-0"], current_a=reference["ota-0"]["current_a"] + 3e-4)
+    found = ReferenceSet(META, [*(r for r in reference.records.values() if r.name != "ota-0"), far])
+    tables = readout_tables(found)
+    assert tables is not None
+    columns, said = readout_columns(found, TiedSetting.of(found), tables)
+    assert columns is not None
+    assert len(columns.owner) == 7
+    assert said == [
+        "1 of 8 columns with clamp ota left out: their current is beyond the converter's table, -170 to 200 uA"
+    ]
 
 
 def test_the_card_comes_back_from_its_file(card, tmp_path):
@@ -162,6 +274,10 @@ def test_bad_input_is_one_line(card, reference):
     with pytest.raises(InputError, match="topology: expected one of gated, tied; got 'tide'"):
         Options(topology="tide")
     without = {n: r for n, r in reference.records.items() if r.kind != "source_edge"}
+    lacking = {n: a for n, a in reference["ota-0"].arrays.items() if n != "phase_count"}
+    ota = Record("ota-0", "column", "fit", reference["ota-0"].attrs, lacking)
+    with pytest.raises(FitError, match="records/ota-0: columns with clamp 'ota' need mirror_a and phase_count"):
+        calibrate(ReferenceSet(META, [*(r for r in reference.records.values() if r.name != "ota-0"), ota]), progress=False)
     with pytest.raises(FitError, match="source_edge"):
         calibrate(ReferenceSet(META, without), progress=False)
     with pytest.raises(CardError, match="expected 'tied'; got 'gated'"):
@@ -181,16 +297,30 @@ def test_codes_of_a_line_without_pairs_have_no_sign(reference):
         Record("gated", "column", "fit", r.attrs, alone)
 
 
+BOTH = {"ideal": ("gaussian",), "ota": ("gaussian",)}
+
+
+def test_fitted_columns_with_a_read_out_fill_the_converters_range():
+    """First slots between -140 and 170 µA, both ends seen; the regulator lets go below minus its bias."""
+    first = [
+        0.2 * float((np.sign(c.codes) * (c.conductance_s - c.conductance_minus_s)).sum())
+        for c in tied_ota_fit_columns(16, 2, (0.3, 0.5), 0.2)
+    ]
+    assert min(first) < -80e-6
+    assert max(first) > 80e-6
+    assert all(-160e-6 < i < 190e-6 for i in first)
+
+
 def test_plan_draws_pairs_of_both_signs():
     options = Options(topology="tied", effort="default")
     columns = plan(options)
-    assert {c.role for c in columns} == {"fit", "held_out", "floor"}
+    assert {c.role for c in columns} == {"fit", "held_out", "floor", "check"}
     for c in columns:
         assert c.conductance_minus_s.shape == c.conductance_s.shape  # pyright: ignore[reportAttributeAccessIssue]
         assert c.codes.min() < 0 < c.codes.max()
         assert np.abs(c.codes).max() <= CODE_MAX
-    assert {c.read_out for c in tied_held_out_columns(2, 1, 1, ("gaussian",), (), (0.3, 0.5))} == {"south", "north"}
-    assert all(0.3 <= c.w_select_um <= 0.5 for c in tied_held_out_columns(4, 1, 1, ("gaussian",), (), (0.3, 0.5)))
+    assert {c.read_out for c in tied_held_out_columns(2, 1, 1, BOTH, (), (0.3, 0.5))} == {"south", "north"}
+    assert all(0.3 <= c.w_select_um <= 0.5 for c in tied_held_out_columns(4, 1, 1, BOTH, (), (0.3, 0.5)))
     again = tied_fit_columns(3, 7, (0.3, 0.5))
     for a, b in zip(again, tied_fit_columns(3, 7, (0.3, 0.5)), strict=True):
         assert np.array_equal(a.codes, b.codes)

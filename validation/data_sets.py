@@ -27,13 +27,13 @@ COUNTED = ("equal_counts", "n_counts")
 class RecordResult:
     """One record's comparisons by quantity, and its Gaussian twin's σ_MAC [unit of the quantity], (lines,).
 
-    full_scale_a: end of the card's count-rate table [A], or None without a read-out.
+    full_scale_a: ends of the card's count-rate table [A], or None without a read-out.
     """
 
     record: Record
     comparisons: dict[str, Comparison]
     sigma_gaussian: Measures
-    full_scale_a: float | None = None
+    full_scale_a: tuple[float, float] | None = None
 
     @cached_property
     def scores(self) -> dict[str, dict[str, Measures]]:
@@ -133,11 +133,16 @@ class DataSet:
         return found
 
     def _beyond_full_scale(self) -> float | None:
-        """Share of slots whose line current is above the card's count-rate table; None without one."""
+        """Share of slots whose line current is beyond the card's count-rate table; None without one. A gated table starts
+        at no current, which no slot is to be blamed for."""
         if self.clamp == "ideal":
             return None
-        above = [r.record["current_a"] > r.full_scale_a for r in self.records if r.full_scale_a is not None]
-        return float(np.mean(np.concatenate([a.ravel() for a in above]))) if above else None
+        found = []
+        for r in (r for r in self.records if r.full_scale_a is not None):
+            low, high = r.full_scale_a
+            current = r.record["current_a"]
+            found.append(((current > high) | ((current < low) & (low < 0))).ravel())
+        return float(np.mean(np.concatenate(found))) if found else None
 
 
 def data_set_name(clamp: str, distribution: str, wire_scale: float) -> str:

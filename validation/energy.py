@@ -14,7 +14,10 @@ from aimcard.models.card_text import rows_of_text
 from aimcard.models.energy import PARTS, EnergyParameters, TileEnergy, line_energy, tile_energy
 from aimcard.models.errors import OutsideDomainWarning
 from aimcard.models.modes import Mode, get_mode
+from aimcard.models.tied_energy import tied_charges
+from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
+from aimcard.models.topology import tile_of
 
 #: The tile-circuit paper's own figures (arXiv 2506.00004), another technology and cell: to stand beside, not to match.
 PAPER_TOPS_PER_W = {"conventional": 26.0, "split": 106.0}
@@ -33,7 +36,8 @@ class EnergyStudy:
         """All PWM phases together."""
         first = self.phases[0]
         parts = {name: sum(e.parts_j[name] for e in self.phases) for name in PARTS}
-        return replace(first, parts_j=parts, window_s=sum(e.window_s for e in self.phases))
+        return replace(first, parts_j=parts, window_s=sum(e.window_s for e in self.phases),
+                       linear_excess_j=sum(e.linear_excess_j for e in self.phases))  # fmt: skip
 
     def row(self) -> tuple[str, ...]:
         e = self.energy
@@ -61,17 +65,25 @@ def energy_study(
 ) -> EnergyStudy:
     """Energy of a product of normal weights (clipped at three sigma) and normal inputs, σ a third of full scale.
 
-    ``pairs`` of lines and ``vectors`` are drawn and stand for all; signed inputs take two sign phases in `gated`.
-    mode: a PWM mode (None: the card's). Raises CardError if the card has no energy model.
+    ``pairs`` of lines and ``vectors`` are drawn and stand for all; signed inputs take two sign phases in `gated`, one in `tied`,
+    whose pairs share a line. mode: a PWM mode (None: the card's). Raises CardError if the card has no energy model.
     """
-    p, model = EnergyParameters.of(card), TileModel(card)
-    pwm = model.mode if mode is None else get_mode(mode, model.code_max)
+    p, model = EnergyParameters.of(card), tile_of(card)
+    pwm = get_mode(str(card.meta["mode"]) if mode is None else mode, model.code_max)
     rng = np.random.default_rng(seed)
     rows, full = int(card.meta["rows"]), model.code_max
     lo, hi = card.domain["conductance_s"].lo, card.domain["conductance_s"].hi
     weight = np.clip(rng.normal(0, 1, (pairs, rows)) / 3, -1, 1)
     g = lo + np.concatenate([np.maximum(weight, 0), np.maximum(-weight, 0)]) * (hi - lo)
     signed = np.clip(np.round(rng.normal(0, full / 3, (vectors, rows))), -full, full).astype(np.int64)
+    phases: list[TileEnergy] = []
+    shared = {"rows": rows, "columns": columns, "density": float((signed != 0).mean())}
+    if isinstance(model, TiedTile):
+        for c in tied_charges(model, g[:pairs], g[pairs:], signed, pwm):
+            charges = (c.line_c, c.mirror_c, c.oscillator_c)
+            phases.append(tile_energy(p, *charges, c.pulses, c.on_s, sign_phases=1, window_s=c.window_s,
+                                      rail_charge_c=c.rail_c, **shared))  # fmt: skip
+        return EnergyStudy(pwm.name, str(card.meta["topology"]), tuple(phases))
     codes = np.concatenate([np.maximum(signed, 0), np.maximum(-signed, 0)])
     with warnings.catch_warnings():
         # Drawn lines may peak beyond the validated current for a slot; the sums hardly notice.
@@ -79,14 +91,13 @@ def energy_study(
         out = model.respond(g, codes, mode=pwm)
     assert out.mirror_a is not None
     assert out.oscillator_a is not None
-    t, phases = model.t_lsb_s, []
+    t = model.t_lsb_s
     widths = [stop - start for start, stop in pwm.pulses(codes, np.arange(rows))]
     for (first, beyond), width in zip(pwm.windows(model.guard_slots), widths, strict=True):
         charges = (a[..., first:beyond].sum(-1) * t for a in (out.current_a, out.mirror_a, out.oscillator_a))
         phases.append(
             tile_energy(
-                p, *charges, (width > 0).sum(-1), width.sum(-1) * t,
-                rows=rows, columns=columns, sign_phases=2, window_s=(beyond - first) * t, density=float((signed != 0).mean()),
+                p, *charges, (width > 0).sum(-1), width.sum(-1) * t, sign_phases=2, window_s=(beyond - first) * t, **shared
             )
         )  # fmt: skip
     return EnergyStudy(pwm.name, str(card.meta["topology"]), tuple(phases))
@@ -97,12 +108,13 @@ def supply_errors(card: Card, reference: ReferenceSet) -> list[tuple[str, str, f
 
     Columns whose record has them; ``read-out`` is all that regulator, mirror, OTA and references take beside the cells.
     """
-    p, model = EnergyParameters.of(card), TileModel(card)
+    p, model, mode = EnergyParameters.of(card), tile_of(card), str(reference.meta["mode"])
     found = []
     for r in reference.select(kind="column"):
         if r.attrs["clamp"] != "ota" or not {"oscillator_charge_c", "vdd_charge_c"} & set(r.arrays):
             continue
-        for part, error in _errors(p, model, r, str(reference.meta["mode"])).items():
+        errors = _tied_errors(p, model, r, mode) if isinstance(model, TiedTile) else _errors(p, model, r, mode)
+        for part, error in errors.items():
             found.append((r.name, part, float(np.median(np.abs(error))), float(np.abs(error).max())))
     return found
 
@@ -115,9 +127,33 @@ def _errors(p: EnergyParameters, model: TileModel, r: Record, mode: str) -> dict
     t = model.t_lsb_s
     window = len(r["slot_edge_s"][1:]) * t
     energy = line_energy(p, *(a.sum(-1) * t for a in (out.current_a, out.mirror_a, out.oscillator_a)), window)
-    truth = {"array": r["current_a"].sum(-1) * t * p.vdd_v}
+    line = r["current_a"].sum(-1) * t * p.vdd_v
+    return _against(r, energy, p, line, line)
+
+
+def _tied_errors(p: EnergyParameters, model: TiedTile, r: Record, mode: str) -> dict[str, np.ndarray]:
+    turned = slice(None, None, -1) if r.attrs.get("read_out", "south") == "north" else slice(None)
+    g = [r[name][:, turned] for name in ("conductance_s", "conductance_minus_s")]
+    phases = tied_charges(
+        model, *g, r["codes"][:, turned], get_mode(mode, model.code_max), wire_scale=float(r.attrs["wire_scale"]),
+        w_select_um=float(r.attrs["w_select_um"]), position=float(r.attrs["position"]),
+    )  # fmt: skip
+    charges = (sum(getattr(c, name) for c in phases) for name in ("line_c", "mirror_c", "oscillator_c"))
+    window = sum(c.window_s for c in phases)
+    energy = line_energy(p, *charges, window, sum(c.rail_c for c in phases))
+    line = r["current_a"].sum(-1) * model.t_lsb_s * p.vdd_v
+    array = line + p.rail_energy(r["rail_charge_c"]) if "rail_charge_c" in r else None
+    return _against(r, energy, p, line, array)
+
+
+def _against(
+    r: Record, energy: dict[str, np.ndarray], p: EnergyParameters, line_j: np.ndarray, array_j: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Relative errors of the parts that a record holds. line_j: what the line's own current takes from V_DD; array_j: that and
+    the rails' energy, None where they were not recorded."""
+    truth = {} if array_j is None else {"array": array_j}
     if "oscillator_charge_c" in r:
         truth["oscillator"] = r["oscillator_charge_c"] * p.vdd_v
     if "vdd_charge_c" in r:
-        truth["read-out"] = r["vdd_charge_c"] * p.vdd_v - truth["array"]
+        truth["read-out"] = r["vdd_charge_c"] * p.vdd_v - line_j
     return {part: energy[part] / truth[part] - 1 for part in truth}

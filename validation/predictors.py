@@ -24,7 +24,7 @@ from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.errors import ReferenceSetError
 from aimcard.models.lut import lookup
 from aimcard.models.modes import Mode, get_mode
-from aimcard.models.tile import ideal_charge, ideal_current
+from aimcard.models.tile import Response, ideal_charge, ideal_current
 from aimcard.models.topology import Tile
 from aimcard.validation.scores import affine, affine_fit, later_slots, pair_difference
 
@@ -141,8 +141,15 @@ def model_of(record: Record, model: Tile, mode: Mode) -> Values:
         **seen,
         "line_current": line["current"],
         "line_charge": line["charge"],
-        "phase": response.phase_count,
+        "phase": response.phase_count + _subtracted(response, mode),
     }
+
+
+def _subtracted(response: Response, mode: Mode) -> np.ndarray:
+    """Counts (lines,) that the tile has taken off already; a record's phase is the oscillator's own."""
+    if response.bias_counts is None:
+        return np.zeros(response.current_a.shape[1])
+    return response.bias_counts @ np.array(mode.weights)
 
 
 def net_conductance(record: Record) -> np.ndarray:
@@ -184,9 +191,11 @@ class NominalReadout:
 def nominal_readout(model: Tile, mean_current_a: float) -> NominalReadout:
     """The chord of the card's static curves from no line current to the mean one.
 
-    Idle current and rate (the bleed) are part of it, since hardware subtracts them digitally.
+    Idle current and rate (the bleed) are part of it, since hardware subtracts them digitally. Where currents have both
+    signs the mean says nothing, and the chord goes to half of full scale.
     """
-    mean = mean_current_a if mean_current_a > 0 else float(model.tables["adc"][0][-1]) / 2
+    signed = float(model.tables["adc"][0][0]) < 0
+    mean = mean_current_a if mean_current_a > 0 and not signed else float(model.tables["adc"][0][-1]) / 2
     ends = torch.tensor([0.0, mean], dtype=torch.float64)
     (idle_a, mean_a), (idle_hz, mean_hz) = (lookup(*model.tables[name], ends).tolist() for name in ("mirror", "adc"))
     return NominalReadout((mean_a - idle_a) / mean, idle_a, (mean_hz - idle_hz) / mean, idle_hz)

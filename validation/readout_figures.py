@@ -12,7 +12,8 @@ from aimcard.models.adc import inl_dnl
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.models.lut import lookup
-from aimcard.models.tile import TileModel, adc_parameters
+from aimcard.models.tile import adc_parameters
+from aimcard.models.topology import tile_of
 from aimcard.validation.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, new_figure, si, tidy
 
 # Steps into which the table's range is cut for INL and DNL.
@@ -22,7 +23,7 @@ _LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (RED, "-"),
 
 def lut(card: Card, reference: ReferenceSet | None = None) -> Figure:
     """Count rate against line current with its knots and the measured points; INL and DNL below."""
-    model = TileModel(card)
+    model = tile_of(card)
     if "adc" not in model.tables:
         raise InputError("card: expected a card with a read-out, got one without the table 'adc'")
     table = adc_parameters(model.values, model.tables)

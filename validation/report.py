@@ -143,7 +143,7 @@ def score_record(record: Record, model: Tile, reference: ReferenceSet) -> Record
     mode = get_mode(str(reference.meta["mode"]), model.code_max)
     truth = {} if twin is None else truth_of(twin, mode, model.guard_slots)
     sigma = {q: sigma_mac(later_slots(v)) for q, v in truth.items()}
-    full_scale = float(model.tables["adc"][0][-1]) if model.has_readout else None
+    full_scale = (float(model.tables["adc"][0][0]), float(model.tables["adc"][0][-1])) if model.has_readout else None
     return RecordResult(record, compare(record, model, reference), sigma, full_scale)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from aimcard.models.card import Card
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
+from aimcard.models.source_line import with_source_line
 from aimcard.models.tied import edge_terms, effective_column, fixed_clamp, slot_currents
 from aimcard.models.tied_tile import TiedTile, row_pulses, tied_edges_at
 
@@ -80,6 +81,7 @@ class TiedProduct:
             )
         self.accuracy, self.dtype = accuracy, dtype
         self.cell, self.wire, self.pulse = self.tile.parameters(wire_scale)
+        self.cell = with_source_line(self.cell, self.tile.source_line, position)
         self.edges = tied_edges_at(self.tile.tables, position)
         self.w_um = self.tile.w_ref_um if w_select_um is None else float(w_select_um)
         self._work = torch.float64 if dtype == torch.float64 else torch.float32
