@@ -12,7 +12,7 @@ from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import LEAD_S, Pulses, Wire
 from aimcard.netlists.column_decks import AFTER_S, ColumnBench, column_deck, slot_currents
-from aimcard.netlists.driver import edges
+from aimcard.netlists.driver import default_driver, edges
 from aimcard.netlists.mismatch import mismatched
 from aimcard.netlists.ngspice import run_many
 from aimcard.netlists.oscillator import phase_at
@@ -21,6 +21,10 @@ from aimcard.netlists.technology import Technology
 
 #: Input vectors of the line: half the rows on, all of them on, an eighth of them.
 VECTORS = ("gaussian", "uniform", "sparse")
+
+
+#: Least count rate of FreePDK45's chips with an idle line [1/s].
+IDLE_RATE_HZ = 5e8
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +39,14 @@ class TestLine:
     position: float = POSITIONS[1]
 
 
-def population_line(rows: int = 64, seed: int = 1, vectors: int = len(VECTORS)) -> TestLine:
+def population_line(rows: int = 64, seed: int = 1, vectors: int = len(VECTORS), w_select_um: float = 0.5) -> TestLine:
     """The line of the comparison: conductances uniform over the PCM's range, input vectors of the first kinds of VECTORS."""
     rng = np.random.default_rng([seed, 71])
     g = rng.uniform(G_MIN_S, G_MAX_S, rows)
     gaussian = np.clip(np.round(rng.normal(0, CODE_MAX / 3, rows)), 0, CODE_MAX)
     uniform = rng.integers(0, CODE_MAX + 1, rows)
     sparse = np.where(rng.random(rows) < 1 / 8, uniform[::-1], 0)
-    return TestLine(g, np.stack([gaussian, uniform, sparse])[:vectors].astype(np.int64))
+    return TestLine(g, np.stack([gaussian, uniform, sparse])[:vectors].astype(np.int64), w_select_um)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +64,7 @@ class LinePopulation:
 
 def simulate_lines(
     bench: ColumnBench, line: TestLine, seeds: Sequence[int], *, clamp: str = "ota", part: str = "all",
-    a_vt_v_um: float | None = None, idle_rate_hz: float = 5e8, jobs: int | None = None,
+    a_vt_v_um: float | None = None, idle_rate_hz: float = IDLE_RATE_HZ, jobs: int | None = None,
     cache_dir: str | Path | None = None, progress: bool = True,
 ) -> LinePopulation:  # fmt: skip
     """The line on the nominal chip and on the chips ``seeds``, with mismatch in ``part`` (all, cells, readout).
@@ -68,8 +72,9 @@ def simulate_lines(
     clamp "ota": column, then ring; "ideal": the column's charge alone. idle_rate_hz: least count rate of the chips, as in
     `simulate_columns`. Raises as ``run_many``.
     """
-    driver = edges(bench.technology, bench.corner, bench.temperature_c, cache_dir=cache_dir)
-    pulses = Pulses(edge=driver.edge[POSITIONS.index(line.position)])
+    t_lsb_s, delay_s = bench.readout.t_lsb_s, default_driver(bench.technology).edge_delay_s
+    driver = edges(bench.technology, bench.corner, bench.temperature_c, t_lsb_s=t_lsb_s, cache_dir=cache_dir)
+    pulses = Pulses(t_lsb_s, delay_s=delay_s, edge=driver.edge[POSITIONS.index(line.position)])
     chips: list[Technology] = [bench.technology]
     chips += [mismatched(bench.technology, s, a_vt_v_um=a_vt_v_um, part=part) for s in seeds]
     names = ["nominal", *(f"chip {s}" for s in seeds)]

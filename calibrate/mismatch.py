@@ -29,8 +29,8 @@ RATE_CURRENTS_A = np.array([0.0, 4.0, 11.0, 22.0, 38.0, 60.0, 100.0, 170.0, 280.
 STATIC_MAX_A, STATIC_POINTS = 450e-6, 46
 #: Line current about which a departure's tilt and bend are taken [A].
 REFERENCE_A = 60e-6
-#: Both the nominal ring and the chips' run at this step, twice the reference set's: only their ratio is used.
-RATE_STEP_S = 4e-12
+#: Both the nominal ring and the chips' run at steps of twice the reference set's: only their ratio is used.
+STEP_FACTOR = 2
 PERIODS = 8
 #: Fewest chips that a regression on 18 thresholds takes.
 LEAST_CHIPS = 40
@@ -64,16 +64,18 @@ def _thresholds(bench: ColumnBench, chips: Sequence[MismatchedTechnology]) -> tu
     """Shifts (chips, transistors) and their sigma (transistors,) [V], of the transistors that a static current passes."""
     nominal = readout_static_deck(bench.technology, bench.readout).text
     nominal += oscillator_rate_deck(bench.technology, bench.readout, 1e-5).text
-    sizes: dict[str, tuple[float, float, int]] = {}
-    for name, w, length, m in re.findall(r"^M(\w+) .*? W=(\S+)u L=(\S+)u .*?(?: m=(\d+))?$", nominal, re.MULTILINE):
+    kinds = {model: kind for kind, model in bench.technology.models.items()}
+    sizes: dict[str, tuple[float, float, int, str, str]] = {}
+    for name, model, w, length, m in re.findall(
+        r"^M(\w+) \S+ \S+ \S+ \S+ (\S+) W=(\S+)u L=(\S+)u .*?(?: m=(\d+))?$", nominal, re.MULTILINE
+    ):
         if not re.fullmatch(r"osc(sn|h\w|r[ud]\d)", name):  # a load's stand-in; the reset
-            sizes[name] = (float(w), float(length), int(m or 1))
+            sizes[name] = (float(w), float(length), int(m or 1), *kinds[model])
     groups: dict[str, list[str]] = {}
     for name in sizes:
         groups.setdefault(re.sub(r"^(osc[a-z]+)\d$", r"\1", name), []).append(name)
     shift = [[np.mean([t.threshold_shift_v(n, *sizes[n]) for n in names]) for names in groups.values()] for t in chips]
-    a_vt = chips[0].a_vt_v_um or 0.0
-    sigma = [a_vt / np.sqrt(np.prod(sizes[names[0]]) * len(names)) for names in groups.values()]
+    sigma = [chips[0].sigma_v(*sizes[names[0]]) / np.sqrt(len(names)) for names in groups.values()]
     return np.array(shift), np.array(sigma)
 
 
@@ -130,10 +132,11 @@ def _rings(
 ) -> list[Waveforms]:  # fmt: skip
     decks = [
         oscillator_rate_deck(
-            t, bench.readout, i, corner=bench.corner, temperature_c=bench.temperature_c, periods=periods, step_s=RATE_STEP_S
+            t, bench.readout, i, corner=bench.corner, temperature_c=bench.temperature_c, periods=periods,
+            step_s=STEP_FACTOR * bench.readout.ring_step_s,
         )
         for t, i in runs
-    ]
+    ]  # fmt: skip
     return run_many(decks, jobs, cache_dir, "rings", progress and bool(decks))
 
 

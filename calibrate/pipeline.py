@@ -40,6 +40,8 @@ from aimcard.models.pulse import EDGE_TABLES
 SEGMENTS = 64
 #: What a variant must gain, in units of what the aims allow: below it the optimiser's own tolerance decides.
 LEAST_GAIN = 0.02
+#: What a slot's current may err by, as a share of the largest.
+LINE_ERROR = 1e-4
 
 
 def calibrate(
@@ -196,8 +198,9 @@ def _card(
     line_a = max(float(r["current_a"].max()) for r in (ota_columns or fit_columns))
     if tables is not None:
         line_a = min(line_a, float(tables["adc"][0][-1]))
-    # A line whose pulses end recharges its cells: for a slot it may take a little current back.
-    line_lo_a = min(0.0, *(float(r["current_a"].min()) for r in fit_columns + judged))
+    # A line whose pulses end recharges its cells: for a slot it may take a little current back. Where nothing leaks, that is
+    # all there is, and the card's own error decides by how much.
+    line_lo_a = min(0.0, *(float(r["current_a"].min()) for r in fit_columns + judged)) - LINE_ERROR * line_a
     widths = [float(r.attrs["w_select_um"]) for r in fit_columns]
     places = [float(r.attrs["position"]) for r in fit_columns]
     scales = [float(r.attrs["wire_scale"]) for r in [*judged, *fit_columns]]

@@ -10,8 +10,9 @@ from pathlib import Path
 import attrs
 import numpy as np
 
-from aimcard.calibrate.chips import VECTORS, TestLine, population_line, simulate_lines
+from aimcard.calibrate.chips import IDLE_RATE_HZ, VECTORS, TestLine, population_line, simulate_lines
 from aimcard.calibrate.mismatch import (
+    CELL_WIDTHS_UM,
     LEAST_CHIPS,
     RATE_CURRENTS_A,
     cell_spread,
@@ -34,6 +35,8 @@ from aimcard.validation.population import PopulationResult, compare_populations,
 #: Chips of the judgement are numbered from here on, so none of them is one that the spreads were taken from.
 HELD_OUT_SEED = 1000
 DRAWN_CHIPS = 10_000
+#: Of the nominal ring's idle rate: no chip's is lower, three σ and more away.
+SLOWEST = 0.45
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ def add_statistics(
     simulator_version()
     say(estimate(options))
     tables, noise_hashes = noise_tables(bench, model.tables, cache_dir=cache_dir)
-    cells = simulate_cells(bench, options.seed, a_vt_v_um=a_vt, cache_dir=cache_dir)
+    widths = np.union1d(CELL_WIDTHS_UM[technology.w_min_um <= CELL_WIDTHS_UM], model.w_ref_um)
+    cells = simulate_cells(bench, options.seed, widths_um=widths, a_vt_v_um=a_vt, cache_dir=cache_dir)
     cell = cell_spread(cells, a_vt, technology.l_min_um, model.w_ref_um)
     seeds = range(options.seed, options.seed + options.chips)
     readouts = simulate_readouts(bench, seeds, a_vt_v_um=a_vt, jobs=options.jobs, cache_dir=cache_dir, progress=progress)
@@ -125,7 +129,8 @@ def add_statistics(
     )
     if not options.columns:
         return out, None
-    result = judge(out, bench, population_line(options.rows, options.seed, options.vectors), options, cache_dir, progress)
+    line = population_line(options.rows, options.seed, options.vectors, model.w_ref_um)
+    result = judge(out, bench, line, options, cache_dir, progress)
     return attrs.evolve(out, validation=out.validation | {"population": result.to_json()}), result
 
 
@@ -135,9 +140,10 @@ def judge(
 ) -> PopulationResult:  # fmt: skip
     """Whole lines of held-out chips, thresholds drawn everywhere, against chips drawn from the card."""
     first = HELD_OUT_SEED + options.seed
+    idle_rate_hz = min(IDLE_RATE_HZ, SLOWEST * float(TileModel(card).tables["adc"][1][0]))
     spice = simulate_lines(
-        bench, line, range(first, first + options.columns), a_vt_v_um=options.a_vt_v_um, jobs=options.jobs,
-        cache_dir=cache_dir, progress=progress,
+        bench, line, range(first, first + options.columns), a_vt_v_um=options.a_vt_v_um, idle_rate_hz=idle_rate_hz,
+        jobs=options.jobs, cache_dir=cache_dir, progress=progress,
     )  # fmt: skip
     # Eight segments, for speed: on this short line they move a count by less than 0.01.
     fast = attrs.evolve(card, meta=card.meta | {"segments": 8})

@@ -18,5 +18,6 @@ _ROWS = (
     ("r_up_ohm", 1.0, 0, 1e4, 1, "Ohm", "source", "switch from a source line to the upper rail"),
     ("r_bit_ohm", 0.15, 0, 100, 0.01, "Ohm", "wire", "column wire per cell"),
     ("c_column_f", 2e-15, 0, 1e-12, 1e-16, "F", "wire", "capacitance of one row at the column: wire and transistors"),
+    ("c_width_f", 0.0, -1e-12, 1e-12, 1e-16, "F", "wire", "what transistors of twice the reference width add to it"),
 )
 TIED_SPECS = {row[0]: Spec(*row) for row in _ROWS}

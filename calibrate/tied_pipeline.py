@@ -20,7 +20,7 @@ from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card, FitSummary, Interval, Parameter, Provenance, Table
 from aimcard.models.errors import FitError
 from aimcard.models.tied_readout import Tables
-from aimcard.models.tied_tile import CELL, EDGE_TABLES, PULSE, WIRE
+from aimcard.models.tied_tile import CELL, EDGE_TABLES, PULSE, WIDTH, WIRE
 
 SWITCHES = ("r_down_ohm", "r_up_ohm")
 NEEDED_META = ("w_ref_um", "w_min_um", "v_common_v", "r_bit_ohm", "rows", "guard_slots", "edge_delay_s")
@@ -57,10 +57,11 @@ def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
         columns = stack_pairs(found, setting)
         step("columns with an ideal clamp")
         lines = tied_lines(columns, setting)
-        s.fit("columns", (*WIRE, *PULSE), lines)
+        wire = WIRE if s.one_width else (*WIRE, WIDTH)
+        s.fit("columns", (*wire, *PULSE), lines)
         step("cells and columns together")
         both = together([cells, lines])
-        s.fit("joint refinement", (*CELL, *WIRE, *PULSE), both)
+        s.fit("joint refinement", (*CELL, *wire, *PULSE), both)
         step("errors")
         names = tuple(n for n in s.fitted if n not in SWITCHES)
         with torch.no_grad():

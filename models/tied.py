@@ -72,10 +72,12 @@ class TiedCell:
 @dataclass(frozen=True)
 class TiedWire:
     """Column wire of one cell pitch: resistance [Ω] and the capacitance of one row at the column line [F],
-    wire, junctions and channels of its two transistors together."""
+    wire, junctions and channels of its two transistors together. c_width_f: how much more transistors of twice the
+    reference width would add."""
 
     r_bit_ohm: Scalar
     c_column_f: Scalar
+    c_width_f: Scalar = 0.0
 
 
 def source_voltage(p: TiedCell, sign: Tensor, plus: bool) -> Tensor:
@@ -329,7 +331,7 @@ def edge_charges(
         charge = charge.scatter_add(-1, stop.clamp(max=last).expand_as(ends), ends * on)
     v_node = solution.v_node
     change = v_node - torch.cat([v_node[..., -1:, :], v_node[..., :-1, :]], dim=-2)
-    c_column = wire.c_column_f[..., None] if isinstance(wire.c_column_f, Tensor) and wire.c_column_f.ndim else wire.c_column_f
+    c_column = wire.c_column_f + wire.c_width_f * (w_select_um / p.w_ref_um - 1)
     return charge + c_column * (c.transfer[..., None, :] * change).sum(-1)
 
 

@@ -25,9 +25,7 @@ from aimcard.models.tied_tile import TiedTile
 ENERGY_TABLES = ("clamp", "mirror", OSCILLATOR_TABLE)
 
 
-def rail_currents(
-    p: TiedCell, g_plus_s: Tensor, g_minus_s: Tensor, s: Tensor, v_node: Tensor, w_select_um: Scalar
-) -> Tensor:
+def rail_currents(p: TiedCell, g_plus_s: Tensor, g_minus_s: Tensor, s: Tensor, v_node: Tensor, w_select_um: Scalar) -> Tensor:
     """Currents [A] that the lower, the middle and the upper rail deliver to columns, (..., slots, 3).
 
     g_plus_s, g_minus_s (..., rows); s (..., slots, rows) as from ``models.tied.signs``; v_node of that shape, the columns'

@@ -36,6 +36,8 @@ Values = Mapping[str, Tensor | float]
 CELL = ("r_on_ohm", "dw_um", "k_mid_per_v", "k_mid_per_v2", "k_drain_per_v2", "i_gate_a", "v_gate_v")
 PULSE = ("t_start_s", "t_end_s", "t_node_s_per_s")
 WIRE = ("r_bit_ohm", "c_column_f")
+#: How the column's capacitance goes with the select transistor's width; cards of before have none.
+WIDTH = "c_width_f"
 EDGE_TABLES = ("edge_down_start", "edge_down_end", "edge_up_start", "edge_up_end")
 TIED_META = ("guard_slots", "w_ref_um", "w_select_um", "v_common_v")
 READ_OUTS = ("south", "north")
@@ -55,7 +57,7 @@ def tied_parameters(
     if missing:
         raise InputError(f"parameters: a tied column needs {', '.join(missing)}, which are not given")
     cell = TiedCell(**{n: values[n] for n in CELL}, w_ref_um=w_ref_um, v_read_v=v_read_v)
-    wire = TiedWire(values["r_bit_ohm"] * wire_scale, values["c_column_f"])
+    wire = TiedWire(values["r_bit_ohm"] * wire_scale, values["c_column_f"], values.get(WIDTH, 0.0))
     return cell, wire, TiedPulse(**{n: values[n] for n in PULSE})
 
 

@@ -1,6 +1,7 @@
 """Static figures of cell, regulator and ring over corners, temperatures and supplies: seconds where a card takes minutes.
 
-`python -m aimcard.netlists.corner_survey nom,ff,ss -40,27,85 0.95,1` prints them for FreePDK45.
+`python -m aimcard.netlists.corner_survey nom,ff,ss -40,27,85 0.95,1` prints them for FreePDK45, a fourth argument `sky130` for
+another technology.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from aimcard.netlists.readout import ReadoutDesign, default_readout
 from aimcard.netlists.readout_decks import loop_gain, loop_gain_deck, readout_static, readout_static_deck
 from aimcard.netlists.technology import Technology, get_technology
 
-#: Conductance [S], width [µm] and voltages [V] of the cell; the bit line's other value only makes a grid.
-CELL_S, WIDTH_UM, V_READ_V = 25e-6, 0.5, 0.2
+#: Conductance [S] and voltage [V] of the cell, whose select transistor is the widest that a calibration covers.
+CELL_S, V_READ_V = 25e-6, 0.2
 FULL_SCALE_A = 300e-6
 LOOP_A = (0.0, 60e-6, FULL_SCALE_A)
 #: Periods of the ring to simulate: a slow corner's turns fewer times than the design's gain promises.
@@ -47,7 +48,8 @@ def corner_figures(
 ) -> CornerFigures:  # fmt: skip
     """Simulate them, about 3 s of CPU; the supply is the technology's (`Technology.at_supply`). Raises as `run_many`."""
     where = {"corner": corner, "temperature_c": temperature_c}
-    g, w, bit, back = np.array([CELL_S]), np.array([WIDTH_UM]), (0.18, V_READ_V, 2), (0.0, 0.02, 2)
+    # The bit line's other value only makes a grid.
+    g, w, bit, back = np.array([CELL_S]), np.array([technology.w_select_range_um[1]]), (0.18, V_READ_V, 2), (0.0, 0.02, 2)
     decks = [
         cell_dc_deck(technology, CellDesign(), corner, temperature_c, g, w, bit, back),
         readout_static_deck(technology, design, current_max_a=FULL_SCALE_A, points=31, **where),
@@ -88,8 +90,8 @@ def survey(
 
 
 if __name__ == "__main__":
-    chosen = get_technology("freepdk45")
     given = [argument.split(",") for argument in sys.argv[1:]]
+    chosen = get_technology(given[3][0] if len(given) > 3 else "freepdk45")
     print(
         survey(
             chosen, default_readout(chosen), given[0] if given else chosen.corners,

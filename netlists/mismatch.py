@@ -37,18 +37,24 @@ class MismatchedTechnology(Technology):
     seed: int = 0
     part: str = "all"
 
-    def threshold_shift_v(self, name: str, w_um: float, l_um: float, m: int = 1) -> float:
-        """Shift of the transistor ``name`` [V]; m fingers average theirs."""
+    def sigma_v(self, w_um: float, l_um: float, m: int = 1, kind: str = "nmos", flavour: str = "svt") -> float:
+        """Standard deviation of a transistor's threshold [V]; m fingers average theirs."""
         assert self.a_vt_v_um is not None
+        return self.a_vt_v_um * self.a_vt_ratio.get((kind, flavour), 1.0) / math.sqrt(w_um * l_um * m)
+
+    def threshold_shift_v(
+        self, name: str, w_um: float, l_um: float, m: int = 1, kind: str = "nmos", flavour: str = "svt"
+    ) -> float:
+        """Shift of the transistor ``name`` [V]."""
         if self.part != "all" and (_CELL.fullmatch(name) is not None) != (self.part == "cells"):
             return 0.0
-        return self.a_vt_v_um / math.sqrt(w_um * l_um * m) * normal(self.seed, name)
+        return self.sigma_v(w_um, l_um, m, kind, flavour) * normal(self.seed, name)
 
     def mosfet(
         self, circuit: Any, name: str, d: str, g: str, s: str, b: str, *,
         kind: str, w_um: float, l_um: float | None = None, flavour: str = "svt", m: int = 1, delvto_v: float = 0.0,
     ) -> None:  # fmt: skip
-        shift = self.threshold_shift_v(name, w_um, l_um or self.l_min_um, m)
+        shift = self.threshold_shift_v(name, w_um, l_um or self.l_min_um, m, kind, flavour)
         super().mosfet(
             circuit, name, d, g, s, b, kind=kind, w_um=w_um, l_um=l_um, flavour=flavour, m=m, delvto_v=delvto_v + shift
         )

@@ -115,9 +115,13 @@ def readout_noise(waves: Waveforms) -> dict[str, tuple[float, float]]:
 
 def jitter_deck(
     technology: Technology, design: ReadoutDesign, current_a: float, noise_a2_per_hz: tuple[float, float], *, seed: int,
-    periods: int, corner: str = "nom", temperature_c: float = 27.0, step_s: float = 4e-12,
+    periods: int, corner: str = "nom", temperature_c: float = 27.0, step_s: float | None = None,
 ) -> Deck:  # fmt: skip
-    """The ring at a constant regulator current with white noise currents across its starving transistors (N, P) [A²/Hz]."""
+    """The ring at a constant regulator current with white noise currents across its starving transistors (N, P) [A²/Hz].
+
+    Steps and noise samples lie ``step_s`` apart, None for twice the design's ``ring_step_s``.
+    """
+    step_s = 2 * design.ring_step_s if step_s is None else step_s
     if seed < 1:
         raise InputError(f"seed: expected 1 or more (ngspice takes 0 for the clock); got {seed}")
     circuit = mirror_and_ring(technology, design, "ring jitter", RELEASE_AT_S)

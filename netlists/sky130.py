@@ -23,6 +23,15 @@ SKY130 = register(
         temperature_range_c=(-40.0, 125.0),
         instance={"rbodymod": 0},
         binned=True,
+        # The foundry's own, vth0_slope in models/parameters/invariant.spice of google/skywater-pdk-libs-sky130_fd_pr:
+        # sigma(vth0) = slope/√(W·L) [µm] of one transistor, MC_MM_SWITCH in ngspice. PMOS svt: slope1, for lengths below 0.5 µm.
+        a_vt_v_um=3.356e-3,
+        a_vt_ratio={
+            ("nmos", "lvt"): 5.456 / 3.356,
+            ("pmos", "svt"): 7.356 / 3.356,
+            ("pmos", "lvt"): 13.89 / 3.356,
+            ("pmos", "hvt"): 5.5 / 3.356,
+        },
         # One drawn width: between the foundry's bins R_on·W wanders by ±5 %, which no law of the width follows.
         w_select_range_um=(1.0, 1.0),
     )

@@ -1,6 +1,6 @@
 """What a tied row's source-line switches do: edges, drop along the row and charge per pulse, over their size and the wire.
 
-    python -m aimcard.netlists.source_report nom 27 freepdk45        # corner, °C, technology
+python -m aimcard.netlists.source_report nom 27 freepdk45        # corner, °C, technology
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Technology:
     instance: Mapping[str, float]
     # Pelgrom constant of one transistor's threshold, sigma(V_t)·√(W·L) [V·µm]; None: not known (netlists/mismatch.py).
     a_vt_v_um: float | None = None
+    # What (kind, flavour) have in units of it, where they differ.
+    a_vt_ratio: Mapping[tuple[str, str], float] = field(default_factory=dict)
     # The library's cards hold for ranges of width and length: a deck gets those that its transistors fall into.
     binned: bool = False
     # Select widths that a calibration covers by default [µm].

@@ -6,7 +6,7 @@
 The sink draws the bias from the column's node, so the regulating transistor carries bias + column current and never turns
 off while the column gives back less than the bias. A push-pull stage would need an NMOS mirror diode *and* a regulating
 PMOS between 0.4 V and ground; the diode alone takes nearly all of it at full current (`sink_diode_deck`).
-The reference at 0.4 V wants an NMOS pair: with PMOS, tail and output meet at V_DD.
+The reference at 0.4 V wants an NMOS pair at a supply of 1.0 V: with PMOS, tail and output would meet at V_DD.
 """
 
 from __future__ import annotations
@@ -27,8 +27,15 @@ from aimcard.netlists.technology import Technology
 
 @dataclass(frozen=True)
 class TiedReadoutDesign:
-    """Drawn sizes [µm], reference currents [A] and compensation; mirror and ring are those of a ``ReadoutDesign``."""
+    """Drawn sizes [µm], reference currents [A] and compensation; mirror and ring are those of a ``ReadoutDesign``.
 
+    ``pair_kind`` is the kind of the OTA's pair and tail; its load is of the other.
+    """
+
+    pair_kind: str = "nmos"
+    pair_flavour: str = "lvt"
+    load_flavour: str = "lvt"
+    tail_flavour: str = "lvt"
     bias_a: float = 200e-6
     bias_ratio: int = 20
     bias_w_um: float = 3.0
@@ -47,7 +54,28 @@ class TiedReadoutDesign:
     lead_c_f: float = 200e-15
 
 
-DEFAULT_TIED_READOUT = MappingProxyType({"freepdk45": TiedReadoutDesign()})
+#: At 1.8 V a PMOS pair at 0.4 V has room: its tail rests at 1.55 V, its output near 1.04 V. docs/tied.md has the figures.
+_SKY130 = TiedReadoutDesign(
+    pair_kind="pmos",
+    pair_flavour="hvt",
+    load_flavour="svt",
+    tail_flavour="svt",
+    bias_w_um=1.5,
+    bias_l_um=0.5,
+    tail_w_um=5.0,
+    tail_l_um=0.3,
+    tail_fingers=24,
+    pair_w_um=60.0,
+    pair_l_um=0.3,
+    load_w_um=3.2,
+    load_l_um=0.7,
+    follower_w_um=100.0,
+    follower_l_um=0.15,
+    lead_r_ohm=1200.0,
+    lead_c_f=180e-15,
+)
+
+DEFAULT_TIED_READOUT = MappingProxyType({"freepdk45": TiedReadoutDesign(), "sky130": _SKY130})
 
 
 def default_tied_readout(technology: Technology) -> TiedReadoutDesign:
@@ -73,17 +101,19 @@ def add_tied_regulator(
     mos = technology.mosfet
     circuit.V("col", "reg", column, 0)
     circuit.V("loop", "reg", "sense", "dc 0 ac 1")
-    circuit.I("ota", supply, "tailbias", d.ota_reference_a)
-    tail: dict[str, Any] = {"kind": "nmos", "w_um": d.tail_w_um, "l_um": d.tail_l_um, "flavour": "lvt"}
-    mos(circuit, "tailref", "tailbias", "tailbias", "0", "0", **tail)
-    mos(circuit, "tail", "tail", "tailbias", "0", "0", m=d.tail_fingers, **tail)
-    pair: dict[str, Any] = {"kind": "nmos", "w_um": d.pair_w_um, "l_um": d.pair_l_um, "flavour": "lvt"}
-    load: dict[str, Any] = {"kind": "pmos", "w_um": d.load_w_um, "l_um": d.load_l_um, "flavour": "lvt"}
+    other, low, high = ("pmos", "0", supply) if d.pair_kind == "nmos" else ("nmos", supply, "0")
+    # The reference flows from the supply into an NMOS tail's diode, or out of a PMOS one's to ground.
+    circuit.I("ota", *((supply, "tailbias") if d.pair_kind == "nmos" else ("tailbias", "0")), d.ota_reference_a)
+    tail: dict[str, Any] = {"kind": d.pair_kind, "w_um": d.tail_w_um, "l_um": d.tail_l_um, "flavour": d.tail_flavour}
+    mos(circuit, "tailref", "tailbias", "tailbias", low, low, **tail)
+    mos(circuit, "tail", "tail", "tailbias", low, low, m=d.tail_fingers, **tail)
+    pair: dict[str, Any] = {"kind": d.pair_kind, "w_um": d.pair_w_um, "l_um": d.pair_l_um, "flavour": d.pair_flavour}
+    load: dict[str, Any] = {"kind": other, "w_um": d.load_w_um, "l_um": d.load_l_um, "flavour": d.load_flavour}
     # The column drives the output side's gate: it falls, the follower's gate rises.
-    mos(circuit, "pairref", "load", reference, "tail", "0", **pair)
-    mos(circuit, "pairsense", "gate", "sense", "tail", "0", **pair)
-    mos(circuit, "loadref", "load", "load", supply, supply, **load)
-    mos(circuit, "loadout", "gate", "load", supply, supply, **load)
+    mos(circuit, "pairref", "load", reference, "tail", low, **pair)
+    mos(circuit, "pairsense", "gate", "sense", "tail", low, **pair)
+    mos(circuit, "loadref", "load", "load", high, high, **load)
+    mos(circuit, "loadout", "gate", "load", high, high, **load)
     circuit.R("lead", "gate", "lead", d.lead_r_ohm)
     circuit.C("lead", "lead", "0", d.lead_c_f)
     circuit.V("reg", mirror_gate, "drain", 0)

@@ -7,7 +7,11 @@ import torch
 from aimcard.calibrate.tied_parameters import TIED_SPECS
 from aimcard.models.card import Interval, Parameter, Table
 from aimcard.models.errors import CardError, InputError
+from aimcard.models.fast import Effects
 from aimcard.models.fast.tied import TiedProduct
+from aimcard.models.fast.tied_modes import Bend, Modes
+from aimcard.models.fast.tied_weights import transfer
+from aimcard.models.tied import transfer as swept
 from aimcard.models.tied_tile import EDGE_TABLES, TiedTile
 
 VALUES = {n: s.start for n, s in TIED_SPECS.items()} | {
@@ -125,6 +129,124 @@ def test_gradcheck_in_the_conductances_and_codes(tile_of):
     assert torch.autograd.gradcheck(scaled, inputs, rtol=1e-4, atol=1e-6)
 
 
+LINE_A = torch.linspace(-200e-6, 200e-6, 41, dtype=torch.float64)
+RATE = (LINE_A, 2e10 * (1 + LINE_A / 200e-6 / (1 + (LINE_A + 200e-6) / 900e-6)))
+
+
+@pytest.fixture
+def bent_tile_of(tile_of):
+    """A tied tile with a regulator of 5 Ohm that rests 1 mV low."""
+
+    def make(values=VALUES):
+        tile = tile_of(values)
+        tile.tables["clamp"] = LINE_A, 0.399 - 5.0 * LINE_A
+        return tile
+
+    return make
+
+
+@pytest.mark.parametrize("regulator", [False, True])
+def test_counts_against_the_slow_twin(bent_tile_of, regulator):
+    g, x = pairs(3, 160), codes(16, 160)
+    for dtype in (torch.float64, torch.float32):
+        product = TiedProduct(bent_tile_of(), dtype=dtype, effects=Effects(regulator=regulator), rate=RATE)
+        assert product.error(*g, x, vectors=16, counts=True) < 5e-6
+    # A straight line through the rate is far off: the test can tell.
+    with torch.no_grad():
+        exact = TiedProduct(bent_tile_of(), "exact", dtype=torch.float64, effects=product.effects, rate=RATE).phase(*g, x)
+        charge = product.charge(*g, x).double()
+        slope = (charge * (exact - exact.mean(0))).sum(0) / (charge * (charge - charge.mean(0))).sum(0)
+        line = exact.mean(0) + slope * (charge - charge.mean(0))
+    assert float(((line - exact).square().mean(0) / exact.var(0)).min()) > 1e-4
+
+
+def test_a_regulator_bends_the_charge(bent_tile_of):
+    g, x = pairs(3, 160), codes(8, 160)
+    on = TiedProduct(bent_tile_of(), dtype=torch.float64, effects=Effects())
+    assert on.error(*g, x, vectors=12) < 1e-6
+    ideal = TiedProduct(bent_tile_of(), dtype=torch.float64).charge(*g, x, idle=False)
+    # 5 Ohm on some mS: about two percent less.
+    ratio = float((on.charge(*g, x, idle=False) * ideal).sum() / ideal.square().sum())
+    assert 0.97 < ratio < 0.995
+
+
+def test_a_tolerance_is_met_with_as_few_functions_as_it_takes(bent_tile_of):
+    g, x, modes = pairs(2, 100), codes(8, 100), []
+    for tolerance in (1e-3, 1e-6):
+        product = TiedProduct(bent_tile_of(), tolerance, dtype=torch.float64, effects=Effects(), rate=RATE)
+        assert product.error(*g, x, vectors=8, counts=True) < 2 * tolerance
+        modes.append(product.settings(*g, x, counts=True).modes)
+    assert modes == sorted(set(modes))
+
+
+def test_without_inputs_the_counts_are_the_twins(bent_tile_of):
+    g, none = pairs(3, 50), torch.zeros(2, 50, dtype=torch.float64)
+    counts = [TiedProduct(bent_tile_of(), a, dtype=torch.float64, effects=Effects(), rate=RATE) for a in ("fast", "exact")]
+    torch.testing.assert_close(*(p.phase(*g, none) for p in counts), rtol=1e-7, atol=0)
+    for p in counts:
+        assert float(p.phase(*g, none, idle=False).abs().max()) < 1e-9
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 6])
+def test_functions_of_the_window(count):
+    """Odd, orthogonal at the midpoints, what they hold and leave of a pulse's square is all of it; polynomials are the same."""
+    modes = Modes(count, 127)
+    x = torch.linspace(-127, 127, 301, dtype=torch.float64)
+    f = modes.features(x, torch.float64)
+    torch.testing.assert_close(f, -modes.features(-x, torch.float64))
+    torch.testing.assert_close(modes.weight * (f * f).sum(0) + modes.left(x), x.abs())
+    assert float(modes.left(x).min()) > -1e-9
+    step = 1e-4
+    difference = (modes.features(x + step, torch.float64) - modes.features(x - step, torch.float64)) / (2 * step)
+    torch.testing.assert_close(modes.slopes(x, torch.float64), difference, rtol=1e-5, atol=1e-8)
+    v = x.numpy() / 127
+    odd = sum(c[:, None] * v ** (2 * n + 1) for n, c in enumerate(modes.odd[:, :-1].T.astype(float)))
+    np.testing.assert_allclose(odd, f.numpy(), atol=1e-4 if count < 6 else 1e-2)
+
+
+def test_compiled_and_plain_passes_agree(bent_tile_of, monkeypatch):
+    g, x = [a.float() for a in pairs(5, 70)], codes(70, 70).float()
+    outs = []
+    for compiled in (True, False):
+        monkeypatch.setattr("aimcard.models.fast.tied_modes.available", lambda there=compiled: there)
+        product = TiedProduct(bent_tile_of(), effects=Effects(), rate=RATE)
+        outs.append(product.phase(*g, x, idle=False))
+        outs.append(product.charge(*g, x, idle=False))
+    for a, b in zip(outs[:2], outs[2:], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-4 * float(a.abs().max()))
+
+
+def test_gradients_of_counts_are_the_slow_twins(bent_tile_of):
+    tile, (plus, minus), x = bent_tile_of(), pairs(3, 32), codes(4, 32)
+    weigh = torch.tensor(np.random.default_rng(5).normal(size=(4, 3)))
+    found = []
+    for accuracy in (1e-9, "exact"):
+        g = [a.clone().requires_grad_(True) for a in (plus, minus)]
+        out = TiedProduct(tile, accuracy, dtype=torch.float64, effects=Effects(), rate=RATE).phase(*g, x)
+        found.append(torch.autograd.grad((out * weigh).sum(), g))
+    for fast, twin in zip(*found, strict=True):
+        assert float((fast - twin).norm() / twin.norm()) < 2e-3
+
+
+def test_gradcheck_of_what_bends():
+    modes, rng = Modes(3, CODE_MAX), torch.Generator().manual_seed(1)
+    x = torch.rand(4, 5, dtype=torch.float64, generator=rng) * 20 - 10
+    weight = torch.randn(3, 5, dtype=torch.float64, generator=rng) / 9
+    c = torch.randn(4, 1, 3, dtype=torch.float64, generator=rng)
+
+    def bend(x, w):
+        return Bend.apply(x, w, w.detach(), c, modes)
+
+    assert torch.autograd.gradcheck(bend, (x.requires_grad_(True), weight.requires_grad_(True)))
+
+
+def test_series_and_sweep_along_a_column_agree():
+    g = torch.rand(3, 300, dtype=torch.float64) * 2e-5
+    for r in (0.0, 0.15, 1.5, 15.0):
+        for found, truth in zip(transfer(g, r), swept(g, r), strict=True):
+            torch.testing.assert_close(found, truth, rtol=1e-11, atol=0)
+
+
 def test_bad_input_is_one_line(tile_of, card_of):
     product, (plus, minus), x = TiedProduct(tile_of()), pairs(2, 5), codes(2, 5)
     for g, m, c, words in (
@@ -136,5 +258,7 @@ def test_bad_input_is_one_line(tile_of, card_of):
         assert words in str(error.value)
     with pytest.raises(InputError, match="accuracy"):
         TiedProduct(tile_of(), "quick")
+    with pytest.raises(InputError, match="no table 'adc'; take the charge, or give rate"):
+        product.phase(plus, minus, x)
     with pytest.raises(CardError, match="expected 'tied'"):
         TiedProduct(card_of())

@@ -10,6 +10,7 @@ from aimcard.models.card import DOMAIN_UNITS, Interval
 from aimcard.models.errors import InputError, OutsideDomainWarning
 from aimcard.models.fast import Effects, FastTile
 from aimcard.models.nn import (
+    AnalogLayer,
     AnalogLinear,
     Hardware,
     Mapping,
@@ -57,9 +58,9 @@ def test_all_off_is_the_digital_layer(hardware, dtype, rows, outputs, batch, cha
 def test_the_limit_of_the_tile_is_the_product_that_the_layers_take(hardware):
     g, x = torch.rand(5, 11, dtype=torch.float64) * 25e-6, torch.rand(3, 11, dtype=torch.float64) * 15
     tile = FastTile(hardware.model, Effects.none(), accuracy="exact", dtype=torch.float64)
-    assert off_by(hardware.phase(tile, g, x, OFF), tile.charge(g, x)) < 1e-12
+    assert off_by(hardware.phase(tile, g, x, OFF, Mapping()), tile.charge(g, x)) < 1e-12
     counting = NonIdealities.none(adc_rounding=True)
-    assert off_by(hardware.phase(tile, g, x, counting), tile.phase(g, x)) < 1e-12
+    assert off_by(hardware.phase(tile, g, x, counting, Mapping()), tile.phase(g, x)) < 1e-12
 
 
 def test_half_precision_loses_no_more_than_its_own_rounding(hardware):
@@ -327,7 +328,7 @@ BAD = [
     (lambda h: NonIdealities(ir_drop=1), "ir_drop: expected True or False; got 1"),
     (lambda h: NonIdealities(seed=-1), "seed: expected a whole number of at least 0"),
     (lambda h: convert_to_analog(nn.ReLU(), h), "nothing to convert"),
-    (lambda h: convert_to_analog(nn.Linear(2, 2), "card.h5"), "card: expected a Card or TileModel"),
+    (lambda h: convert_to_analog(nn.Linear(2, 2), "card.h5"), "card: expected a Card, TileModel or TiedTile"),
     (lambda h: convert_to_analog(network(), h, exclude=["33"]), "exclude: no layer is called '33'"),
     (lambda h: convert_to_analog(network(), h, overrides={"3": 5}), "expected Mapping or NonIdealities; got int"),
     (lambda h: show(nn.Linear(2, 2)), "call convert_to_analog first"),
@@ -341,10 +342,15 @@ BAD = [
 ]
 
 
-def test_other_topologies_are_refused(card_of):
+def test_unknown_topologies_are_refused(card_of):
     card = card_of()
-    with pytest.raises(InputError, match="layers run on the fast product of gated tiles; got topology 'tied'"):
-        Hardware(card_of(meta=card.meta | {"topology": "tied"}))
+    with pytest.raises(InputError, match="topology: expected one of gated, tied; got 'crossed'"):
+        Hardware(card_of(meta=card.meta | {"topology": "crossed"}))
+
+
+def test_a_layer_without_its_methods_is_none():
+    with pytest.raises(TypeError, match="abstract"):
+        AnalogLayer()
 
 
 @pytest.mark.parametrize(("call", "message"), BAD)

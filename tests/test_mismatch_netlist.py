@@ -149,7 +149,9 @@ class TestCells:
 class OneShift(MismatchedTechnology):
     """One transistor off by 5 mV."""
 
-    def threshold_shift_v(self, name: str, w_um: float, l_um: float, m: int = 1) -> float:
+    def threshold_shift_v(
+        self, name: str, w_um: float, l_um: float, m: int = 1, kind: str = "nmos", flavour: str = "svt"
+    ) -> float:
         return 5e-3 if name == "pairsense" else 0.0
 
 

@@ -1,4 +1,4 @@
-"""The card that ships, against the ngspice simulations that ship with it."""
+"""The cards that ship, against the ngspice simulations that ship with them."""
 
 import numpy as np
 import pytest
@@ -10,28 +10,34 @@ from aimcard.models.tile import TileModel
 from aimcard.models.twin import static_line
 from aimcard.validation.speed_tied import against_ngspice
 
+GATED = ("freepdk45_gated", "sky130_gated")
+
+
+@pytest.fixture(scope="module", params=GATED)
+def shipped(request) -> str:
+    return request.param
+
 
 @pytest.fixture(scope="module")
-def reference() -> ReferenceSet:
-    return ReferenceSet.read(shipped_reference())
+def reference(shipped) -> ReferenceSet:
+    return ReferenceSet.read(shipped_reference(shipped))
 
 
 @pytest.fixture(scope="module")
-def model() -> TileModel:
-    return TileModel.read(shipped_card())
+def model(shipped) -> TileModel:
+    return TileModel.read(shipped_card(shipped))
 
 
-@pytest.mark.parametrize("column", [0, 1])
 @pytest.mark.parametrize("line", [0, 1])
-def test_node_by_node_solution_against_ngspice(reference, model, column, line):
+def test_node_by_node_solution_against_ngspice(reference, model, line):
     """All rows conduct in the slots 2 to 90 of an all-on window: nothing switches, and ngspice's currents are static."""
-    record = reference[f"ideal-all-on-1x-{column}"]
-    codes, g = record["codes"], record["conductance_s"][line]
-    quiet = slice(2, int(codes.min()) - 2)
-    solution = static_line(model, g, codes[0], w_select_um=float(record.attrs["w_select_um"]))
-    error = solution.line_current_a[quiet] / record["current_a"][0, line, quiet] - 1
-    # Measured: 1 to 9 ppm. The cell's law is within 3 ppm rms, and ngspice's own steps are worth a few ppm.
-    assert np.abs(error).max() < 30e-6
+    for record in reference.select(kind="column", role="held_out", clamp="ideal", distribution="all-on"):
+        codes, g = record["codes"], record["conductance_s"][line]
+        quiet = slice(2, int(codes.min()) - 2)
+        solution = static_line(model, g, codes[0], w_select_um=float(record.attrs["w_select_um"]))
+        error = solution.line_current_a[quiet] / record["current_a"][0, line, quiet] - 1
+        # Measured: 1 to 9 ppm. The cell's law is within 3 ppm rms, and ngspice's own steps are worth a few ppm.
+        assert np.abs(error).max() < 30e-6
 
 
 @pytest.mark.parametrize(("name", "bound"), [("gaussian", 300e-6), ("uniform", 300e-6), ("sparse", 300e-6), ("all-on", 150e-6)])
@@ -66,7 +72,7 @@ def test_wire_scale_without_a_new_fit(reference, model):
     at_one, at_three = reference["ideal-gaussian-1x-0"], reference["ideal-gaussian-3x-0"]
     g, codes = at_one["conductance_s"], at_one["codes"]
     truth = at_three["current_a"].sum(-1) / at_one["current_a"].sum(-1) - 1
-    settings = {"clamp": "ideal", "w_select_um": 0.5, "position": 0.5}
+    settings = {"clamp": "ideal", "w_select_um": float(at_one.attrs["w_select_um"]), "position": 0.5}
     one, three = (model.respond(g, codes, wire_scale=s, **settings).charge_c for s in (1.0, 3.0))
     assert truth.mean() < -0.03
     np.testing.assert_allclose(three / one - 1, truth, atol=4e-4)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PySpice.Spice.Netlist import Circuit
 
-from aimcard.calibrate.plan import Options
+from aimcard.calibrate.plan import Options, ring_cpu_s
 from aimcard.models.errors import InputError, TechnologyError
 from aimcard.netlists.bins import cut, transistors
 from aimcard.netlists.cell import CellDesign
@@ -267,3 +267,10 @@ def test_package_is_read_where_it_is_installed():
     assert isinstance(TYPICAL, Path)
     assert "site-packages" in TYPICAL.parts
     assert len({SKY130.library(c).read_bytes() for c in SKY130.corners}) == len(SKY130.corners)
+
+
+def test_a_rings_expected_time_follows_its_steps():
+    """Side by side under the same load a sky130 ring took 0.82 times a FreePDK45 one: 52 400 against 65 500 steps."""
+    usual, sky, slow = (ring_cpu_s(o) for o in (Options(), Options(technology="sky130"), Options(technology="sky130", lsb_ns=16)))
+    assert sky / usual == pytest.approx(0.8)
+    assert slow == pytest.approx(4 * sky)

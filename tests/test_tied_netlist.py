@@ -151,5 +151,5 @@ def test_a_push_pull_stage_has_no_room():
 
 
 def test_a_technology_without_sizes_is_named():
-    with pytest.raises(TechnologyError, match="sizes exist for freepdk45; got 'other'"):
+    with pytest.raises(TechnologyError, match="sizes exist for freepdk45, sky130; got 'other'"):
         default_tied_readout(SimpleNamespace(name="other"))  # type: ignore[arg-type]

@@ -1,9 +1,10 @@
 """How far products go in a tied tile: the charge by one or two of them, and counts by few time bins instead of all slots.
 
-    python -m aimcard.validation.tied_products card.h5
+    python -m aimcard.validation.tied_products card.h5 [set.reference.h5]
 
-The card's own slot-by-slot equations are the truth here: it is the reduction that is judged. For counts, the oscillator is
-that of the shipped gated card behind the regulator's bias: mirror and ring see bias + line current.
+The card's own slot-by-slot equations are the truth of the first two tables: it is the reduction that is judged. With a
+reference set, counts of its held-out columns are a third: there ngspice's ring is the truth, and the slot-by-slot
+equations, lags and all, stand beside the reductions.
 """
 
 from __future__ import annotations
@@ -16,15 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.data import shipped_card
+from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card
+from aimcard.models.errors import InputError
 from aimcard.models.lut import lookup
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import ideal_charge
-from aimcard.validation.scores import one_minus_r2
+from aimcard.validation.scores import one_minus_r2, root_mean_square_error, sigma_mac
 
-#: Bias of the tied regulator (netlists/tied_readout.py) and bleed of the gated one [A]: the table counts from the latter.
-BIAS_A = 200e-6
 BINS = (1, 2, 3, 4, 8, 16)
 ROWS, COLUMNS, VECTORS = 512, 4, 8
 
@@ -47,13 +47,30 @@ class Products:
         )
 
 
-def count_rate(oscillator: Card) -> tuple[Tensor, Tensor]:
-    """Count rate [Hz] over the tied line's current [A], from a gated card's table and its bleed."""
-    (table,) = (t for t in oscillator.tables if t.name == "adc")
-    return torch.tensor(table.x) + float(oscillator.meta["bleed_a"]) - BIAS_A, torch.tensor(table.y)
+def count_rate(tile: TiedTile) -> tuple[Tensor, Tensor]:
+    """Count rate [Hz] over the line's current [A], bias included. InputError for a card without a read-out."""
+    if not tile.has_readout:
+        raise InputError("card: expected a tied card with a read-out; got one without the table 'adc'; calibrate again")
+    return tile.tables["adc"]
 
 
-def products(card: Card, oscillator: Card, g_max_s: float = 25e-6, seed: int = 1) -> Products:
+def binned_counts(table: tuple[Tensor, Tensor], current_a: np.ndarray, t_lsb_s: float) -> dict[str, np.ndarray]:
+    """Phases [counts] of slot currents (..., slots) by name of the reduction, (...,): of the charge alone, and in few bins."""
+
+    def rate(i: np.ndarray) -> np.ndarray:
+        return lookup(*table, torch.as_tensor(i)).numpy()
+
+    slots = current_a.shape[-1]
+    line = np.polynomial.Polynomial.fit(current_a.ravel(), rate(current_a).ravel(), 1)
+    found = {"straight line through the rate, of the charge": line(current_a).sum(-1) * t_lsb_s}
+    for bins in BINS:
+        edges = np.round(slots * np.linspace(0, 1, bins + 1)).astype(int)
+        parts = [rate(current_a[..., a:b].mean(-1)) * (b - a) * t_lsb_s for a, b in itertools.pairwise(edges)]
+        found[f"rate of the mean current, {bins} bin{'s' * (bins > 1)}"] = sum(parts[1:], start=parts[0])
+    return found
+
+
+def products(card: Card, g_max_s: float = 25e-6, seed: int = 1) -> Products:
     """Score the reductions on normal weights up to ``g_max_s`` and normal signed inputs."""
     tile, rng = TiedTile(card), np.random.default_rng(seed)
     w = np.clip(rng.normal(0, 1 / 3, (COLUMNS, ROWS)), -1, 1)
@@ -73,21 +90,64 @@ def products(card: Card, oscillator: Card, g_max_s: float = 25e-6, seed: int = 1
     }  # fmt: skip
     charge = {name: float(np.median(one_minus_r2(p, whole.charge_c))) for name, p in predicted.items()}
 
-    table = count_rate(oscillator)
-    rate = lambda i: lookup(*table, torch.tensor(i)).numpy()  # noqa: E731
-    current, t = whole.current_a, tile.t_lsb_s
-    truth = rate(current).sum(-1) * t
-    linear = np.polynomial.Polynomial.fit(current.ravel(), rate(current).ravel(), 1)
-    count = {"straight line through the rate, of the charge": float(np.median(one_minus_r2(linear(current).sum(-1) * t, truth)))}
-    for bins in BINS:
-        edges = np.round(tile.slots * np.linspace(0, 1, bins + 1)).astype(int)
-        binned = sum(rate(current[..., a:b].mean(-1)) * (b - a) * t for a, b in itertools.pairwise(edges))
-        count[f"rate of the mean current, {bins} bin{'s' * (bins > 1)}"] = float(np.median(one_minus_r2(binned, truth)))
+    table = count_rate(tile)
+    truth = lookup(*table, torch.tensor(whole.current_a)).numpy().sum(-1) * tile.t_lsb_s
+    reduced = binned_counts(table, whole.current_a, tile.t_lsb_s)
+    count = {name: float(np.median(one_minus_r2(p, truth))) for name, p in reduced.items()}
     return Products(charge, count, float(np.median(whole.charge_c.std(0))), float(np.median(truth.std(0))))
+
+
+@dataclass(frozen=True)
+class CountErrors:
+    """Of each reduction, by name: 1 − R² and rms error [counts], medians over the held-out columns of one distribution."""
+
+    distribution: str
+    columns: int
+    vectors: int
+    sigma_count: float
+    errors: dict[str, tuple[float, float]]
+
+    def __str__(self) -> str:
+        what = f"{self.distribution}: {self.columns} columns, {self.vectors} vectors, sigma {self.sigma_count:.0f} counts"
+        return "\n".join([what, *(f"  {n:44} {v:.2g}   {rms:.3g} counts rms" for n, (v, rms) in self.errors.items())])
+
+
+def against_counts(card: Card, reference: ReferenceSet) -> list[CountErrors]:
+    """The reductions of the card's line currents against the recorded ring's phases, of held-out columns, by distribution."""
+    tile = TiedTile(card)
+    table, start = count_rate(tile), float(tile.values["phase_start"])
+    found: dict[str, list[tuple[np.ndarray, dict[str, np.ndarray]]]] = {}
+    for r in reference.select(kind="column", role="held_out", clamp="ota"):
+        a = r.attrs
+        out = tile.respond(
+            r["conductance_s"], r["codes"], conductance_minus_s=r["conductance_minus_s"], clamp="ota",
+            wire_scale=float(a["wire_scale"]), w_select_um=float(a["w_select_um"]), position=float(a["position"]),
+            read_out=str(a["read_out"]),
+        )  # fmt: skip
+        assert out.phase_count is not None
+        assert out.bias_counts is not None
+        reduced = {n: p + start for n, p in binned_counts(table, out.current_a, tile.t_lsb_s).items()}
+        reduced["all slots, lags and start (the model)"] = out.phase_count + out.bias_counts.sum(-1)
+        found.setdefault(str(a["distribution"]), []).append((r["phase_count"], reduced))
+    out = []
+    for distribution, columns in found.items():
+        errors = {
+            n: (
+                float(np.median([one_minus_r2(p[n], truth) for truth, p in columns])),
+                float(np.median([root_mean_square_error(p[n], truth) for truth, p in columns])),
+            )
+            for n in columns[0][1]
+        }
+        sigma = float(np.median([sigma_mac(truth) for truth, _ in columns]))
+        out.append(CountErrors(distribution, len(columns), min(len(t) for t, _ in columns), sigma, errors))
+    return out
 
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    if len(given) != 1:
-        sys.exit("usage: python -m aimcard.validation.tied_products CARD")
-    print(products(Card.read(given[0]), Card.read(shipped_card("freepdk45_gated"))))
+    if len(given) not in (1, 2):
+        sys.exit("usage: python -m aimcard.validation.tied_products CARD [REFERENCE]")
+    print(products(Card.read(given[0])))
+    if len(given) == 2:
+        print("count against ngspice's ring, 1-R2")
+        print("\n".join(str(e) for e in against_counts(Card.read(given[0]), ReferenceSet.read(given[1]))))

@@ -10,45 +10,43 @@ answer to the column's own millivolts is left to the slow twin, ``exact``.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from aimcard.models.card import Card
-from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
-from aimcard.models.source_line import with_source_line
-from aimcard.models.tied import edge_terms, effective_column, fixed_clamp, slot_currents
-from aimcard.models.tied_tile import TiedTile, row_pulses, tied_edges_at
+from aimcard.models.fast.effects import Effects
+from aimcard.models.fast.tied_circuit import Curve, tied_circuit
+from aimcard.models.fast.tied_exact import solve
+from aimcard.models.fast.tied_modes import Modes
+from aimcard.models.fast.tied_response import Response, response, rounded_up
+from aimcard.models.fast.tied_weights import TiedWeights, answers, prepare
+from aimcard.models.tied_tile import TiedTile
 
 ACCURACIES = ("fast", "two", "exact")
 
 
 @dataclass(frozen=True)
-class TiedWeights:
-    """Columns prepared for products, (lines, rows) each, in units of V·T·siemens (``unit_c`` [C]); rest_c (lines,) [C].
+class TiedSettings:
+    """How finely a tied product computes: cosines of the window for what bends (0: as many as the weights' currents ask for), and
+    whether the even part has a product of its own (``two``)."""
 
-    odd: charge per LSB of code. delta_lsb: LSBs that the edges add to every pulse, (). even, step: charge per LSB, and per
-    pulse, whatever the sign. even_rows, step_rows (rows,) and even_lines, step_lines (lines,): their rank-one forms.
-    """
-
-    odd: Tensor
-    delta_lsb: Tensor
-    even: Tensor
-    step: Tensor
-    even_rows: Tensor
-    even_lines: Tensor
-    step_rows: Tensor
-    step_lines: Tensor
-    rest_c: Tensor
-    unit_c: float
+    modes: int
+    two: bool = False
 
 
-def _rank_one(m: Tensor) -> tuple[Tensor, Tensor]:
-    """Row profile and line factors of a matrix (lines, rows) whose lines are nearly multiples of their mean."""
-    profile = m.mean(0)
-    return profile, (m @ profile) / (profile @ profile).clamp(min=torch.finfo(m.dtype).tiny)
+#: 1 − R² of 1, 2 … cosines over the square of the curvature, the worst of 24 lines of normal weights and Gaussian codes, by a
+#: comparison with the slow twin (currents of 40 and 100 %); and how much of it is left.
+ERRORS, ENOUGH = (0.5, 0.06, 0.016, 0.009, 0.005), 5e-6
+#: From coarse to fine, tried in this order for a tolerance.
+LADDER = tuple(TiedSettings(n) for n in (1, 2, 3, 4)) + tuple(TiedSettings(n, True) for n in (5, 7, 10, 15, 24))
+
+
+#: Lines and vectors on which an error is estimated against the slow twin.
+LINES, VECTORS = 4, 6
 
 
 class TiedProduct:
@@ -61,114 +59,146 @@ class TiedProduct:
     def __init__(
         self,
         tile: TiedTile | Card,
-        accuracy: str = "fast",
+        accuracy: str | float = "fast",
         wire_scale: float = 1.0,
         dtype: torch.dtype = torch.float32,
         w_select_um: float | None = None,
         position: float = 0.5,
+        effects: Effects | None = None,
+        rate: Curve | None = None,
     ) -> None:
-        """accuracy: "fast" (one product), "two" (two products), or "exact" (slot by slot, whole codes only).
+        """accuracy: "fast", "two" (a product of its own for the even part), "exact" (slot by slot, whole codes only), or 1 − R²
+        to stay below.
 
-        wire_scale, w_select_um and position as ``TiedTile.respond``'s; dtype is the answer's. The clamp is ideal.
-        Raises InputError for another accuracy or a mode of several phases, CardError for a card of another topology.
+        wire_scale, w_select_um and position as ``TiedTile.respond``'s; dtype is the answer's. effects: what acts, by default
+        all of the column and the converter, with an ideal clamp. rate: signed line current [A] and count rate [Hz], for a card
+        that has no table ``adc`` of its own.
+        Raises InputError for another accuracy or a card of another PWM mode than conventional, CardError for a card of another
+        topology.
         """
-        check_choice("accuracy", accuracy, ACCURACIES)
+        if accuracy not in ACCURACIES and not (isinstance(accuracy, float) and 0 < accuracy < 1):
+            raise InputError(f"accuracy: expected {', '.join(ACCURACIES)}, or 1 - R² between 0 and 1; got {accuracy!r}")
         self.tile = tile if isinstance(tile, TiedTile) else TiedTile(tile)
-        if len(self.tile.mode.phases) > 1:
+        if self.tile.mode.name != "conventional":
             raise InputError(
-                f"mode {self.tile.mode.name}: the fast product of a tied tile sums one phase; got {len(self.tile.mode.phases)}; "
-                "take a card of a mode of one phase, or TiedTile.respond"
+                f"mode: the fast product of a tied tile is that of conventional PWM; got a card of {self.tile.mode.name}; "
+                "take TiedTile.respond"
             )
         self.accuracy, self.dtype = accuracy, dtype
-        self.cell, self.wire, self.pulse = self.tile.parameters(wire_scale)
-        self.cell = with_source_line(self.cell, self.tile.source_line, position)
-        self.edges = tied_edges_at(self.tile.tables, position)
-        self.w_um = self.tile.w_ref_um if w_select_um is None else float(w_select_um)
+        self.effects = Effects(regulator=False) if effects is None else effects
+        self.circuit = tied_circuit(self.tile, self.effects, wire_scale, w_select_um, position, rate)
         self._work = torch.float64 if dtype == torch.float64 else torch.float32
-        self._kept: tuple[tuple, TiedWeights] | None = None
+        self._kept: dict[bool, tuple[tuple, TiedWeights, TiedSettings]] = {}
+        self._responses: dict[tuple[bool, float], Response] = {}
+        self._modes: dict[int, Modes] = {}
 
-    def charge(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor) -> Tensor:
-        """Charges [C], (batch, lines), of pairs (lines, rows) [S] and codes (batch, rows) in LSB, real and of either sign.
+    def charge(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, *, idle: bool = True) -> Tensor:
+        """Charges [C], (..., batch, lines), of pairs (..., lines, rows) [S] and codes (..., batch, rows) in LSB.
 
+        Codes are real and of either sign; leading dimensions are tiles, each with its own conductances and codes. ``idle``
+        False subtracts each line's own answer without inputs, as a digital side does that reads it once.
         Raises InputError on shapes, and on codes beyond the card's code_max.
         """
-        self._check(conductance_s, conductance_minus_s, codes)
-        if self.accuracy == "exact":
-            return self._exact(conductance_s, conductance_minus_s, codes).to(self.dtype)
-        w, x = self._weights(conductance_s, conductance_minus_s), codes.to(self._work)
-        sign = torch.sign(x)
-        step = torch.mv(sign.abs(), w.step_rows)
-        even = None if self.accuracy == "two" else torch.mv(x.abs(), w.even_rows)
-        if torch.is_grad_enabled() and (x.requires_grad or w.odd.requires_grad):
-            out = (x + w.delta_lsb * sign) @ w.odd.T
-            out = out + (x.abs() @ w.even.T if even is None else torch.outer(even, w.even_lines))
-            return ((out + torch.outer(step, w.step_lines)) * w.unit_c + w.rest_c).to(self.dtype)
-        # The same in place: memory for one set of codes and the answer.
-        out = sign.mul_(w.delta_lsb).add_(x) @ w.odd.T
-        out = out.addmm_(torch.abs(x, out=sign), w.even.T) if even is None else out.addr_(even, w.even_lines)
-        return out.addr_(step, w.step_lines).mul_(w.unit_c).add_(w.rest_c).to(self.dtype)
+        return self._answer(conductance_s, conductance_minus_s, codes, counts=False, idle=idle)
 
-    def error(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, lines: int = 4, vectors: int = 6) -> float:
+    def phase(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, *, idle: bool = True) -> Tensor:
+        """Counts before rounding, the bias' included; arguments as ``charge``'s. InputError for a card without a rate table."""
+        if self.circuit.rate is None:
+            raise InputError("phase: this tied card has no table 'adc'; take the charge, or give rate=(current, rate)")
+        return self._answer(conductance_s, conductance_minus_s, codes, counts=True, idle=idle)
+
+    def settings(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, *, counts: bool) -> TiedSettings:
+        """What ``accuracy`` comes to for these weights; a tolerance is met on a sample of ``codes``, or the finest is taken."""
+        if not isinstance(self.accuracy, float):
+            return TiedSettings(0, self.accuracy == "two")
+        plus, minus, x = (a if a.ndim == 2 else a.flatten(0, -3)[0] for a in (conductance_s, conductance_minus_s, codes))
+        sample = self._sample(plus, minus, x, counts)
+        for settings in LADDER:
+            if self._distance(sample, settings, counts) <= self.accuracy:
+                return settings
+        return LADDER[-1]
+
+    def error(
+        self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, lines: int = LINES, vectors: int = VECTORS, *,
+        counts: bool = False,
+    ) -> float:  # fmt: skip
         """1 − R² against the slow twin, the worst of a few lines and vectors of the ones given. At least 3 vectors."""
+        settings = self.settings(conductance_s, conductance_minus_s, codes, counts=counts)
+        sample = self._sample(conductance_s, conductance_minus_s, codes, counts, lines, vectors)
+        return self._distance(sample, settings, counts)
+
+    @torch.no_grad()
+    def _sample(
+        self, plus: Tensor, minus: Tensor, codes: Tensor, counts: bool, lines: int = LINES, vectors: int = VECTORS
+    ) -> tuple[Tensor, ...]:
+        """A few lines and vectors, and the slow twin's answers to them."""
         if len(codes) < 3:
             raise InputError(f"codes: expected at least 3 vectors to judge an error by; got {len(codes)}")
-        sizes = ((len(conductance_s), lines), (len(codes), vectors))
-        k, v = (torch.linspace(0, n - 1, min(m, n)).round().long() for n, m in sizes)
-        with torch.no_grad():
-            g = conductance_s[k].double(), conductance_minus_s[k].double()
-            fast, twin = self.charge(*g, codes[v].to(self._work)).double(), self._exact(*g, codes[v].round().double())
-        spread = twin.var(0, correction=0).clamp(min=1e-300)
-        return float(((fast - twin).square().mean(0) / spread).max())
+        k, v = (torch.linspace(0, n - 1, min(m, n)).round().long() for n, m in ((len(plus), lines), (len(codes), vectors)))
+        x = codes[v].detach().round()
+        return plus.detach(), minus.detach(), x, k, solve(self.circuit, plus[k].detach(), minus[k].detach(), x, counts=counts)
 
-    def _weights(self, plus: Tensor, minus: Tensor) -> TiedWeights:
+    @torch.no_grad()
+    def _distance(self, sample: tuple[Tensor, ...], settings: TiedSettings, counts: bool) -> float:
+        plus, minus, x, k, twin = sample
+        made = self._prepare(plus, minus, settings, counts)
+        fast = answers(made, x.to(self._work), self._modes_of(settings, made)).double()[:, k]
+        return float(((fast - twin).square().mean(0) / twin.var(0, correction=0).clamp(min=1e-300)).max())
+
+    def _answer(self, plus: Tensor, minus: Tensor, codes: Tensor, *, counts: bool, idle: bool) -> Tensor:
+        self._check(plus, minus, codes)
+        if self.accuracy == "exact":
+            out = solve(self.circuit, plus, minus, codes, counts=counts)
+            if not idle:
+                out = out - solve(self.circuit, plus, minus, torch.zeros_like(codes[..., :1, :]), counts=counts)
+            return out.to(self.dtype)
+        weights, settings = self._weights(plus, minus, codes, counts)
+        return answers(weights, codes.to(self._work), self._modes_of(settings, weights), idle=idle).to(self.dtype)
+
+    def _weights(self, plus: Tensor, minus: Tensor, codes: Tensor, counts: bool) -> tuple[TiedWeights, TiedSettings]:
         """Prepared columns, kept while the conductances stay and no gradient is asked for."""
-        key = tuple((id(g), g.data_ptr(), g._version, tuple(g.shape)) for g in (plus, minus))
-        if self._kept is not None and self._kept[0] == key:
-            return self._kept[1]
-        made = self.prepare(plus, minus)
-        if not made.odd.requires_grad:
-            self._kept = (key, made)
-        return made
+        kept = self._kept.get(counts)
+        # Weak references, for a new tensor may get the address of one that is gone; versions count changes in place.
+        if kept is not None and all(r() is g and v == g._version for (r, v), g in zip(kept[0], (plus, minus), strict=True)):
+            return kept[1], kept[2]
+        settings = self.settings(plus, minus, codes, counts=counts)
+        made = self._prepare(plus, minus, settings, counts)
+        if not made.wide.requires_grad:
+            self._kept[counts] = tuple((weakref.ref(g), g._version) for g in (plus, minus)), made, settings
+        return made, settings
 
-    def prepare(self, plus: Tensor, minus: Tensor) -> TiedWeights:
-        """Effective weights in double precision, handed on in the working one; differentiable in the conductances."""
-        gp, gm, t = plus.double(), minus.double(), self.tile.t_lsb_s
-        c = effective_column(self.cell, self.wire, gp, gm, self.w_um)
-        sides = []
-        for sign in (1.0, -1.0):
-            start, end = edge_terms(self.cell, c, self.pulse, self.edges, gp, gm, torch.full_like(gp, sign), self.w_um)
-            sides.append((end - start) / t)
-        odd_step, step = 0.5 * (sides[0] - sides[1]), 0.5 * (sides[0] + sides[1])
-        delta = (odd_step * c.weight_a).sum() / c.weight_a.square().sum().clamp(min=1e-300)
-        unit = self.tile.v_read_v * 1e-6
-        scaled = [m / unit for m in (c.weight_a, c.even_a, step)]
-        parts = [delta, *scaled[1:], *_rank_one(scaled[1]), *_rank_one(scaled[2]), c.rest_a * self.tile.slots * t]
-        return TiedWeights(scaled[0].to(self._work), *(p.to(self._work) for p in parts), unit_c=unit * t)
+    def _prepare(self, plus: Tensor, minus: Tensor, settings: TiedSettings, counts: bool) -> TiedWeights:
+        g = plus.to(self._work), minus.to(self._work)
+        return prepare(self.circuit, *g, lambda y_s: self._response(counts, y_s), two=settings.two)
 
-    def _exact(self, plus: Tensor, minus: Tensor, codes: Tensor) -> Tensor:
-        gp, gm = plus.double(), minus.double()
-        rows, mode = [], self.tile.mode
-        for x in codes.double().round():
-            whole = x.long()[None].expand(len(gp), -1)
-            pulses = row_pulses(mode, self.tile.guard_slots, whole, torch.arange(whole.shape[-1]))
-            current, _ = slot_currents(
-                self.cell, self.wire, self.pulse, self.edges, gp, gm, whole, self.tile.slots,
-                self.tile.t_lsb_s, self.w_um, fixed_clamp(), pulses=pulses,
-            )  # fmt: skip
-            rows.append(current.sum(-1) * self.tile.t_lsb_s)
-        return torch.stack(rows)
+    def _response(self, counts: bool, y_s: float) -> Response:
+        key = (counts, rounded_up(y_s))
+        if key not in self._responses:
+            self._responses[key] = response(self.circuit, *key)
+        return self._responses[key]
+
+    def _modes_of(self, settings: TiedSettings, weights: TiedWeights) -> Modes:
+        count = settings.modes
+        if not count:
+            error = weights.curvature**2
+            count = next((n for n, a in enumerate(ERRORS, 1) if a * error <= ENOUGH), len(ERRORS))
+        if count not in self._modes:
+            self._modes[count] = Modes(count, self.circuit.code_max)
+        return self._modes[count]
 
     def _check(self, plus: Tensor, minus: Tensor, codes: Tensor) -> None:
         for name, value in (("conductance_s", plus), ("conductance_minus_s", minus), ("codes", codes)):
-            if value.ndim != 2 or not value.is_floating_point() or value.numel() == 0:
+            if value.ndim < 2 or not value.is_floating_point() or value.numel() == 0:
                 raise InputError(
-                    f"{name}: expected real numbers in two dimensions, not empty; got {value.dtype} {tuple(value.shape)}"
+                    f"{name}: expected real numbers in two dimensions or more, not empty; got {value.dtype} {tuple(value.shape)}"
                 )
-        if plus.shape != minus.shape or plus.shape[1] != codes.shape[1]:
+        if plus.shape != minus.shape or plus.shape[-1] != codes.shape[-1]:
             raise InputError(
-                f"conductance_minus_s, codes: expected {tuple(plus.shape)} and {plus.shape[1]} rows; "
-                f"got {tuple(minus.shape)} and {codes.shape[1]}"
+                f"conductance_minus_s, codes: expected {tuple(plus.shape)} and {plus.shape[-1]} rows; "
+                f"got {tuple(minus.shape)} and {codes.shape[-1]}"
             )
-        most = float(codes.detach().abs().max())
-        if not most <= self.tile.code_max:
-            raise InputError(f"codes: expected pulses of at most {self.tile.code_max} LSB; got {most:g}; rescale the inputs")
+        low, high = (float(q) for q in torch.aminmax(codes.detach()))
+        if not max(-low, high) <= self.tile.code_max:
+            raise InputError(
+                f"codes: expected pulses of at most {self.tile.code_max} LSB; got {low:g} to {high:g}; rescale the inputs"
+            )

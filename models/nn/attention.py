@@ -19,7 +19,7 @@ def attention_weights(scores: Tensor) -> Tensor:
 
 
 class AnalogProducts(nn.Module):
-    """Scores q·kᵀ and context p·v, one tile for each batch entry and head: keys and values are the conductances."""
+    """Scores q·kᵀ and context p·v, tiles of its own for each batch entry and head: keys and values are the conductances."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -31,9 +31,7 @@ class AnalogProducts(nn.Module):
         """x (..., n, rows) times matrix (..., outputs, rows) transposed -> (..., n, outputs)."""
         if not x.numel() or not matrix.numel():
             return x @ matrix.mT
-        lead = x.shape[:-2]
-        pairs = zip(x.flatten(0, -3), matrix.flatten(0, -3), strict=True)
-        return torch.stack([crossbar(m, v) for v, m in pairs]).unflatten(0, lead)
+        return crossbar(matrix.flatten(0, -3), x.flatten(0, -3)).unflatten(0, x.shape[:-2])
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float, dropout: float

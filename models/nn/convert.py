@@ -26,6 +26,7 @@ from aimcard.models.nn.huggingface import (
 )
 from aimcard.models.nn.layer import AnalogConv1d, AnalogConv2d, AnalogLayer, AnalogLinear
 from aimcard.models.nn.options import Mapping, NonIdealities
+from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
 
 Predicate = Callable[[nn.Module, str], bool]
@@ -49,7 +50,7 @@ def analog_class(module: nn.Module) -> type[AnalogLayer] | None:
 
 def convert_to_analog(
     model: nn.Module,
-    card: Card | TileModel | Hardware,
+    card: Card | TileModel | TiedTile | Hardware,
     *,
     mapping: Mapping | None = None,
     non_idealities: NonIdealities | None = None,
@@ -62,7 +63,7 @@ def convert_to_analog(
 
     predicate: (module, qualified name) -> whether to convert it. exclude: names or shell patterns that stay digital;
     the two products of an attention module ``a`` are ``a.products``. overrides: a Mapping, NonIdealities or both for
-    names or patterns; the last that fits wins. accuracy: as ``FastTile``'s.
+    names or patterns; the last that fits wins. accuracy: as ``FastTile``'s or ``TiedProduct``'s.
     Raises InputError on a pattern that fits no layer, and if nothing is left to convert.
     """
     hardware = card if isinstance(card, Hardware) else Hardware(card, accuracy)

@@ -8,16 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from aimcard.models.domain import check_domain
 from aimcard.models.errors import InputError
-from aimcard.models.fast import FastTile
-from aimcard.models.nn.chip import TileChip
 from aimcard.models.nn.hardware import Hardware
 from aimcard.models.nn.inputs import input_scale, pulse_codes
 from aimcard.models.nn.options import Mapping, NonIdealities
-from aimcard.models.nn.pairs import Written, halves, write
+from aimcard.models.nn.pairs import Written, write
 from aimcard.models.nn.streams import stream
 from aimcard.models.nn.usage import Usage
 from aimcard.models.pcm import normal_like
@@ -57,8 +54,8 @@ class Crossbar(nn.Module):
         self.register_buffer("affine", None, persistent=False)
         self.register_buffer("input_level", None, persistent=False)
         self._written: dict[int, tuple[Any, Written]] = {}
-        self._tiles: dict[int, tuple[Any, FastTile, Written, Tensor]] = {}
-        self._chips: dict[tuple[int, int, int, int], TileChip] = {}
+        self._tiles: dict[int, tuple[Any, Any, Written, Any]] = {}
+        self._chips: dict[tuple[Any, ...], Any] = {}
         self._fresh: torch.Generator | None = None
 
     def __deepcopy__(self, memo: dict) -> Crossbar:
@@ -86,25 +83,29 @@ class Crossbar(nn.Module):
         self._fresh = None
 
     def forward(self, weight: Tensor, x: Tensor) -> Tensor:
-        """weight (outputs, rows), x (..., rows) -> (..., outputs). Raises InputError on inputs that the mapping refuses."""
+        """weight (outputs, rows), x (..., rows) -> (..., outputs); or tiles, (tiles, outputs, rows) and (tiles, batch, rows).
+
+        Raises InputError on inputs that the mapping refuses.
+        """
         if self.observer is not None:
             with torch.no_grad():
                 self.observer(self, weight, x.detach().flatten(0, -2))
-            return F.linear(x, weight)
+            return x @ weight.mT
         if not x.numel():
-            return F.linear(x, weight)
+            return x @ weight.mT
         # Counts and differences of charges need more digits than half precision has, whatever autocast wants.
         wide = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
         with torch.autocast(x.device.type, enabled=False):
-            out = self.scaled(weight.to(wide), x.reshape(-1, x.shape[-1]).to(wide))
+            vectors = x.reshape(-1, x.shape[-1]) if weight.ndim == 2 else x
+            out = self.scaled(weight.to(wide), vectors.to(wide))
             n = self.switches
             if n.output_noise:
-                rms = out.detach().square().mean(0, keepdim=True).sqrt()
+                rms = out.detach().square().mean(-2, keepdim=True).sqrt()
                 out = out + n.output_noise * rms * normal_like(out.detach(), self.fresh(n))
-        return out.reshape(*x.shape[:-1], weight.shape[0]).to(x.dtype)
+        return out.reshape(*x.shape[:-1], weight.shape[-2]).to(x.dtype)
 
     def scaled(self, weight: Tensor, x: Tensor) -> Tensor:
-        """The sum of the tiles' partial products after their affine corrections, (batch, outputs)."""
+        """The sum of the tiles' partial products after their affine corrections, (..., batch, outputs)."""
         total: Tensor | float = 0.0
         for k, part in enumerate(self.partials(weight, x)):
             if self.affine is not None:
@@ -115,7 +116,7 @@ class Crossbar(nn.Module):
         return total
 
     def partials(self, weight: Tensor, x: Tensor) -> list[Tensor]:
-        """Each row tile's own product, uncorrected, (batch, outputs)."""
+        """Each row tile's own product, uncorrected, (..., batch, outputs)."""
         m, n, hardware = self.plan.mapping, self.switches, self.plan.hardware
         if not m.signed and bool((x < 0).any()):
             raise InputError(
@@ -128,9 +129,9 @@ class Crossbar(nn.Module):
         if self.usage is not None:
             self.usage.note_inputs(x, scale)
         parts = []
-        for k, rows in enumerate(m.row_tiles(x.shape[1])):
+        for k, rows in enumerate(m.row_tiles(x.shape[-1])):
             held = self.written(weight, rows, k, n)
-            charge = self._difference(held, codes[:, rows], n, k)
+            charge = self._difference(held, codes[..., rows], n, k)
             lsb = hardware.unit_c * (m.g_max_s - m.g_min_s) * hardware.code_max
             parts.append(charge / lsb * held.scale.mT * scale)
         return parts
@@ -144,43 +145,37 @@ class Crossbar(nn.Module):
         return self.input_level
 
     def _difference(self, held: Written, codes: Tensor, n: NonIdealities, k: int) -> Tensor:
-        """Charge of G+ minus that of G−, of positive minus negative inputs, averaged over pairs [C], (batch, outputs)."""
-        m, hardware = self.plan.mapping, self.plan.hardware
-        pairs, _, outputs, _ = held.conductance_s.shape
-        # A gated cell knows no sign: one phase for each sign of the inputs.
-        phases = torch.stack(halves(codes)) if m.signed else codes[None]
-        generator = self.fresh(n) if n.read_noise != "off" else None
+        """Charge of the signed product, averaged over pairs [C], (..., batch, outputs)."""
+        generator = self.fresh(n) if n.draws else None
         chip = self.chip(k, held, n) if n.mismatch else None
         tile, lines = self._tile(k, held, n, codes.dtype, chip)
-        charge = hardware.read(tile, lines, phases.flatten(0, 1), n, m, generator, self.usage, chip)
-        signs = torch.tensor([1.0, -1.0], dtype=charge.dtype, device=codes.device)
-        sides = charge.reshape(len(phases), len(codes), pairs, 2, outputs)
-        per_pair = (sides[..., 0, :] - sides[..., 1, :]) * held.factors[:, None]
-        return (per_pair.sum(2) * signs[: len(phases), None, None]).sum(0).to(codes.dtype)
+        plan = self.plan
+        charge = plan.hardware.signed_charge(tile, lines, codes, n, plan.mapping, generator, self.usage, chip)
+        if len(held.factors) == 1:
+            return charge.to(codes.dtype)
+        per_pair = charge.unflatten(-1, (len(held.factors), -1))
+        return (per_pair * held.factors[:, None]).sum(-2).to(codes.dtype)
 
-    def _tile(
-        self, k: int, held: Written, n: NonIdealities, dtype: torch.dtype, chip: TileChip | None
-    ) -> tuple[FastTile, Tensor]:
+    def _tile(self, k: int, held: Written, n: NonIdealities, dtype: torch.dtype, chip: Any) -> tuple[Any, Any]:
         """The product of row tile ``k`` and the conductances of its lines.
 
-        A FastTile recognises its last weights by their address, so they stay alive here until the next ones are made.
+        A product recognises its last weights by the tensors themselves, so they stay alive here until the next ones are made.
         """
         key = (n.effects, n.wire_scale, n.mismatch, n.chip, dtype)
         kept = self._tiles.get(k)
         if kept is not None and kept[0] == key and kept[2] is held:
             return kept[1], kept[3]
         tile = kept[1] if kept is not None and kept[0] == key else self.plan.hardware.tile(n, dtype)
-        lines = held.lines if chip is None else chip.cells(held.lines, n)
+        lines = self.plan.hardware.lines(held, n, chip)
         self._tiles[k] = (key, tile, held, lines)
         return tile, lines
 
-    def chip(self, k: int, held: Written, n: NonIdealities) -> TileChip:
+    def chip(self, k: int, held: Written, n: NonIdealities) -> Any:
         """The mismatch of row tile ``k``, drawn once."""
-        lines, rows = held.lines.shape
-        key = (k, n.chip, lines, rows)
+        key = (k, n.chip, *held.conductance_s.shape)
         if key not in self._chips:
             self._chips = {at: drawn for at, drawn in self._chips.items() if at[0] != k}
-            self._chips[key] = TileChip.draw(self.plan.hardware.model, n.chip, f"{self.plan.name}/{k}", lines, rows)
+            self._chips[key] = self.plan.hardware.draw_chip(n.chip, f"{self.plan.name}/{k}", held)
         return self._chips[key]
 
     def fresh(self, n: NonIdealities) -> torch.Generator:
@@ -196,19 +191,21 @@ class Crossbar(nn.Module):
         if keep and k in self._written and self._written[k][0] == key:
             return self._written[k][1]
         fixed = stream(n.seed, self.plan.name, k, "devices")
-        held = write(weight[:, rows], self.plan.mapping, n, fixed, self.fresh(n) if n.weight_noise else None)
+        fresh = self.fresh(n) if n.weight_noise else None
+        held = write(weight[:, rows], self.plan.mapping, n, fixed, fresh, self.plan.hardware.lines_per_pair)
         if keep:
             self._written[k] = (key, held)
         return held
 
 
 class DynamicCrossbar(Crossbar):
-    """A product of two activations: the second is written anew at every call, so nothing is calibrated or kept."""
+    """Products of two activations, a matrix each: they are written anew at every call, so nothing is calibrated or kept."""
 
     def written(self, weight: Tensor, rows: slice, k: int, n: NonIdealities) -> Written:
         del k
         fresh = self.fresh(n)
-        return write(weight[:, rows], self.plan.mapping, replace(n, drift=False), fresh, fresh)
+        still = replace(n, drift=False) if n.drift else n
+        return write(weight[..., rows], self.plan.mapping, still, fresh, fresh, self.plan.hardware.lines_per_pair)
 
     def _level(self) -> Tensor | None:  # type: ignore[override]
         return None

@@ -12,11 +12,11 @@ def straight_through(exact: Tensor, seen: Tensor) -> Tensor:
 
 
 def input_scale(x: Tensor, fixed: Tensor | None, clip: bool) -> Tensor:
-    """The input that the largest code stands for, (batch, 1), of vectors (batch, rows); 1 where all inputs are zero.
+    """The input that the largest code stands for, (..., batch, 1), of vectors (..., batch, rows); 1 where all inputs are zero.
 
     ``fixed`` None: each vector's largest. Without ``clip`` a fixed range gives way to a larger vector.
     """
-    top = x.abs().amax(1, keepdim=True)
+    top = x.abs().amax(-1, keepdim=True)
     if fixed is not None:
         level = fixed.to(x.dtype).expand_as(top)
         top = level if clip else torch.maximum(top, level)
@@ -24,7 +24,7 @@ def input_scale(x: Tensor, fixed: Tensor | None, clip: bool) -> Tensor:
 
 
 def pulse_codes(x: Tensor, scale: Tensor, code_max: int, *, rounding: bool, clip: bool) -> Tensor:
-    """Signed pulse lengths in LSB, (batch, rows); rounding is straight-through."""
+    """Signed pulse lengths in LSB, (..., batch, rows); rounding is straight-through."""
     # In this order the largest input is code_max exactly, whatever the rounding.
     codes = x / scale * code_max
     if clip:

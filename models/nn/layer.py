@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from aimcard.models.nn.crossbar import Crossbar, Plan
 _OWN = set(nn.Module().__dict__)
 
 
-class AnalogLayer(nn.Module):
+class AnalogLayer(nn.Module, ABC):
     """Base of the analog layers. ``from_digital`` and ``to_digital`` share the parameters, they do not copy them."""
 
     #: The digital class that the layer stands for.
@@ -43,17 +44,17 @@ class AnalogLayer(nn.Module):
             part.training = module.training
         return new
 
+    @abstractmethod
     def build(self, plan: Plan) -> None:
         """Make the crossbars; the parameters and configuration of the digital layer are there already."""
-        raise NotImplementedError
 
     def crossbars(self) -> list[Crossbar]:
         """The layer's own crossbars, not those of layers inside it."""
         return [m for m in self._modules.values() if isinstance(m, Crossbar)]
 
+    @abstractmethod
     def matrices(self) -> list[tuple[Crossbar, Tensor]]:
         """Each crossbar with its weights (outputs, rows)."""
-        raise NotImplementedError
 
     def to_digital(self) -> nn.Module:
         """The digital layer, of its first class and with these parameters."""

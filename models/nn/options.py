@@ -33,7 +33,7 @@ class Mapping:
     input_range: the largest code stands for the largest input of each vector ("vector"), or for a number found by
     ``calibrate_inputs`` ("fixed").
     signed: inputs of either sign; False saves the second phase of a gated tile and refuses inputs below zero.
-    adc_bits: width of the counter.
+    adc_bits: width of the counter; a tied one's range is half of it on either side of the idle count.
     """
 
     rows: int = 512
@@ -63,10 +63,9 @@ class Mapping:
         check_choice("scaling", self.scaling, SCALINGS)
         check_choice("input_range", self.input_range, RANGES)
 
-    @property
-    def outputs(self) -> int:
-        """Weights' columns that fit a tile: two lines for each pair."""
-        return self.columns // (2 * len(self.significance))
+    def outputs(self, lines_per_pair: int = 2) -> int:
+        """Weights' columns that fit a tile, each pair on two lines (gated) or one (tied)."""
+        return self.columns // (lines_per_pair * len(self.significance))
 
     def row_tiles(self, rows: int) -> list[slice]:
         """Rows of each tile, as even as possible."""
@@ -86,6 +85,7 @@ class NonIdealities:
     Devices: programming with programming_form (aihwkit, joshi); drift with drift_time_s [s] since programming and
     drift_compensation (one factor a tile, from a read of all rows); read_noise ("off"; "device": one sample per device and
     product; "analytical": one sample per line with the same sigma).
+    circuit_noise: regulator, mirror, oscillator, cells and clock, once per count; the card must have its tables.
     Hardware-aware training: weight_noise [share of the column's largest weight], fresh at each call; output_noise [share of
     the output's rms].
     seed: of every draw above.
@@ -111,6 +111,7 @@ class NonIdealities:
     drift_time_s: float = 86400.0
     drift_compensation: bool = True
     read_noise: str = "off"
+    circuit_noise: bool = False
     weight_noise: float = 0.0
     output_noise: float = 0.0
     seed: int = 0
@@ -138,6 +139,11 @@ class NonIdealities:
     def effects(self) -> Effects:
         """The circuit's switches, as the tile takes them."""
         return Effects(self.ir_drop, self.apparent_weight, self.leakage, self.pulse, self.regulator, self.adc)
+
+    @property
+    def draws(self) -> bool:
+        """Whether every reading has fresh noise."""
+        return self.read_noise != "off" or self.circuit_noise
 
     @property
     def converts(self) -> bool:

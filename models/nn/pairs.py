@@ -17,23 +17,23 @@ def halves(values: Tensor) -> tuple[Tensor, Tensor]:
     return (size + values) / 2, (size - values) / 2
 
 
-def weight_scale(weight: Tensor, mapping: Mapping, clip_sigma: float | None = None) -> Tensor:
-    """The weight that g_max stands for, (outputs, 1), of a tile's weights (outputs, rows); 1 where all are zero."""
-    scale = weight.abs().amax(1, keepdim=True)
+def weight_scale(weight: Tensor, mapping: Mapping, clip_sigma: float | None = None, lines_per_pair: int = 2) -> Tensor:
+    """The weight that g_max stands for, (..., outputs, 1), of tiles' weights (..., outputs, rows); 1 where all are zero."""
+    scale = weight.abs().amax(-1, keepdim=True)
     if clip_sigma is not None:
-        square = weight.square().mean(1, keepdim=True)
+        square = weight.square().mean(-1, keepdim=True)
         rms = torch.where(square > 0, square, torch.ones_like(square)).sqrt()
         scale = torch.minimum(scale, clip_sigma * rms)
     if mapping.scaling == "tile":
-        parts = scale.split(mapping.outputs)
-        scale = torch.cat([part.amax().expand(len(part), 1) for part in parts])
+        parts = scale.split(mapping.outputs(lines_per_pair), -2)
+        scale = torch.cat([part.amax(-2, keepdim=True).expand_as(part) for part in parts], -2)
     return torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
 @dataclass(frozen=True)
 class Written:
-    """conductance_s (pairs, 2, outputs, rows) [S], G+ first; factors (pairs,): weights of the pairs in a product;
-    scale (outputs, 1): the weight that a difference of g_max − g_min stands for, drift compensation included."""
+    """conductance_s (pairs, 2, ..., outputs, rows) [S], G+ first, ... tiles; factors (pairs,): weights of the pairs in a product;
+    scale (..., outputs, 1): the weight that a difference of g_max − g_min stands for, drift compensation included."""
 
     conductance_s: Tensor
     factors: Tensor
@@ -41,15 +41,20 @@ class Written:
 
     @property
     def lines(self) -> Tensor:
-        """(pairs · 2 · outputs, rows) [S], as a tile takes them."""
-        return self.conductance_s.flatten(0, 2)
+        """(..., pairs · 2 · outputs, rows) [S]: every side of every pair on a line of its own."""
+        return self.conductance_s.movedim((0, 1), (-4, -3)).flatten(-4, -2)
+
+    def side(self, minus: int) -> Tensor:
+        """G+ (0) or G− (1) of every pair, (..., pairs · outputs, rows) [S]."""
+        return self.conductance_s[:, minus].movedim(0, -3).flatten(-3, -2)
 
 
 def write(
-    weight: Tensor, mapping: Mapping, n: NonIdealities, fixed: torch.Generator, fresh: torch.Generator | None = None
-) -> Written:
-    """A tile's weights (outputs, rows) as conductances. fixed: of what is drawn once per programming; fresh: per call."""
-    scale = weight_scale(weight, mapping, n.weight_clip_sigma)
+    weight: Tensor, mapping: Mapping, n: NonIdealities, fixed: torch.Generator, fresh: torch.Generator | None = None,
+    lines_per_pair: int = 2,
+) -> Written:  # fmt: skip
+    """Tiles' weights (..., outputs, rows) as conductances. fixed: of what is drawn once per programming; fresh: per call."""
+    scale = weight_scale(weight, mapping, n.weight_clip_sigma, lines_per_pair)
     share = weight / scale
     if n.weight_clip_sigma is not None:
         share = share.clamp(-1.0, 1.0)

@@ -27,9 +27,9 @@ def _slope_and_floor(time_s: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def charge_sigma(conductance_s: Tensor, time_s: Tensor, v_read_v: float, r_on_ohm: float = 0.0) -> Tensor:
-    """Standard deviation of each line's charge [C], (batch, lines): V·√Σ (a·G + b)²·t²·k², as three products.
+    """Standard deviation of each line's charge [C], (..., batch, lines): V·√Σ (a·G + b)²·t²·k², as three products.
 
-    conductance_s (lines, rows) [S]; time_s (batch, rows).
+    conductance_s (..., lines, rows) [S]; time_s (..., batch, rows).
     """
     a, b = _slope_and_floor(time_s)
     k = 1 / (1 + conductance_s * r_on_ohm) ** 4
@@ -40,7 +40,7 @@ def charge_sigma(conductance_s: Tensor, time_s: Tensor, v_read_v: float, r_on_oh
 
 
 def draw_per_line(conductance_s: Tensor, time_s: Tensor, v_read_v: float, r_on_ohm: float, generator: torch.Generator) -> Tensor:
-    """Noise charge [C], (batch, lines), drawn once per line and vector."""
+    """Noise charge [C], (..., batch, lines), drawn once per line and vector."""
     sigma = charge_sigma(conductance_s, time_s, v_read_v, r_on_ohm)
     return sigma * normal_like(sigma, generator)
 
@@ -48,7 +48,10 @@ def draw_per_line(conductance_s: Tensor, time_s: Tensor, v_read_v: float, r_on_o
 def draw_per_device(
     conductance_s: Tensor, time_s: Tensor, v_read_v: float, r_on_ohm: float, generator: torch.Generator
 ) -> Tensor:
-    """Noise charge [C], (batch, lines), from a sample of every device in every product: the slow twin."""
+    """Noise charge [C], (..., batch, lines), from a sample of every device in every product: the slow twin."""
+    if conductance_s.ndim > 2:
+        each = zip(conductance_s, time_s, strict=True)
+        return torch.stack([draw_per_device(g, t, v_read_v, r_on_ohm, generator) for g, t in each])
     k = 1 / (1 + conductance_s * r_on_ohm) ** 2
     parts = []
     for times in time_s.split(max(1, CHUNK // conductance_s.numel())):

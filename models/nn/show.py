@@ -106,7 +106,9 @@ def _row(name: str, crossbar: Crossbar, weight: torch.Tensor | None, usage: Usag
         seen |= {"adc_top": usage.top_count, "counts_clipped": usage.counts_clipped / usage.counts}
     if usage is not None and usage.inputs:
         seen["inputs_clipped"] = usage.inputs_clipped / usage.inputs
-    top = 2**m.adc_bits - 1
+    lines = crossbar.plan.hardware.lines_per_pair
+    # A tied counter's range has both signs.
+    top = 2 ** (m.adc_bits - (lines == 1)) - 1
     if weight is None:
         return LayerRow(name, 0, 0, 0, 0, 0, m.rows, top, 0.0, **seen)
     outputs, rows = weight.shape
@@ -114,9 +116,9 @@ def _row(name: str, crossbar: Crossbar, weight: torch.Tensor | None, usage: Usag
     clipped = 0
     if n.weight_clip_sigma is not None:
         for part in (weight[:, t] for t in tiles):
-            clipped += int((part.abs() > weight_scale(part, m, n.weight_clip_sigma)).sum())
+            clipped += int((part.abs() > weight_scale(part, m, n.weight_clip_sigma, lines)).sum())
     longest = max(t.stop - t.start for t in tiles)
-    columns = math.ceil(outputs / m.outputs)
+    columns = math.ceil(outputs / m.outputs(lines))
     return LayerRow(name, outputs, rows, len(tiles), columns, longest, m.rows, top, clipped / weight.numel(), **seen)
 
 

@@ -17,11 +17,11 @@ class Usage:
     inputs: int = 0
     inputs_clipped: int = 0
 
-    def note_counts(self, counts: Tensor, top: float) -> None:
-        """Counts before clipping at ``top``."""
-        self.top_count = max(self.top_count, float(counts.max()))
+    def note_counts(self, counts: Tensor, least: float, top: float) -> None:
+        """Counts before clipping to ``least`` and ``top``; of a range with both signs, the largest size is kept."""
+        self.top_count = max(self.top_count, float(counts.abs().max() if least < 0 else counts.max()))
         self.counts += counts.numel()
-        self.counts_clipped += int((counts > top).sum())
+        self.counts_clipped += int((counts > top).sum()) + (int((counts < least).sum()) if least < 0 else 0)
 
     def note_inputs(self, x: Tensor, scale: Tensor) -> None:
         """Inputs (batch, rows) and what the largest code stands for (batch, 1)."""

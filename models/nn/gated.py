@@ -1,0 +1,137 @@
+"""Layers on gated tiles: a line for G+ and one for G−, and a phase for each sign of the inputs; four readings a product."""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+from torch import Tensor
+
+from aimcard.models.card import Card
+from aimcard.models.cell import on_resistance
+from aimcard.models.errors import InputError
+from aimcard.models.fast import Effects, FastTile
+from aimcard.models.fast.effects import linear_gain
+from aimcard.models.fast.shared import SharedTile
+from aimcard.models.lut import lookup_slope
+from aimcard.models.nn.chip import TileChip
+from aimcard.models.nn.hardware import Hardware
+from aimcard.models.nn.options import Mapping, NonIdealities
+from aimcard.models.nn.pairs import Written, halves
+from aimcard.models.nn.read_noise import draw_per_device, draw_per_line
+from aimcard.models.nn.usage import Usage
+from aimcard.models.tied_tile import TiedTile
+from aimcard.models.tile import TileModel
+
+
+class GatedHardware(Hardware, topology="gated"):
+    """A gated card: cells know no sign."""
+
+    lines_per_pair = 2
+    model: TileModel
+
+    def __init__(self, card: Card | TileModel, accuracy: str | float = "fast") -> None:
+        """As ``Hardware``'s."""
+        #: What batches of tiles share, as long as their product lives.
+        self._shared: weakref.WeakKeyDictionary[FastTile, SharedTile] = weakref.WeakKeyDictionary()
+        super().__init__(card, accuracy)
+
+    @staticmethod
+    def read_model(card: Card | TileModel | TiedTile) -> TileModel:
+        """The tile model of the card."""
+        if isinstance(card, TiedTile):
+            raise InputError("card: expected a gated one; got a TiedTile; use Hardware(card)")
+        return card if isinstance(card, TileModel) else TileModel(card)
+
+    def make_tile(self, n: NonIdealities, dtype: torch.dtype) -> FastTile:
+        """The fast product."""
+        return FastTile(self.model, n.effects, accuracy=self.accuracy, wire_scale=n.wire_scale, dtype=dtype)
+
+    def lines(self, held: Written, n: NonIdealities, chip: TileChip | None) -> Tensor:
+        """(..., pairs · 2 · outputs, rows) [S]."""
+        return held.lines if chip is None else chip.cells(held.lines, n)
+
+    def draw_chip(self, chip: int, place: str, held: Written) -> TileChip:
+        """The mismatch of lines and rows."""
+        return TileChip.draw(self.model, chip, place, *held.lines.shape)
+
+    @property
+    def has_converter(self) -> bool:
+        """Whether the card was calibrated with a read-out."""
+        return self.model.has_readout
+
+    def counts_per_coulomb(self) -> float:
+        """Mean slope of the card's rate table."""
+        return float(linear_gain(self.model.adc()))
+
+    def signed_charge(
+        self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping,
+        generator: torch.Generator | None, usage: Usage | None = None, chip: TileChip | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Four readings for signed inputs, two for inputs that have none."""
+        phases = torch.cat(halves(codes), -2) if mapping.signed else codes
+        charge = self.read(tile, lines, phases, n, mapping, generator, usage, chip)
+        sides = charge.unflatten(-1, (len(mapping.significance), 2, -1))
+        out = (sides[..., 0, :] - sides[..., 1, :]).flatten(-2)
+        if not mapping.signed:
+            return out
+        positive, negative = out.chunk(2, -2)
+        return positive - negative
+
+    def phase(self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping) -> Tensor:
+        """Counts before rounding, or charges [C] where nothing converts, (..., batch, lines)."""
+        if n.effects == Effects.none():
+            # The limit that the tile has by construction, as one product; in double, for what follows takes differences
+            # of charges several times as large as their result.
+            charge = self.unit_c * (codes.double() @ lines.double().mT)
+            return charge * self.counts_per_coulomb() if self.converts(n) else charge
+        if lines.ndim > 2:
+            return self._many(tile, lines, codes, mapping, counts=self.converts(n))
+        return tile.phase(lines, codes) if self.converts(n) else tile.charge(lines, codes)
+
+    def _many(self, tile: FastTile, lines: Tensor, codes: Tensor, mapping: Mapping, *, counts: bool) -> Tensor:
+        """The same of a batch of tiles, (tiles, batch, lines): each by itself in the slow twin, about one mean column else."""
+        if tile.accuracy == "exact":
+            solver = tile.phase if counts else tile.charge
+            return torch.stack([solver(g, x) for g, x in zip(lines, codes, strict=True)])
+        shared = self._shared.get(tile)
+        if shared is None:
+            shared = self._shared[tile] = SharedTile(tile, mapping.g_min_s, mapping.g_max_s)
+        return (shared.phase if counts else shared.charge)(lines, codes)
+
+    def read(
+        self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping, generator: torch.Generator | None,
+        usage: Usage | None = None, chip: TileChip | None = None,
+    ) -> Tensor:  # fmt: skip
+        """One reading of every line as charge [C], (..., batch, lines), of codes (..., batch, rows) of one sign."""
+        seen = self.phase(tile, lines, codes, n, mapping)
+        if chip is not None:
+            factor, offset = chip.readout(lines, codes, n, self.converts(n))
+            seen = seen * factor + offset
+            if n.leakage:
+                seen = seen + chip.leakage(codes) * (self.counts_per_coulomb() if self.converts(n) else 1.0)
+        if n.read_noise != "off":
+            assert generator is not None
+            seen = seen + self._noise(lines, codes, n, generator)
+        if n.circuit_noise:
+            assert generator is not None
+            seen = seen + self.circuit_noise(lines, codes, n, generator)
+        if not self.converts(n):
+            return seen
+        return self.digitise(seen, n, usage, 0.0, float(2**mapping.adc_bits - 1))
+
+    @torch.no_grad()
+    def _noise(self, lines: Tensor, codes: Tensor, n: NonIdealities, generator: torch.Generator) -> Tensor:
+        model = self.model
+        r_on = 0.0
+        if n.apparent_weight:
+            r_on = float(on_resistance(model.line().cell, float(model.card.meta["w_select_um"])))
+        draw = draw_per_device if n.read_noise == "device" else draw_per_line
+        charge = draw(lines, codes.abs() * model.t_lsb_s, model.v_read_v, r_on, generator)
+        if not self.converts(n):
+            return charge
+        if not n.adc:
+            return charge * self.counts_per_coulomb()
+        adc = model.adc()
+        mean_a = model.v_read_v * (codes.abs().double() @ lines.double().mT) / self.code_max
+        return charge * lookup_slope(adc.i_adc_a, adc.rate_hz, mean_a.cpu()).to(charge)

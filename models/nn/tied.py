@@ -1,0 +1,90 @@
+"""Layers on tied tiles: both conductances of a pair in one column, inputs of either sign in one phase; one reading a product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aimcard.models.card import Card
+from aimcard.models.errors import InputError
+from aimcard.models.fast import TiedProduct
+from aimcard.models.lut import lookup_slope
+from aimcard.models.nn.hardware import Hardware
+from aimcard.models.nn.options import Mapping, NonIdealities
+from aimcard.models.nn.pairs import Written
+from aimcard.models.nn.read_noise import draw_per_device, draw_per_line
+from aimcard.models.nn.usage import Usage
+from aimcard.models.tied import on_resistance
+from aimcard.models.tied_tile import TiedTile
+from aimcard.models.tile import TileModel
+
+
+class TiedHardware(Hardware, topology="tied"):
+    """A tied card. Its counter runs on a bias and may wrap: what counts is its distance from the idle count, of either sign."""
+
+    lines_per_pair = 1
+    model: TiedTile
+
+    @staticmethod
+    def read_model(card: Card | TileModel | TiedTile) -> TiedTile:
+        """The tile model of the card."""
+        if isinstance(card, TileModel):
+            raise InputError("card: expected a tied one; got a TileModel; use Hardware(card)")
+        return card if isinstance(card, TiedTile) else TiedTile(card)
+
+    def make_tile(self, n: NonIdealities, dtype: torch.dtype) -> TiedProduct:
+        """The product with effective weights."""
+        return TiedProduct(self.model, self.accuracy, n.wire_scale, dtype, effects=n.effects)
+
+    def lines(self, held: Written, n: NonIdealities, chip: Any) -> tuple[Tensor, Tensor]:
+        """G+ and G− of every column, (..., pairs · outputs, rows) [S] each."""
+        return held.side(0), held.side(1)
+
+    def draw_chip(self, chip: int, place: str, held: Written) -> Any:
+        """Tied cards have no statistics."""
+        raise InputError("mismatch: a tied card has no population of chips; switch mismatch off, or take a gated card")
+
+    @property
+    def has_converter(self) -> bool:
+        """Whether the card has the table ``adc``."""
+        return "adc" in self.model.tables
+
+    def counts_per_coulomb(self) -> float:
+        """Mean slope of the card's rate table."""
+        i, rate = self.model.tables["adc"]
+        return float((rate[-1] - rate[0]) / (i[-1] - i[0]))
+
+    def signed_charge(
+        self, tile: TiedProduct, lines: tuple[Tensor, Tensor], codes: Tensor, n: NonIdealities, mapping: Mapping,
+        generator: torch.Generator | None, usage: Usage | None = None, chip: Any = None,
+    ) -> Tensor:  # fmt: skip
+        """One reading: the column has subtracted already. Its answer without inputs was read once and is taken off."""
+        converts = self.converts(n)
+        seen = (tile.phase if converts else tile.charge)(*lines, codes, idle=False)
+        if n.read_noise != "off":
+            seen = seen + self._noise(lines, codes, n, generator)
+        if n.circuit_noise:
+            assert generator is not None
+            seen = seen + self.circuit_noise(lines[0] - lines[1], codes, n, generator)
+        if not converts:
+            return seen
+        half = float(2 ** (mapping.adc_bits - 1))
+        return self.digitise(seen, n, usage, -half, half - 1)
+
+    @torch.no_grad()
+    def _noise(self, lines: tuple[Tensor, Tensor], codes: Tensor, n: NonIdealities, generator: torch.Generator | None) -> Tensor:
+        """Both devices of a pair conduct while its row is active, and their noise has no sign."""
+        assert generator is not None
+        model, (plus, minus) = self.model, lines
+        r_on = float(on_resistance(model.parameters()[0], float(model.card.meta["w_select_um"]))) if n.apparent_weight else 0.0
+        draw = draw_per_device if n.read_noise == "device" else draw_per_line
+        time_s = codes.abs() * model.t_lsb_s
+        charge = draw(torch.cat([plus, minus], -1), torch.cat([time_s, time_s], -1), model.v_read_v, r_on, generator)
+        if not self.converts(n):
+            return charge
+        if not n.adc:
+            return charge * self.counts_per_coulomb()
+        mean_a = model.v_read_v * (codes @ (plus - minus).mT).double() / self.code_max
+        return charge * lookup_slope(*model.tables["adc"], mean_a.cpu()).to(charge)

@@ -1,0 +1,146 @@
+"""How much slower a whole encoder runs on tiles: ``python -m aimcard.validation.encoder_speed`` prints the table.
+
+A BERT-like ``nn.TransformerEncoder`` with random weights, all of its linear layers and both products of its attention on
+tiles, beside the digital one (torch's own fused inference path): CPU times of one thread in turns, float32, no gradients, the
+static weights written already. The matrices of the attention's products are written anew in every pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import io
+import pstats
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aimcard.data.shipped import find_card, shipped_card
+from aimcard.models.card import Card, Table
+from aimcard.models.card_text import rows_of_text
+from aimcard.models.nn import NonIdealities, convert_to_analog
+from aimcard.validation.speed import in_turns
+from aimcard.validation.tied_products import count_rate
+
+#: What acts, by name: the columns' circuit as a charge, and the same with the converter.
+CHARGE = NonIdealities(regulator=False, adc=False, adc_rounding=False, adc_clip=False)
+READS = {"charge": CHARGE, "counts": replace(CHARGE, regulator=True, adc=True), "whole counts": NonIdealities()}
+AIMS = {"tied": 3, "gated": 8}
+
+
+def make_encoder(width: int, layers: int, heads: int, seed: int = 0) -> nn.TransformerEncoder:
+    """BERT's block, GELU and four times the width in between, in evaluation."""
+    torch.manual_seed(seed)
+    block = nn.TransformerEncoderLayer(width, heads, 4 * width, activation="gelu", batch_first=True, dropout=0.0)
+    return nn.TransformerEncoder(block, layers).eval()
+
+
+def analog_share(width: int, length: int) -> float:
+    """Share of the encoder's multiply-accumulates in linear layers and attention products, both analog: all but the softmax's
+    scaling, LayerNorm's and the additions', counted as one a number."""
+    per_token = 12 * width * width + 2 * length * width
+    beside = length + 2 * 4 * width + 4 * width
+    return per_token / (per_token + beside)
+
+
+def with_rate(card: Card) -> Card:
+    """A tied card with a rate table: its own, or that of the shipped gated card's oscillator behind the tied bias."""
+    if any(t.name == "adc" for t in card.tables) or card.meta["topology"] != "tied":
+        return card
+    current, rate = count_rate(Card.read(shipped_card("freepdk45_gated")))
+    table = Table("adc", current.numpy(), rate.numpy(), "A", "Hz", "line current", "count rate of the gated card's oscillator")
+    fields = {name: getattr(card, name) for name in ("meta", "parameters", "domain", "fit", "provenance")}
+    return Card(**fields, tables=[*card.tables, table])
+
+
+@dataclass(frozen=True)
+class EncoderRow:
+    """Times of one forward pass, ratio to the digital one, and the rms error over the rms of the digital output."""
+
+    topology: str
+    read: str
+    batch: int
+    length: int
+    digital_s: float
+    ratio: float
+    error: float
+
+
+@torch.no_grad()
+def measure(card: Card, read: str, encoder: nn.Module, x: Tensor, turns: int = 5) -> EncoderRow:
+    """Time the encoder on x (batch, length, width); ``read`` is a key of READS."""
+    analog = convert_to_analog(encoder, card, non_idealities=READS[read])
+    out, truth = analog(x), encoder(x)
+
+    def ours() -> Any:
+        with torch.no_grad():
+            return analog(x)
+
+    times = in_turns(lambda: encoder(x), {"ours": ours}, turns)
+    error = float((out - truth).square().mean().sqrt() / (truth - truth.mean()).square().mean().sqrt())
+    return EncoderRow(card.meta["topology"], read, *x.shape[:2], times[""], times["ours"] / times[""], error)
+
+
+def figures(card: Card) -> str:
+    """The card's own distance from ngspice, Gaussian inputs: 1 − R² of the charge, and of the phase if it has one."""
+    sets, parts = card.validation.get("data_sets", {}), []
+    for name, quantity in (("ideal-gaussian-1x", "charge"), ("ota-gaussian-1x", "phase")):
+        score = sets.get(name, {}).get(quantity, {}).get("model")
+        if score:
+            parts.append(f"{quantity} {score['one_minus_r2']:.1e}")
+    return ", ".join(parts) or "none in this card"
+
+
+def profile(card: Card, read: str, encoder: nn.Module, x: Tensor) -> str:
+    """Where a pass spends its time, by function."""
+    analog = convert_to_analog(encoder, card, non_idealities=READS[read])
+    with torch.no_grad():
+        analog(x)
+        watch = cProfile.Profile()
+        watch.runcall(analog, x)
+
+    text = io.StringIO()
+    pstats.Stats(watch, stream=text).sort_stats("tottime").print_stats(25)
+    return text.getvalue()
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m aimcard.validation.encoder_speed", description=__doc__)
+    parser.add_argument("--cards", nargs="+", default=["freepdk45_tied", "freepdk45_gated"], help="names or files")
+    parser.add_argument("--width", type=int, default=512, help="hidden size; heads are 64 wide")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="sentences")
+    parser.add_argument("--length", type=int, default=128, help="tokens of each")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--reads", nargs="+", choices=list(READS), default=list(READS))
+    parser.add_argument("--profile", action="store_true", help="print where the time goes, too")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    encoder = make_encoder(chosen.width, chosen.layers, chosen.width // 64)
+    cards = [find_card(name) for name in chosen.cards]
+    share = analog_share(chosen.width, chosen.length)
+    print(f"{chosen.layers} layers, hidden {chosen.width}, {chosen.length} tokens, {100 * share:.1f} % of all MACs analog")
+    rows: list[tuple[str, ...]] = [("card", "read-out", "batch", "digital, ms", "analog / digital", "aim", "error / rms [%]")]
+    for card in cards:
+        for read in chosen.reads:
+            for batch in chosen.batch:
+                x = torch.randn(batch, chosen.length, chosen.width, generator=torch.Generator().manual_seed(1))
+                r = measure(with_rate(card) if read != "charge" else card, read, encoder, x, chosen.turns)
+                aim = AIMS[r.topology]
+                rows.append((
+                    r.topology, read, str(batch), f"{1e3 * r.digital_s:.0f}", f"{r.ratio:.2f}", str(aim), f"{100 * r.error:.2g}",
+                ))  # fmt: skip
+                if chosen.profile:
+                    print(profile(with_rate(card) if read != "charge" else card, read, encoder, x))
+    print("\n".join(rows_of_text(rows, indent="")))
+    for card in cards:
+        print(f"{card.meta['topology']} card against ngspice, held-out lines, 1 - R²: {figures(card)}")
+    if any(c.meta["topology"] == "tied" and with_rate(c) is not c for c in cards):
+        print("tied counts: the rate table is the shipped gated card's, behind the tied bias; the tied card has none yet")
+
+
+if __name__ == "__main__":
+    main()
