@@ -1,5 +1,7 @@
 """Tied columns in every PWM mode: against ngspice, against the node-by-node twin, and limits."""
 
+import itertools
+
 import attrs
 import numpy as np
 import pytest
@@ -8,16 +10,18 @@ from numpy.testing import assert_allclose
 
 from aimcard.calibrate.fit import tensors
 from aimcard.calibrate.plan import Options
+from aimcard.calibrate.tied_readout_fit import READOUT_SPECS
 from aimcard.calibrate.tied_simulate import edge_record
 from aimcard.calibrate.tied_targets import TiedSetting, model_current, stack_pairs
 from aimcard.data import shipped_card
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models import modes
-from aimcard.models.card import Card
+from aimcard.models.card import Card, Parameter, Table
 from aimcard.models.errors import InputError
 from aimcard.models.fast.tied import TiedProduct
 from aimcard.models.modes import Phase, get_mode, mode_names, register_mode
 from aimcard.models.tied import signs
+from aimcard.models.tied_readout import READOUT
 from aimcard.models.tied_tile import TiedTile, row_pulses
 from aimcard.models.tied_twin import static_column
 from aimcard.models.tile import TileModel
@@ -185,6 +189,49 @@ def test_fits_see_the_pulses_that_the_tile_drives(tile):
         setting = TiedSetting.of(ReferenceSet(meta, [edges]))
         fitted = model_current(stack_pairs([record], setting), setting, tensors(tile.values))
         assert_allclose(fitted.numpy(), ours[0], rtol=1e-9, atol=1e-15)
+
+
+GAIN_PER_C = 1.5e14
+
+
+@pytest.fixture(scope="module")
+def straight(tile) -> TiedTile:
+    """The tile on a read-out without lags: a stiff clamp, and a ring whose rate is a straight line."""
+    line_a, card = np.linspace(-170e-6, 200e-6, 9), tile.card
+    curves = {
+        "clamp": ("V", 0.4 + 0 * line_a),
+        "mirror": ("A", (line_a + 200e-6) / 8),
+        "adc": ("Hz", (line_a + 200e-6) * GAIN_PER_C),
+    }
+    tables = [Table(name, line_a, y, "A", unit, "line current", name) for name, (unit, y) in curves.items()]
+    known = {p.name for p in card.parameters}
+    return TiedTile(attrs.evolve(
+        card, meta=card.meta | {"bias_a": 200e-6},
+        parameters=[*card.parameters, *(Parameter(n, 0.0, unit=READOUT_SPECS[n].unit) for n in READOUT if n not in known)],
+        tables=[*(t for t in card.tables if t.name not in curves), *tables],
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", ["reset", "carry"])
+@pytest.mark.parametrize("name", mode_names())
+def test_a_straight_ring_counts_the_charge_in_every_mode(straight, name, rule):
+    """Weighted counts beyond a resting column's are the weighted charge beyond its, with both signs; truncated, to a count a
+    phase at the phase's weight."""
+    plus, minus, codes = draw(9, 1, 1)
+    codes = np.concatenate([codes, -codes])
+    how = {"conductance_minus_s": minus, "mode": name, "clamp": "ota", "phase_rule": rule}
+    driven, rest = straight.respond(plus, codes, **how), straight.respond(plus, 0 * codes, **how)
+    expected = (driven.charge_c - rest.charge_c) * GAIN_PER_C
+    assert driven.phase_count is not None
+    assert driven.count is not None
+    assert rest.phase_count is not None
+    assert driven.current_a.shape[-1] == get_mode(name, CODE_MAX).window_slots(GUARD)
+    assert_allclose(driven.phase_count - rest.phase_count, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    assert expected.min() < -5
+    assert expected.max() > 5
+    weights = get_mode(name, CODE_MAX).weights
+    most = sum(weights) if rule == "reset" else weights[0] + sum(abs(b - a) for a, b in itertools.pairwise(weights))
+    assert np.abs(driven.count - driven.phase_count).max() <= most
 
 
 def test_what_a_mode_must_be(tile):
