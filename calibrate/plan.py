@@ -86,8 +86,6 @@ class Options:
     def __post_init__(self) -> None:
         check_choice("effort", self.effort, tuple(EFFORTS))
         check_choice("topology", self.topology, TOPOLOGIES)
-        if self.topology == "tied" and self.mode != "conventional":
-            raise InputError(f"mode: a tied column has conventional PWM only so far; got {self.mode!r}")
         get_mode(self.mode, CODE_MAX)
         technology = self.pdk
         technology.library(self.corner)

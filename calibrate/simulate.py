@@ -66,7 +66,7 @@ def simulate(
     if options.topology == "tied":
         from aimcard.calibrate.tied_simulate import simulate_tied
 
-        return simulate_tied(options, cache_dir, progress)
+        return simulate_tied(options, cache_dir, progress, columns)
     technology = options.pdk
     readout = default_readout(technology)
     if options.lsb_ns is not None:

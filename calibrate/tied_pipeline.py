@@ -117,7 +117,8 @@ def _card(
         "position": Interval(*span("position", fitted), "1"),
     }
     keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "v_common_v", "t_lsb_s",
-            "code_max", "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bias_a", "r_bit_ohm", "r_return_ohm")  # fmt: skip
+            "code_max", "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bias_a", "r_bit_ohm", "r_return_ohm",
+            "phase_rule", "hold_s")  # fmt: skip
     words = {
         "down_start": "down from the common mode", "down_end": "back up to the common mode",
         "up_start": "up from the common mode", "up_end": "back down to the common mode",

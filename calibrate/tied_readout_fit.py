@@ -85,13 +85,14 @@ def readout_residual(
     assert c.phases is not None
     truth_mirror, truth_phases = c.mirror_a, c.phases
     current, static, y_s = base
+    windows = setting.windows(current.shape[-1])
 
     def residual(values: Values) -> Tensor:
         readout = tied_readout(values, tables, y_s, c.w_select_um / setting.w_ref_um, bias_a)
-        got = read(readout, current, static, setting.t_lsb_s, setting.windows(current.shape[-1]), PHASE_RULES[0], HOLD_S)
+        got = read(readout, current, static, setting.t_lsb_s, windows, PHASE_RULES[0], HOLD_S)
         parts = [
-            weighed(got.current_a - c.current_a, c.current_a),
-            weighed(ratio * (got.mirror_a - truth_mirror), c.current_a),
+            weighed(got.current_a - c.current_a, c.current_a, windows),
+            weighed(ratio * (got.mirror_a - truth_mirror), c.current_a, windows),
             (got.phases - truth_phases) / 0.02,
         ]
         return torch.cat(parts, dim=-1).flatten()

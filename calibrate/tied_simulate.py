@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, ROWS
+from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, ROWS, Column
 from aimcard.calibrate.plan import Options, plan
 from aimcard.calibrate.simulate import LineRun, Rings, hash_of, rate_record, ring_arrays, run_rings
 from aimcard.calibrate.tied_columns import PairColumn
 from aimcard.calibrate.tied_supplies import source_supply_record, supply_arrays
 from aimcard.data.reference import Record, ReferenceSet
+from aimcard.models.adc import HOLD_S, PHASE_RULES
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import Pulses, Wire
 from aimcard.netlists.column_decks import ColumnBench, overlay, slot_currents
@@ -31,7 +33,9 @@ READOUT_A = (-170e-6, 200e-6)
 LOOP_CURRENTS_A = np.linspace(-170e-6, 170e-6, 5)
 
 
-def simulate_tied(options: Options, cache_dir: str | Path | None = None, progress: bool = True) -> ReferenceSet:
+def simulate_tied(
+    options: Options, cache_dir: str | Path | None = None, progress: bool = True, columns: Sequence[Column] | None = None
+) -> ReferenceSet:
     """The whole reference set of ``options`` with topology tied; as ``calibrate.simulate.simulate`` otherwise."""
     technology = options.pdk
     bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
@@ -39,23 +43,26 @@ def simulate_tied(options: Options, cache_dir: str | Path | None = None, progres
     design = default_tied_driver(technology)
     lines = source_lines(technology, options.corner, options.temperature_c, design, t_lsb_s=t_lsb_s,
                          v_read_v=bench.v_read_v, cache_dir=cache_dir)  # fmt: skip
-    edges, pulses = dict(zip(POSITIONS, lines.straight.values(), strict=True)), Pulses(t_lsb_s, delay_s=design.edge_delay_s)
+    edges = dict(zip(POSITIONS, lines.straight.values(), strict=True))
+    pulses = Pulses(t_lsb_s, delay_s=design.edge_delay_s, mode=options.mode)
     records = [source_record(edges, pulses, lines, design), cell_record(options, bench, cache_dir)]
     records.append(source_supply_record(options, design, t_lsb_s, bench.v_read_v, cache_dir, progress))
     records += readout_records(bench, options.jobs, cache_dir, progress)
     idle_rate_hz = float(np.interp(0.0, records[-1]["current_a"], records[-1]["count_rate_hz"]))
-    columns = [c for c in plan(options) if isinstance(c, PairColumn)]
-    records += simulate_pairs(columns, bench, pulses, edges, options.jobs, cache_dir, progress, idle_rate_hz)
+    asked = [c for c in (plan(options) if columns is None else columns) if isinstance(c, PairColumn)]
+    records += simulate_pairs(asked, bench, pulses, edges, options.jobs, cache_dir, progress, idle_rate_hz)
     wire = Wire()
     meta: dict[str, str | int | float] = {
         "technology": technology.name, "corner": options.corner, "temperature_c": options.temperature_c,
         "vdd_v": technology.vdd_v, "v_read_v": bench.v_read_v, "v_common_v": V_COMMON_V, "t_lsb_s": pulses.t_lsb_s,
-        "code_max": CODE_MAX, "mode": "conventional", "topology": "tied", "simulator": simulator_version(),
+        "code_max": CODE_MAX, "mode": options.mode, "topology": "tied", "simulator": simulator_version(),
         "guard_slots": pulses.guard, "edge_delay_s": pulses.delay_s, "rows": ROWS, "w_ref_um": options.w_ref_um,
         "w_min_um": options.w_range_um[0], "r_bit_ohm": wire.r_bit_ohm, "r_return_ohm": 0.0, "c_bit_f": wire.c_bit_f,
         "bias_a": default_tied_readout(technology).bias_a, "mirror_ratio": float(bench.readout.mirror_ratio),
         "seed": options.seed, "effort": options.effort,
     }  # fmt: skip
+    if len(pulses.pwm.phases) > 1:
+        meta |= {"phase_rule": PHASE_RULES[0], "hold_s": HOLD_S}
     return ReferenceSet(meta, records)
 
 

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from aimcard.data.reference import Record, ReferenceSet
+from aimcard.models.modes import Mode, get_mode
 from aimcard.models.source_line import SourceLine, with_source_line
-from aimcard.models.tied import Clamp, TiedEdges, cell_current, effective_column, fixed_clamp, slot_currents
-from aimcard.models.tied_tile import EDGE_TABLES, tied_edges_at, tied_parameters
+from aimcard.models.tied import Clamp, RowPulses, TiedEdges, cell_current, effective_column, fixed_clamp, slot_currents
+from aimcard.models.tied_tile import EDGE_TABLES, row_pulses, tied_edges_at, tied_parameters
 
 Values = Mapping[str, Tensor]
 #: A cell's error counts in 10 ppm of its read current; below this conductance in 10 ppm of this one's.
 LEAST_S = 1e-6
+CONVENTIONAL = get_mode("conventional")
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,22 @@ class TiedSetting:
     #: Cells along a source line and their mean conductance [S].
     row_columns: int = 1
     row_load_s: float = 0.0
+    mode: Mode = CONVENTIONAL
+    guard: int = 4
 
     @classmethod
     def of(cls, reference: ReferenceSet) -> TiedSetting:
         (record,) = reference.select(kind="source_edge", role="fit")
         place = torch.tensor(record["position"])
         tables = {n: (place, torch.tensor(record[f"{n.removeprefix('edge_')}_delay_s"])) for n in EDGE_TABLES}
-        keys = ("w_ref_um", "v_read_v", "v_common_v", "t_lsb_s")
+        keys, meta = ("w_ref_um", "v_read_v", "v_common_v", "t_lsb_s"), reference.meta
         load = int(record.attrs.get("columns", 1)), float(record.attrs.get("load_s", 0.0))
-        return cls(*(float(reference.meta[key]) for key in keys), tables, *load)
+        mode = get_mode(str(meta["mode"]), int(meta["code_max"]))
+        return cls(*(float(meta[key]) for key in keys), tables, *load, mode, int(meta["guard_slots"]))
 
     def windows(self, slots: int) -> tuple[tuple[int, int], ...]:
         """Slots (first, beyond) of the PWM phases."""
-        return ((0, slots),)
+        return ((0, slots),) if len(self.mode.phases) == 1 else self.mode.windows(self.guard)
 
     def parameters(self, values: Values, wire_scale: Tensor | float = 1.0, position: Tensor | float | None = None):
         """Cell, wire and pulse parameters of these values; with a position, the cell behind its source lines."""
@@ -96,11 +101,13 @@ class TiedColumns:
     current_a: Tensor
     mirror_a: Tensor | None = None
     phases: Tensor | None = None
+    #: As ``models/tied.py`` takes them; None in conventional PWM.
+    pulses: RowPulses | None = None
 
 
 def stack_pairs(records: list[Record], setting: TiedSetting) -> TiedColumns:
     """All lines and vectors of ``column`` records of equal rows and slots as one batch."""
-    plus, minus, x, w, scale, place, owner, current = ([] for _ in range(8))
+    plus, minus, x, w, scale, place, owner, current, order = ([] for _ in range(9))
     for k, r in enumerate(records):
         turned = slice(None, None, -1) if r.attrs.get("read_out", "south") == "north" else slice(None)
         for v, codes in enumerate(r["codes"]):
@@ -108,6 +115,7 @@ def stack_pairs(records: list[Record], setting: TiedSetting) -> TiedColumns:
                 plus.append(r["conductance_s"][line, turned])
                 minus.append(r["conductance_minus_s"][line, turned])
                 x.append(codes[turned])
+                order.append(np.arange(len(codes))[turned])
                 current.append(r["current_a"][v, line])
                 for rows, name in ((w, "w_select_um"), (scale, "wire_scale"), (place, "position")):
                     rows.append([float(r.attrs[name])])
@@ -118,7 +126,8 @@ def stack_pairs(records: list[Record], setting: TiedSetting) -> TiedColumns:
     read = [torch.cat([torch.tensor(r[n]).flatten(0, 1) for r in records]) if all(n in r for r in records) else None
             for n in ("mirror_a", "phase_counts", "phase_count")]  # fmt: skip
     phases = read[1] if read[1] is not None or read[2] is None else read[2][:, None]
-    return TiedColumns(*stacked, position, edges, np.array(owner), torch.tensor(np.stack(current)), read[0], phases)
+    pulses = row_pulses(setting.mode, setting.guard, stacked[2], torch.tensor(np.stack(order)))
+    return TiedColumns(*stacked, position, edges, np.array(owner), torch.tensor(np.stack(current)), read[0], phases, pulses)
 
 
 def base_currents(c: TiedColumns, setting: TiedSetting, values: Values, clamp: Clamp) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,8 +135,9 @@ def base_currents(c: TiedColumns, setting: TiedSetting, values: Values, clamp: C
     cell, wire, pulse = setting.parameters(values, c.wire_scale, c.position)
     slots = c.current_a.shape[-1]
     current, solution = slot_currents(
-        cell, wire, pulse, c.edges, c.g_plus_s, c.g_minus_s, c.codes, slots, setting.t_lsb_s, c.w_select_um, clamp
-    )
+        cell, wire, pulse, c.edges, c.g_plus_s, c.g_minus_s, c.codes, slots, setting.t_lsb_s, c.w_select_um, clamp,
+        pulses=c.pulses,
+    )  # fmt: skip
     return current, solution.current_a, effective_column(cell, wire, c.g_plus_s, c.g_minus_s, c.w_select_um).y_s
 
 
@@ -136,16 +146,23 @@ def model_current(c: TiedColumns, setting: TiedSetting, values: Values) -> Tenso
     return base_currents(c, setting, values, fixed_clamp())[0]
 
 
-def weighed(error: Tensor, line_a: Tensor) -> Tensor:
-    """Errors (columns, slots + 1): of slots in 2e-4 of the line's rms current, of charge and first slot in 2e-5 of Σ |i|·t.
+def weighed(error: Tensor, line_a: Tensor, windows: tuple[tuple[int, int], ...]) -> Tensor:
+    """Errors (columns, slots + phases): of slots in 2e-4 of the line's rms current, of each phase's charge and first slot in
+    2e-5 of Σ |i|·t. windows: slots (first, beyond) of the phases.
 
     A tied charge may vanish, so its error counts against the window's mean magnitude.
     """
     rms = line_a.square().mean(-1, keepdim=True).sqrt()
     total = 2e-5 * line_a.abs().sum(-1, keepdim=True)
-    return torch.cat([error.sum(-1, keepdim=True) / total, error[..., :1] / total, error[..., 1:] / (2e-4 * rms)], dim=-1)
+    parts = []
+    for first, beyond in windows:
+        within = error[..., first:beyond]
+        parts += [within.sum(-1, keepdim=True) / total, within[..., :1] / total, within[..., 1:] / (2e-4 * rms)]
+    return torch.cat(parts, dim=-1)
+
 
 
 def tied_lines(c: TiedColumns, setting: TiedSetting) -> Callable[[Values], Tensor]:
     """Slot currents of columns with an ideal clamp."""
-    return lambda values: weighed(model_current(c, setting, values) - c.current_a, c.current_a).flatten()
+    windows = setting.windows(c.current_a.shape[-1])
+    return lambda values: weighed(model_current(c, setting, values) - c.current_a, c.current_a, windows).flatten()

@@ -21,6 +21,16 @@ def find_card(name: str | Path) -> Card:
     return Card.read(shipped_card(str(name)))
 
 
+def mode_references(card: Card) -> dict[str, ReferenceSet]:
+    """Shipped sets of the card's technology, corner, temperature, supply and topology, by the PWM mode they were driven in."""
+    found: dict[str, ReferenceSet] = {}
+    for name in shipped_references():
+        reference = ReferenceSet.read(shipped_reference(name))
+        if all(reference.meta[key] == card.meta[key] for key in _SAME if key != "mode"):
+            found.setdefault(str(reference.meta["mode"]), reference)
+    return found
+
+
 def reference_for(card: Card) -> ReferenceSet:
     """The shipped reference set of the card's technology, corner, temperature, supply, topology and mode.
 

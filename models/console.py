@@ -3,6 +3,7 @@
 # No annotations import: cyclopts reads the real types. No torch up here: `aimcard --help` takes a fraction of a second.
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,18 @@ def write_text(path: Path, text: str) -> None:
 
     write_bytes(path, text.encode())
     say(f"written: {path}")
+
+
+def run_module(main: Callable[[list[str]], None], arguments: list[str]) -> int:
+    """Exit status of ``python -m`` on one of our modules: errors are one line on standard error and status 2."""
+    from aimcard.models.errors import AimcardError
+
+    try:
+        main(arguments)
+    except AimcardError as error:
+        say(f"error: {error}")
+        return 2
+    return 0
 
 
 def say(text: str) -> None:

@@ -220,9 +220,20 @@ def node_voltages(c: EffectiveColumn, taken_a: Tensor, v_clamp: Tensor) -> Tenso
     return h * (v_clamp[..., None] - drop)
 
 
-def signs(codes: Tensor, slots: int, dtype: torch.dtype) -> Tensor:
-    """−1, 0 or 1 of every row in every slot, (..., slots, rows): conventional PWM, row i active in slots 0 … |code| − 1."""
-    active = codes.abs()[..., None, :] > torch.arange(slots)[:, None]
+#: (start, stop) of each row's pulses, each (..., rows), in slots of the window, one pair a phase; start None is slot 0.
+RowPulses = tuple[tuple[Tensor | None, Tensor], ...]
+
+
+def signs(codes: Tensor, slots: int, dtype: torch.dtype, pulses: RowPulses | None = None) -> Tensor:
+    """−1, 0 or 1 of every row in every slot, (..., slots, rows): the code's sign from each pulse's start to its stop.
+
+    pulses: as ``Mode.window_pulses`` gives them. None: conventional PWM, row i active in slots 0 … |code| − 1.
+    """
+    slot = torch.arange(slots)[:, None]
+    active = torch.zeros((), dtype=torch.bool)
+    for start, stop in ((None, codes.abs()),) if pulses is None else pulses:
+        inside = stop[..., None, :] > slot
+        active = active | (inside if start is None else inside & (start[..., None, :] <= slot))
     return torch.sign(codes)[..., None, :].to(dtype) * active
 
 
@@ -303,18 +314,21 @@ def edge_terms(
 
 def edge_charges(
     p: TiedCell, c: EffectiveColumn, wire: TiedWire, pulse: TiedPulse, e: TiedEdges, g_plus_s: Tensor, g_minus_s: Tensor,
-    codes: Tensor, solution: TiedSolution, w_select_um: Scalar, t_lsb_s: float,
+    codes: Tensor, solution: TiedSolution, w_select_um: Scalar, t_lsb_s: float, pulses: RowPulses | None = None,
 ) -> Tensor:  # fmt: skip
     """Charge per slot that the edges add to the static current [C], (..., slots).
 
-    Until its source line has moved, a cell carries the current of before. The column's capacitance follows its voltage;
-    the last slot, all pulses over, stands for the idle column before the first.
+    Until its source line has moved, a cell carries the current of before, in every pulse of every phase. The column's
+    capacitance follows its voltage; the last slot, all pulses over, stands for the idle column before the first.
     """
     starts, ends = edge_terms(p, c, pulse, e, g_plus_s, g_minus_s, torch.sign(codes).to(g_plus_s.dtype), w_select_um)
-    start = -starts.sum(-1, keepdim=True)
-    slots = solution.current_a.shape[-1]
-    charge = torch.cat([start, torch.zeros_like(solution.current_a[..., 1:])], dim=-1)
-    charge = charge.scatter_add(-1, codes.abs().clamp(max=slots - 1).expand_as(ends), ends)
+    charge = torch.zeros_like(solution.current_a)
+    last = charge.shape[-1] - 1
+    for start, stop in ((None, codes.abs()),) if pulses is None else pulses:
+        first = torch.zeros_like(stop) if start is None else start
+        on = (stop > first).to(starts.dtype)
+        charge = charge.scatter_add(-1, first.clamp(max=last).expand_as(starts), -starts * on)
+        charge = charge.scatter_add(-1, stop.clamp(max=last).expand_as(ends), ends * on)
     v_node = solution.v_node
     change = v_node - torch.cat([v_node[..., -1:, :], v_node[..., :-1, :]], dim=-2)
     c_column = wire.c_column_f + wire.c_width_f * (w_select_um / p.w_ref_um - 1)
@@ -323,15 +337,15 @@ def edge_charges(
 
 def slot_currents(
     p: TiedCell, wire: TiedWire, pulse: TiedPulse, e: TiedEdges, g_plus_s: Tensor, g_minus_s: Tensor, codes: Tensor,
-    slots: int, t_lsb_s: float, w_select_um: Scalar, clamp: Clamp, bend: bool = True,
+    slots: int, t_lsb_s: float, w_select_um: Scalar, clamp: Clamp, bend: bool = True, pulses: RowPulses | None = None,
 ) -> tuple[Tensor, TiedSolution]:  # fmt: skip
     """Mean current of every slot [A], (..., slots), positive out of the read-out, and the static solution behind it.
 
-    g_plus_s, g_minus_s, codes: (..., rows), broadcastable; codes of either sign.
+    g_plus_s, g_minus_s, codes: (..., rows), broadcastable; codes of either sign. pulses: as ``signs`` takes them.
     """
     c = effective_column(p, wire, g_plus_s, g_minus_s, w_select_um)
-    solution = solve_column(c, signs(codes, slots, g_plus_s.dtype), clamp, bend)
-    charge = edge_charges(p, c, wire, pulse, e, g_plus_s, g_minus_s, codes, solution, w_select_um, t_lsb_s)
+    solution = solve_column(c, signs(codes, slots, g_plus_s.dtype, pulses), clamp, bend)
+    charge = edge_charges(p, c, wire, pulse, e, g_plus_s, g_minus_s, codes, solution, w_select_um, t_lsb_s, pulses)
     return solution.current_a + charge / t_lsb_s, solution
 
 

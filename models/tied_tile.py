@@ -15,11 +15,12 @@ from aimcard.models.checks import check_choice, check_conductances, check_signed
 from aimcard.models.domain import check_domain
 from aimcard.models.errors import CardError, InputError
 from aimcard.models.lut import lookup
-from aimcard.models.modes import Mode
+from aimcard.models.modes import Mode, get_mode
 from aimcard.models.source_line import SourceLine, with_source_line
 from aimcard.models.tied import (
     Clamp,
     EffectiveColumn,
+    RowPulses,
     TiedCell,
     TiedEdges,
     TiedPulse,
@@ -29,7 +30,7 @@ from aimcard.models.tied import (
     slot_currents,
 )
 from aimcard.models.tied_readout import READOUT, TABLES, TiedReading, read, resting, signed, tied_clamp, tied_readout
-from aimcard.models.tile import Response
+from aimcard.models.tile import Response, weighted_charge
 
 Values = Mapping[str, Tensor | float]
 CELL = ("r_on_ohm", "dw_um", "k_mid_per_v", "k_mid_per_v2", "k_drain_per_v2", "i_gate_a", "v_gate_v")
@@ -60,6 +61,11 @@ def tied_parameters(
     return cell, wire, TiedPulse(**{n: values[n] for n in PULSE})
 
 
+def row_pulses(mode: Mode, guard: int, codes: Tensor, rows: Tensor) -> RowPulses | None:
+    """What ``models/tied.py`` takes as ``pulses``: codes (..., rows) in a mode, with each entry's own row index (rows,)."""
+    return None if mode.name == "conventional" else tuple(mode.window_pulses(codes, rows, guard))
+
+
 class TiedTile:
     """Simulates tied columns with the parameters of a card.
 
@@ -78,8 +84,8 @@ class TiedTile:
         self.v_read_v, self.t_lsb_s = float(meta["v_read_v"]), float(meta["t_lsb_s"])
         self.code_max = int(meta["code_max"])
         self.guard_slots = int(meta["guard_slots"])
-        self.slots = self.code_max + self.guard_slots
-        self.windows: tuple[tuple[int, int], ...] = ((0, self.slots),)
+        self.mode = get_mode(str(meta["mode"]), self.code_max)
+        self.slots = self.mode.window_slots(self.guard_slots)
         self.phase_rule = str(meta.get("phase_rule", PHASE_RULES[0]))
         self.hold_s = float(meta.get("hold_s", HOLD_S))
         self.v_common_v = float(meta["v_common_v"])
@@ -130,7 +136,8 @@ class TiedTile:
         read_out: str = "south",
         offset_v: float = 0.0,
         bend: bool = True,
-        mode: Mode | None = None,
+        mode: str | Mode | None = None,
+        phase_rule: str | None = None,
         row_load_s: np.ndarray | None = None,
     ) -> Response:
         """Currents of columns: conductance_s and conductance_minus_s (lines, rows) [S], codes (vectors, rows), signed.
@@ -140,7 +147,8 @@ class TiedTile:
         read_out: "south" (next to the last row) or "north" (next to row 0, as on every other column of a tile).
         offset_v: the clamp's distance from the common mode [V], an OTA's offset, beyond the card's own with "ota".
         bend False leaves out the cells' answer to the column's voltage: two products, with the weights of ``effective``,
-        are then all. mode: conventional only.
+        are then all. mode: a PWM mode of ``models/modes.py`` (None: the one that the card was fitted in); the code's sign
+        holds in each of its phases. phase_rule: what a phase boundary does to the oscillator's phase, one of PHASE_RULES.
         row_load_s: mean conductances [S] of each row's plus and minus cells over all columns of the tile, (2, rows), which
         load the source lines; None: the card's mean load.
         Raises InputError on bad shapes, signs, NaN or codes out of range; warns OutsideDomainWarning.
@@ -149,8 +157,10 @@ class TiedTile:
         minus = check_conductances(conductance_minus_s, "conductance_minus_s")
         if minus.shape != plus.shape:
             raise InputError(f"conductance_minus_s: expected shape {plus.shape}, that of conductance_s; got {minus.shape}")
-        if mode is not None and mode.name != "conventional":
-            raise InputError(f"mode: a tied tile has conventional PWM only so far; got {mode.name!r}")
+        pwm = self.mode if mode is None else get_mode(mode, self.code_max)
+        if pwm.code_max != self.code_max:
+            raise InputError(f"mode {pwm.name}: expected the card's code_max of {self.code_max}; got {pwm.code_max}")
+        rule = check_choice("phase_rule", self.phase_rule if phase_rule is None else phase_rule, PHASE_RULES)
         x = check_signed_codes(codes, rows=plus.shape[1], code_max=self.code_max)
         check_choice("read_out", read_out, READ_OUTS)
         check_choice("clamp", clamp, ("ideal", "ota") if "clamp" in self.tables else ("ideal",))
@@ -158,62 +168,69 @@ class TiedTile:
         w = self._width(w_select_um)
         used = np.stack([plus, minus])
         check_domain(self.card, conductance_s=used, code=x, wire_scale=wire_scale, w_select_um=w, position=position)
-        loads = None
+        rows, loads = np.arange(plus.shape[1]), None
         if row_load_s is not None:
             given = check_conductances(row_load_s, "row_load_s")
             if given.shape != (2, plus.shape[1]):
                 raise InputError(f"row_load_s: expected shape (2, {plus.shape[1]}), plus and minus; got {given.shape}")
             loads = tuple(torch.tensor(g) for g in (given[:, ::-1].copy() if read_out == "north" else given))
         if read_out == "north":
-            plus, minus, x = plus[:, ::-1].copy(), minus[:, ::-1].copy(), x[:, ::-1].copy()
+            plus, minus, x, rows = plus[:, ::-1].copy(), minus[:, ::-1].copy(), x[:, ::-1].copy(), rows[::-1].copy()
         cell, wire, pulse = self.parameters(wire_scale)
         cell = with_source_line(cell, self.source_line, position, loads)
         edges = tied_edges_at(self.tables, position)
         g = torch.as_tensor(plus), torch.as_tensor(minus)
-        parts = []
+        slots, parts = pwm.window_slots(self.guard_slots), []
         with torch.no_grad():
             # One vector at a time bounds the memory of the node voltages (lines × slots × rows).
             for row in torch.as_tensor(x):
+                each = row[None, :].expand(len(plus), -1)
+                pulses = row_pulses(pwm, self.guard_slots, each, torch.as_tensor(rows))
                 current, solution = slot_currents(
-                    cell, wire, pulse, edges, *g, row[None, :].expand(len(plus), -1), self.slots, self.t_lsb_s, w, end, bend
+                    cell, wire, pulse, edges, *g, each, slots, self.t_lsb_s, w, end, bend, pulses
                 )
                 parts.append((current, solution.current_a))
             current, static = (torch.stack(part) for part in zip(*parts, strict=True))
             if clamp == "ota" and self.has_readout:
-                return self._counted(current, static, effective_column(cell, wire, *g, w), end, w)
-        slot_edge_s = np.arange(self.slots + 1) * self.t_lsb_s
-        charge = (current.sum(-1) * self.t_lsb_s).numpy()
+                return self._counted(current, static, effective_column(cell, wire, *g, w), end, w, pwm, rule)
+        slot_edge_s = np.arange(slots + 1) * self.t_lsb_s
+        charge = weighted_charge(current, pwm, self.guard_slots, self.t_lsb_s).numpy()
         if clamp == "ideal":
             return Response(slot_edge_s, current.numpy(), charge)
         check_domain(self.card, line_current_a=current.numpy())
         return Response(slot_edge_s, current.numpy(), charge, lookup(*self.tables["mirror"], current).numpy())
 
     def reading(
-        self, base_a: Tensor, static_a: Tensor, column: EffectiveColumn, end: Clamp, w_select_um: float
+        self, base_a: Tensor, static_a: Tensor, column: EffectiveColumn, end: Clamp, w_select_um: float,
+        mode: Mode | None = None, phase_rule: str | None = None,
     ) -> tuple[TiedReading, tuple[Tensor, Tensor, Tensor]]:
         """What the card's read-out makes of slot currents (..., lines, slots) of columns (lines,), differentiable.
 
         base_a, static_a: from ``models.tied.slot_currents`` at the clamp ``end``. The reading, and phases and counts with
-        the resting column's subtracted, and these.
+        the resting column's subtracted, and these. mode, phase_rule: as for ``respond``.
         """
         readout = tied_readout(
             self.values, self.tables, column.y_s, w_select_um / self.w_ref_um, float(self.card.meta["bias_a"])
         )
-        how = (self.t_lsb_s, self.windows, self.phase_rule, self.hold_s)
+        rule, windows = phase_rule or self.phase_rule, (mode or self.mode).windows(self.guard_slots)
+        how = (self.t_lsb_s, windows, rule, self.hold_s)
         got = read(readout, base_a, static_a, *how)
         at_rest = end(column.y_s, column.rest_a)[1]
-        return got, signed(got.phases, resting(readout, at_rest, *how), self.phase_rule)
+        return got, signed(got.phases, resting(readout, at_rest, *how), rule)
 
-    def _counted(self, base_a: Tensor, static_a: Tensor, column: EffectiveColumn, end: Clamp, w_select_um: float) -> Response:
-        got, (phases, counts, bias) = self.reading(base_a, static_a, column, end, w_select_um)
+    def _counted(
+        self, base_a: Tensor, static_a: Tensor, column: EffectiveColumn, end: Clamp, w_select_um: float, mode: Mode, rule: str
+    ) -> Response:
+        got, (phases, counts, bias) = self.reading(base_a, static_a, column, end, w_select_um, mode, rule)
         check_domain(self.card, line_current_a=got.current_a)
+        weights = torch.tensor(mode.weights, dtype=phases.dtype)
         return Response(
-            np.arange(self.slots + 1) * self.t_lsb_s,
+            np.arange(mode.window_slots(self.guard_slots) + 1) * self.t_lsb_s,
             got.current_a.numpy(),
-            (got.current_a.sum(-1) * self.t_lsb_s).numpy(),
+            weighted_charge(got.current_a, mode, self.guard_slots, self.t_lsb_s).numpy(),
             got.mirror_a.numpy(),
-            phases.sum(-1).numpy(),
-            counts.sum(-1).numpy().astype(np.int64),
+            (phases * weights).sum(-1).numpy(),
+            (counts * weights).sum(-1).numpy().astype(np.int64),
             phases.numpy(),
             counts.numpy().astype(np.int64),
             bias_counts=bias.numpy().astype(np.int64),

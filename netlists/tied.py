@@ -9,6 +9,7 @@ away from the transistor's capacitances.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from aimcard.models.checks import check_choice, check_conductances, check_signed
 from aimcard.models.errors import InputError
 from aimcard.models.tied_tile import READ_OUTS
 from aimcard.netlists.cell import CellDesign, add_cell
-from aimcard.netlists.column import LEAD_S, Pulses, Wire
+from aimcard.netlists.column import LEAD_S, Pattern, Pulses, Wire, word_nodes
 from aimcard.netlists.column_decks import AFTER_S, ColumnBench
 from aimcard.netlists.deck import Deck, make_deck
 from aimcard.netlists.readout import add_supplies
@@ -64,39 +65,50 @@ class SourceEdges:
     up_gain: float = 1.0
 
 
-def source_waveform(code: int, pulses: Pulses, start: SourceEdge, end: SourceEdge, swing_v: float) -> str:
-    """The ngspice source of a source line that is ``swing_v`` away from the common mode for ``code`` LSB."""
-    if code == 0:
+def source_waveform(pattern: Pattern, pulses: Pulses, start: SourceEdge, end: SourceEdge, swing_v: float) -> str:
+    """The ngspice source of a source line that is ``swing_v`` away from the common mode during these pulses."""
+    if not pattern:
         return f"DC {V_COMMON_V:.9g}"
-    t0 = LEAD_S + pulses.delay_s
-    t1 = t0 + code * pulses.t_lsb_s
-    points = [(t0 + t, x) for t, x in zip(start.time_s, start.level, strict=True)]
-    points += [(t1 + t, 1 - x) for t, x in zip(end.time_s, end.level, strict=True)]
+    points: list[tuple[float, float]] = []
+    for first, stop in pattern:
+        t0 = LEAD_S + pulses.delay_s + first * pulses.t_lsb_s
+        t1 = LEAD_S + pulses.delay_s + stop * pulses.t_lsb_s
+        points += [(t0 + t, x) for t, x in zip(start.time_s, start.level, strict=True)]
+        points += [(t1 + t, 1 - x) for t, x in zip(end.time_s, end.level, strict=True)]
     if any(b[0] <= a[0] for a, b in itertools.pairwise(points)):
+        shown = ", ".join(f"slot {a} to {b}" for a, b in pattern)
         raise InputError(
-            f"pulse: a code of {code} at {pulses.t_lsb_s:g} s per LSB is shorter than the source line's edges; "
+            f"pulse: {shown} at {pulses.t_lsb_s:g} s per LSB leaves no room for the source line's edges; "
             "make t_lsb_s longer or the driver stronger"
         )
     return "PWL(" + " ".join(f"{t * 1e12:.4f}p {V_COMMON_V + swing_v * x:.9g}" for t, x in points) + ")"
 
 
-def add_source_lines(circuit: Any, codes: np.ndarray, pulses: Pulses, edges: SourceEdges, v_read_v: float) -> None:
-    """Nodes ``d<k>`` and ``u<k>``: lines that go down and up for k LSB. Rows of equal magnitude share them."""
-    for k in np.unique(np.abs(codes)):
+def add_source_lines(circuit: Any, codes: np.ndarray, pulses: Pulses, edges: SourceEdges, v_read_v: float) -> list[str]:
+    """Nodes ``d<tag>`` and ``u<tag>``: lines that go down and up. Rows of equal pulses share them; returns the rows' tags.
+
+    A tag is the magnitude in conventional PWM, and lists the pulses in any other mode.
+    """
+    magnitudes = np.abs(codes)
+    tags = [node.removeprefix("w") for node in word_nodes(magnitudes, pulses)]
+    found = dict(zip(tags, zip(magnitudes, pulses.patterns(magnitudes), strict=True), strict=True))
+    for tag, (_, pattern) in sorted(found.items(), key=lambda item: (item[1][0], item[0])):
         for name, start, end, swing in (
             ("d", edges.down_start, edges.down_end, -v_read_v * edges.down_gain),
             ("u", edges.up_start, edges.up_end, v_read_v * edges.up_gain),
         ):
-            circuit.raw_spice += f"V{name}{k} {name}{k} 0 {source_waveform(int(k), pulses, start, end, swing)}\n"
+            circuit.raw_spice += f"V{name}{tag} {name}{tag} 0 {source_waveform(pattern, pulses, start, end, swing)}\n"
+    return tags
 
 
 def add_tied_column(
     circuit: Any, bench: ColumnBench, cell: CellDesign, wire: Wire, *, g_plus_s: np.ndarray, g_minus_s: np.ndarray,
-    codes: np.ndarray, end: str, word: str = "vword", read_out: str = "south",
+    codes: np.ndarray, end: str, tags: Sequence[str], word: str = "vword", read_out: str = "south",
 ) -> None:  # fmt: skip
     """One column, shapes (rows,), half a cell of wire between ``end`` and the last row (south) or row 0 (north).
 
-    A positive code pulls the plus line down: its cell draws current from the read-out.
+    A positive code pulls the plus line down: its cell draws current from the read-out. tags: each row's source lines, as
+    ``add_source_lines`` returns them.
     """
     rows, r = len(codes), wire.r_bit_ohm * wire.scale
     lines = []
@@ -107,7 +119,7 @@ def add_tied_column(
         lines.append(f"Cc{i} c{i} 0 {wire.c_bit_f:.6g}")
     circuit.raw_spice += "\n".join(lines) + "\n"
     for i, code in enumerate(codes):
-        down, up = f"d{abs(code)}", f"u{abs(code)}"
+        down, up = f"d{tags[i]}", f"u{tags[i]}"
         plus, minus = (down, up) if code >= 0 else (up, down)
         for tag, g, source in (("p", g_plus_s[i], plus), ("m", g_minus_s[i], minus)):
             add_cell(
@@ -135,9 +147,9 @@ def tied_column_deck(
     x = check_signed_codes(np.asarray(codes)[None], rows=len(plus), code_max=pulses.code_max)[0]
     circuit = Circuit("tied column")
     circuit.V("word", "vword", "0", bench.technology.vdd_v)
-    add_source_lines(circuit, x, pulses, edges or SourceEdges(), bench.v_read_v)
+    tags = add_source_lines(circuit, x, pulses, edges or SourceEdges(), bench.v_read_v)
     add_tied_column(circuit, bench, cell, wire, g_plus_s=plus, g_minus_s=minus, codes=x, end="end",
-                    read_out=read_out)  # fmt: skip
+                    tags=tags, read_out=read_out)  # fmt: skip
     if clamp == "ideal":
         circuit.V("clamp", "end", "0", V_COMMON_V + offset_v)
         save: tuple[str, ...] = ("i(vclamp)",)
@@ -146,9 +158,9 @@ def tied_column_deck(
         add_tied_readout(circuit, bench.technology, bench.readout, column="end")
         save = ("i(vcol)", "i(vreg)", "i(vmir)", "v(end)")
     if save_supply:
-        lines = [f"i(v{line}{k})" for k in np.unique(np.abs(x)) for line in "du"]
+        lines = [f"i(v{line}{tag})" for _, tag in sorted(set(zip(np.abs(x).tolist(), tags, strict=True))) for line in "du"]
         save += (*(("i(vdd)",) if clamp == "ota" else ()), *lines)
-    distinct = len(np.unique(np.abs(x)))
+    distinct = len({edge for pattern in pulses.patterns(x) for one in pattern for edge in one})
     cpu = len(x) / 512 * (1.0 + 0.15 * distinct) * (1.0 if clamp == "ideal" else 1.6)
     analysis = f".tran {pulses.t_lsb_s:.9g} {pulses.stop_s + AFTER_S:.9g}"
     return make_deck(

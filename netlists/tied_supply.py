@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aimcard.netlists.column import LEAD_S, Pulses
+from aimcard.netlists.column import LEAD_S, Pulses, word_nodes
 from aimcard.netlists.driver import LEAD_S as PULSE_LEAD_S
 from aimcard.netlists.tied_driver import RAILS
 from aimcard.netlists.waveforms import Waveforms
@@ -55,16 +55,14 @@ def rail_charges(waves: Waveforms, codes: np.ndarray, pulses: Pulses) -> np.ndar
     From a deck of ``tied_column_deck`` with ``save_supply``. A line counts for the rail that its driver connects it to: the
     common mode's before and after its pulse.
     """
-    found = np.zeros(len(RAILS))
-    for k in np.unique(np.abs(codes)):
-        begin = LEAD_S + pulses.delay_s
-        edges = np.array([LEAD_S, begin, begin + k * pulses.t_lsb_s, pulses.stop_s])
+    found, magnitudes = np.zeros(len(RAILS)), np.abs(codes)
+    tags = [node.removeprefix("w") for node in word_nodes(magnitudes, pulses)]
+    for tag, pattern in dict(zip(tags, pulses.patterns(magnitudes), strict=True)).items():
+        switched = [LEAD_S + pulses.delay_s + slot * pulses.t_lsb_s for pulse in pattern for slot in pulse]
+        edges = np.array([LEAD_S, *switched, pulses.stop_s])
         for line, active in (("d", 0), ("u", 2)):
-            name = f"i(v{line}{k})"
-            if k == 0:
-                found[1] -= waves.slot_means(name, edges[[0, 3]])[0] * (edges[3] - edges[0])
-                continue
-            before, during, after = -waves.slot_means(name, edges) * np.diff(edges)
-            found[1] += before + after
-            found[active] += during
+            # Between the common mode and the active rail in turns.
+            charge = -waves.slot_means(f"i(v{line}{tag})", edges) * np.diff(edges)
+            found[1] += charge[::2].sum()
+            found[active] += charge[1::2].sum()
     return found

@@ -212,19 +212,40 @@ def test_a_tile_answers_in_every_mode(model, name):
     assert r.phase_counts.shape == (3, 2, len(mode.phases))
     np.testing.assert_allclose(r.phase_counts @ np.array(mode.weights), r.phase_count)
     np.testing.assert_array_equal(r.counts @ np.array(mode.weights), r.count)
-    assert np.corrcoef(r.phase_count.ravel(), ideal_charge(g, x, 0.2, 1e-9).ravel())[0, 1] > 0.98
+    # Measured: 0.9975 (three digits) to 0.99999; phases are weighted, so an edge's charge counts up to 16 times.
+    assert np.corrcoef(r.phase_count.ravel(), ideal_charge(g, x, 0.2, 1e-9).ravel())[0, 1] > 0.997
     usual = model.respond(g, x, clamp="ideal").charge_c
     if len(mode.phases) == 1:
         np.testing.assert_allclose(model.respond(g, x, mode=name, clamp="ideal").charge_c, usual, rtol=2e-3)
+
+
+@pytest.mark.parametrize("rule", ["reset", "carry"])
+@pytest.mark.parametrize("name", MODES)
+def test_a_straight_ring_counts_the_same_in_every_mode(model, name, rule):
+    """Without wire, edges and hold, what the line draws beyond its rest gives equal weighted counts, whatever the phases."""
+    g, x = draw(10)
+    i = torch.linspace(0, 1e-3, 5, dtype=torch.float64)
+    ring = AdcParameters(i, 1e9 + 1e14 * i, 0.0, 0.0)
+    found = []
+    for mode in (get_mode(n, CODE_MAX) for n in ("conventional", name)):
+        current = static_solution(model.line(0.0), drive(mode.name, g, x), ideal_clamp(model.v_read_v)).current_a
+        phases = phase_counts(ring, current, 1e-9, mode.windows(GUARD), rule, 0.0)
+        rest = 1e-9 * (1e9 + 1e14 * current[-1]) * torch.tensor([b - a for a, b in mode.windows(GUARD)])
+        found.append(float(((phases - rest) * torch.tensor(mode.weights)).sum()))
+    assert found[1] == pytest.approx(found[0], rel=1e-10)
+    assert found[0] > 10
 
 
 TECHNOLOGY = FREEPDK45
 BENCH = ColumnBench(TECHNOLOGY, "nom", 27.0, default_readout(TECHNOLOGY))
 
 
-@pytest.mark.parametrize("name", ["split", "end_aligned_halves", "bitwise"])
-def test_a_small_column_in_ngspice(name, tmp_path):
-    """The shipped card, fitted in conventional mode on 512 rows, predicts a simulated line in another mode."""
+@pytest.mark.parametrize(("name", "charge_error"), [("split", 1.5e-4), ("end_aligned_halves", 5e-6), ("bitwise", 6e-4)])
+def test_a_small_column_in_ngspice(name, charge_error, tmp_path):
+    """The shipped card, fitted in conventional mode on 512 rows, predicts a simulated line in another mode.
+
+    A charge's error is that of an edge times the weights of the phases: measured 9e-5, 1e-6 and 5e-4.
+    """
     g, x = draw(9)
     pulses = Pulses(code_max=CODE_MAX, guard=GUARD, mode=name)
     deck = column_deck(BENCH, name, conductance_s=g, codes=x, cell=CellDesign(0.5), wire=Wire(), pulses=pulses, clamp="ideal")
@@ -233,11 +254,16 @@ def test_a_small_column_in_ngspice(name, tmp_path):
     # 100 ps ramps, 150 ps after the slot's boundary: crossings half-way, 80 ps from 10 to 90 %.
     edges = Edges(200e-12, 200e-12, 80e-12, 80e-12)
     ours = slot_currents(card.line(), drive(name, g, x, edges), ideal_clamp(card.v_read_v))[0].numpy()
-    # The card knows its driver's edges, not these ramps: a slot with edges errs by a share of the current that steps.
-    assert np.abs(ours - truth).max() < 4e-3 * truth.max()
+    # The card knows its driver's edges, not these ramps: a slot with edges errs by 1.8 ps of the current that steps there
+    # (measured, and 1e-4 of the peak where hardly any does); one without errs by 4e-5 of the peak.
     mode = get_mode(name, CODE_MAX)
+    on = np.zeros((mode.window_slots(GUARD), ROWS))
+    for start, stop in mode.window_pulses(x, np.arange(ROWS), GUARD):
+        on += (np.arange(len(on))[:, None] >= start) & (np.arange(len(on))[:, None] < stop)
+    stepped = np.abs(on - np.roll(on, 1, 0)) @ (0.2 * g)
+    assert (np.abs(ours - truth) < 2e-3 * stepped + np.where(stepped > 0, 2e-4, 1e-4) * truth.max()).all()
     charge = [float(weighted_charge(torch.as_tensor(i), mode, GUARD, 1e-9)) for i in (ours, truth)]
-    assert charge[0] == pytest.approx(charge[1], rel=5e-4)
+    assert charge[0] == pytest.approx(charge[1], rel=charge_error)
 
 
 def test_rows_of_equal_pulses_share_a_source():

@@ -36,24 +36,35 @@ def validate(
 
 
 def modes(
-    card: Annotated[str | None, option_help("File or name of a model card (default: list the modes only).")] = None,
-    *,
+    *cards: Annotated[str, option_help("Files or names of model cards of either topology (default: list the modes only).")],
     against: Annotated[
-        tuple[Path, ...], option_help("Reference sets in the modes, from `python -m aimcard.calibrate.mode_sets`.")
+        tuple[Path, ...],
+        option_help("More recorded sets, from `python -m aimcard.calibrate.mode_sets` (default: those that ship)."),
     ] = (),
     mode: Annotated[tuple[str, ...], option_help("Only these modes (default: all).")] = (),
-    vectors: Annotated[int, option_help("Input vectors for the counts' error.")] = 48,
+    vectors: Annotated[int, option_help("Input vectors that judge the counts; as many calibrate.")] = 48,
+    json: Annotated[Path | None, option_help("Write the table to this file too.")] = None,
+    figure: Annotated[Path | None, option_help("Draw ε_MAC against TOPS/W into this PNG file.")] = None,
 ) -> None:
-    """List the PWM modes; with a card, compare predicted and simulated lines, and the counts with the ideal product."""
-    from aimcard.validation.modes import compare_modes, list_modes
+    """List the PWM modes; with cards, one table of mode by topology: R2, ε_MAC, card against ngspice, energy, TOPS/W."""
+    files = {name: None if path is None else output_file(name, path) for name, path in (("--json", json), ("--figure", figure))}
+    from aimcard.validation.modes import list_modes
 
-    if card is None:
+    if not cards:
         print(list_modes())
         return
     from aimcard.data.reference import ReferenceSet
     from aimcard.data.shipped import find_card
+    from aimcard.validation.mode_figure import mode_figure
+    from aimcard.validation.mode_table import mode_table
+    from aimcard.validation.style import save
 
-    print(compare_modes(find_card(card), [ReferenceSet.read(path) for path in against], mode, vectors))
+    table = mode_table([find_card(name) for name in cards], [ReferenceSet.read(path) for path in against], mode, vectors)
+    if files["--json"] is not None:
+        write_text(files["--json"], table.json_text())
+    if files["--figure"] is not None:
+        say(f"figure: {save(mode_figure(table), files['--figure'])}")
+    print(table)
 
 
 def energy(

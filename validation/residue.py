@@ -1,6 +1,6 @@
 """Where a PWM mode's error comes from, stage by stage, and what a phase boundary does to the counter.
 
-``python -m aimcard.validation.residue CARD --against split.reference.h5`` prints both: the budget from the card's model,
+``python -m aimcard.validation.residue CARD --mode split`` prints both: the budget from the card's model,
 over many vectors on one pair of lines, and the boundary from the simulated rings of the reference set.
 """
 
@@ -15,13 +15,16 @@ import numpy as np
 import torch
 
 from aimcard.data.reference import ReferenceSet
-from aimcard.data.shipped import find_card
+from aimcard.data.shipped import find_card, mode_references
 from aimcard.models.adc import PHASE_RULES, residue_sigma, truncated
 from aimcard.models.card_text import rows_of_text
-from aimcard.models.errors import AimcardError, InputError
+from aimcard.models.checks import check_choice
+from aimcard.models.console import run_module
+from aimcard.models.errors import InputError
 from aimcard.models.modes import Mode, get_mode
 from aimcard.models.tile import TileModel
-from aimcard.validation.modes import SIGMA_SHARE, pair_of
+from aimcard.validation.mode_counts import SIGMA_SHARE
+from aimcard.validation.modes import pair_of
 from aimcard.validation.predictors import slot_weights_s
 from aimcard.validation.scores import affine, affine_fit, sigma_mac
 
@@ -100,25 +103,26 @@ def boundary(reference: ReferenceSet) -> list[tuple[str, str]]:
     return rows
 
 
-def _main(arguments: list[str]) -> int:
+def _main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m aimcard.validation.residue", description=__doc__)
     parser.add_argument("card", help="file or name of a model card")
-    parser.add_argument("--against", type=Path, required=True, help="reference set in the mode to look at")
+    parser.add_argument("--mode", default="split", help="mode to look at (default: split), of a shipped set of the card's")
+    parser.add_argument("--against", type=Path, help="reference set in the mode to look at, instead of a shipped one")
     parser.add_argument("--vectors", type=int, default=32)
     given = parser.parse_args(arguments)
-    try:
-        reference, model = ReferenceSet.read(given.against), TileModel(find_card(given.card))
-        mode = get_mode(str(reference.meta["mode"]), model.code_max)
-        print(f"{mode.name}: error of a pair's product up to each stage, {given.vectors} vectors, in % of σ_MAC")
-        print("\n".join(rows_of_text([(name, f"{value:.3g}") for name, value in budget(model, reference, mode, given.vectors)])))
-        if len(mode.phases) > 1:
-            print(f"{mode.name}: the phase boundary, simulated")
-            print("\n".join(rows_of_text(boundary(reference))))
-    except AimcardError as error:
-        print(f"aimcard: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    model = TileModel(find_card(given.card))
+    if given.against is None:
+        known = mode_references(model.card)
+        reference = known[check_choice("--mode", given.mode, tuple(known))]
+    else:
+        reference = ReferenceSet.read(given.against)
+    mode = get_mode(str(reference.meta["mode"]), model.code_max)
+    print(f"{mode.name}: error of a pair's product up to each stage, {given.vectors} vectors, in % of σ_MAC")
+    print("\n".join(rows_of_text([(name, f"{value:.3g}") for name, value in budget(model, reference, mode, given.vectors)])))
+    if len(mode.phases) > 1:
+        print(f"{mode.name}: the phase boundary, simulated")
+        print("\n".join(rows_of_text(boundary(reference))))
 
 
 if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))
+    sys.exit(run_module(_main, sys.argv[1:]))

@@ -73,11 +73,17 @@ class TiedProduct:
         wire_scale, w_select_um and position as ``TiedTile.respond``'s; dtype is the answer's. effects: what acts, by default
         all of the column and the converter, with an ideal clamp. rate: signed line current [A] and count rate [Hz], for a card
         that has no table ``adc`` of its own.
-        Raises InputError for another accuracy, CardError for a card of another topology.
+        Raises InputError for another accuracy or a card of another PWM mode than conventional, CardError for a card of another
+        topology.
         """
         if accuracy not in ACCURACIES and not (isinstance(accuracy, float) and 0 < accuracy < 1):
             raise InputError(f"accuracy: expected {', '.join(ACCURACIES)}, or 1 - R² between 0 and 1; got {accuracy!r}")
         self.tile = tile if isinstance(tile, TiedTile) else TiedTile(tile)
+        if self.tile.mode.name != "conventional":
+            raise InputError(
+                f"mode: the fast product of a tied tile is that of conventional PWM; got a card of {self.tile.mode.name}; "
+                "take TiedTile.respond"
+            )
         self.accuracy, self.dtype = accuracy, dtype
         self.effects = Effects(regulator=False) if effects is None else effects
         self.circuit = tied_circuit(self.tile, self.effects, wire_scale, w_select_um, position, rate)

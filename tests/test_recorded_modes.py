@@ -1,0 +1,57 @@
+"""The cards that ship, fitted in conventional PWM, against the ngspice columns of every other mode that ship with them."""
+
+import numpy as np
+import pytest
+
+from aimcard.calibrate.mode_sets import RECORDED, mode_columns
+from aimcard.data import shipped_card, shipped_reference
+from aimcard.data.reference import ReferenceSet
+from aimcard.models.card import Card
+from aimcard.validation.modes import predicted
+
+#: 1 − R² of the charge into an ideal clamp, of the weighted phase, and of this less each line's mean error: as measured,
+#: and a half more.
+GATED = {
+    "split": (1.4e-4, 1.0e-3, 5e-6), "split_lsb_first": (2.7e-4, 5e-4, 4e-5), "three_digit": (8e-4, 9e-3, 3e-5),
+    "bitwise": (1e-2, 3.5e-3, 2e-3), "end_aligned_halves": (5e-6, 1.6e-6, 3e-7), "staggered": (8e-7, 3.5e-5, 8e-7),
+}  # fmt: skip
+TIED = {"split": 3e-7, "bitwise": 1.3e-5}
+
+
+def recorded(topology: str, mode: str) -> ReferenceSet:
+    return ReferenceSet.read(shipped_reference(f"freepdk45_{topology}_{mode}"))
+
+
+@pytest.mark.parametrize("mode", GATED)
+def test_a_gated_card_in_other_modes(mode):
+    p = predicted(Card.read(shipped_card("freepdk45_gated")), recorded("gated", mode))
+    charge, phase, less_offset = GATED[mode]
+    assert p.charge is not None
+    assert p.phase is not None
+    assert p.after_offset is not None
+    assert p.charge < charge
+    assert p.phase < phase
+    assert p.after_offset < less_offset
+    # The ideal product, scaled and shifted at best, would not do.
+    assert p.fitted_in == "conventional"
+
+
+@pytest.mark.parametrize("mode", TIED)
+def test_a_tied_card_in_other_modes(mode):
+    p = predicted(Card.read(shipped_card("freepdk45_tied")), recorded("tied", mode))
+    assert p.charge is not None
+    assert p.charge < TIED[mode]
+
+
+@pytest.mark.parametrize(("topology", "mode"), [*(("gated", m) for m in GATED), *(("tied", m) for m in TIED)])
+def test_sets_hold_the_columns_that_the_command_simulates(topology, mode):
+    """Widths, conductances, codes and ends are those of ``mode_sets``, whose width was once a share of its range."""
+    reference, (lines, vectors) = recorded(topology, mode), RECORDED[mode]
+    columns = {c.name: c for c in mode_columns(vectors, lines, topology=topology)}
+    assert reference.meta["mode"] == mode
+    for record in reference.select(kind="column"):
+        c = columns[record.name]
+        assert record.attrs["w_select_um"] == c.w_select_um
+        assert 0.3 <= c.w_select_um <= 0.5
+        np.testing.assert_array_equal(record["conductance_s"], c.conductance_s)
+        np.testing.assert_array_equal(record["codes"], c.codes)

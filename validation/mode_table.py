@@ -1,0 +1,145 @@
+"""One table, PWM mode by column topology: what the counts are worth, how well the card knows them, energy and TOPS/W.
+
+Every row comes from a card that was fitted to simulated circuits: R² and ε_MAC of its counts against the ideal product
+(validation/mode_counts.py), 1 − R² of the card against recorded ngspice columns in that mode, where a set has them
+(validation/modes.py), energy of a product (validation/energy.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aimcard.data.reference import ReferenceSet
+from aimcard.data.shipped import mode_references
+from aimcard.models.adc import PHASE_RULES
+from aimcard.models.card import Card
+from aimcard.models.card_text import rows_of_text
+from aimcard.models.errors import CardError, InputError
+from aimcard.models.modes import Mode, get_mode, mode_names
+from aimcard.models.topology import tile_of
+from aimcard.validation.energy import PAPER_TOPS_PER_W, EnergyStudy, energy_study
+from aimcard.validation.mode_counts import CODE_DEGREE, COUNT_DEGREE, CountError, count_error
+from aimcard.validation.modes import Prediction, predicted, prediction_table
+
+#: ε_MAC of the tile-circuit paper (arXiv 2506.00004) [%], another technology, cell and read-out: to stand beside.
+PAPER_EPS_PERCENT = {"conventional": 0.62, "split": 2.62}
+HEAD = (
+    "topology", "mode", "ring", "window [ns]", "R2", "1-R2", "ε_MAC %", "count table", "+ code curve", "residue",
+    "truncation, % of σ", "card: charge 1-R2", "phase 1-R2", "less offset", "nJ", "TOPS/W",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModeRow:
+    """One mode of one card under one rule of the ring. ``card`` None: no recorded set; ``energy`` None: no energy model."""
+
+    counts: CountError
+    t_lsb_s: float
+    phases: int
+    card: Prediction | None = None
+    energy: EnergyStudy | None = None
+
+    @property
+    def window_s(self) -> float:
+        return self.counts.window_slots * self.t_lsb_s
+
+    def texts(self) -> tuple[str, ...]:
+        c = self.counts
+        seen = (None,) * 3 if self.card is None else (self.card.charge, self.card.phase, self.card.after_offset)
+        spent = None if self.energy is None else self.energy.energy
+        counts, ring = c.quantity == "counts", c.rule if self.phases > 1 else "-"
+        paid = (None, None) if spent is None else (1e9 * spent.total_j, spent.tops_per_w)
+        return (
+            c.topology, c.mode, ring if counts else "no counts: charge", f"{1e9 * self.window_s:g}",
+            f"{1 - c.plain.one_minus_r2:.5f}", f"{c.plain.one_minus_r2:.2g}",
+            *(f"{s.eps:.2f}" for s in (c.plain, c.table, c.curve)), f"{c.curve.residue_share:.0%}" if counts else "-",
+            f"{c.truncation:.2g}" if counts else "-", *(_shown(v) for v in seen), *(_shown(v, ".3g") for v in paid),
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        card = None if self.card is None else self.card.to_json()
+        energy = None if self.energy is None else self.energy.to_json()
+        return self.counts.to_json() | {"window_s": self.window_s, "card": card, "energy": energy}
+
+
+@dataclass(frozen=True)
+class ModeTable:
+    """Rows, and notes on what is missing. ``str`` is the table with its contract, ``to_json`` the document."""
+
+    rows: tuple[ModeRow, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def contract(self) -> tuple[str, ...]:
+        """What the columns count, line by line."""
+        c = self.rows[0].counts
+        energies = {r.counts.topology: r.energy for r in reversed(self.rows) if r.energy is not None}
+        return (
+            "R2, ε_MAC (RMSE over the largest ideal product): normal weights over the card's conductances, normal codes, σ a "
+            f"third of full scale; {c.columns} columns, scale and offset of each from {c.vectors} vectors, judged on "
+            f"{c.vectors} others; gated: count(G+) less count(G-), one sign phase; tied: signed codes, one count",
+            f"count table: ε_MAC after one polynomial (degree {COUNT_DEGREE}) a phase of each line's count, the same for the "
+            f"whole tile; + code curve: against codes bent by one curve (degree {CODE_DEGREE}) a phase, the same for all rows",
+            "residue: share of the last ε_MAC's variance that vanishes without truncation; truncation: RMSE in % of σ_MAC",
+            "card: 1-R2 of the card against recorded ngspice lines in this mode, medians over lines (charge: ideal clamp; "
+            "phase: weighted counts before truncation, and less each line's mean error)",
+            *(f"energy, {name} {study.mode}: {study.energy.contract}" for name, study in energies.items()),
+            "paper (arXiv 2506.00004, another technology, cell and read-out): "
+            + "; ".join(f"{m} ε_MAC {PAPER_EPS_PERCENT[m]} %, {PAPER_TOPS_PER_W[m]:g} TOPS/W" for m in PAPER_EPS_PERCENT),
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        notes = [f"note: {note}" for note in self.notes]
+        found = {(r.counts.topology, r.counts.mode): r.card for r in self.rows if r.card is not None}
+        details = ["", prediction_table(found.items())] if found else []
+        return "\n".join([*rows_of_text([HEAD, *(r.texts() for r in self.rows)]), *self.contract, *notes, *details])
+
+    def to_json(self) -> dict[str, Any]:
+        paper = {m: {"eps_mac_percent": PAPER_EPS_PERCENT[m], "tops_per_w": PAPER_TOPS_PER_W[m]} for m in PAPER_EPS_PERCENT}
+        return {
+            "rows": [r.to_json() for r in self.rows], "paper": paper, "contract": list(self.contract), "notes": list(self.notes)
+        }  # fmt: skip
+
+    def json_text(self) -> str:
+        return json.dumps(self.to_json(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def mode_table(
+    cards: Sequence[Card], references: Sequence[ReferenceSet] = (), modes: Sequence[str] = (), vectors: int = 48
+) -> ModeTable:
+    """Rows of every card in ``modes`` (none: all registered), under each rule of the ring.
+
+    references: recorded sets beside the shipped ones; one of a topology that no card has is an InputError.
+    """
+    rows: list[ModeRow] = []
+    notes: list[str] = []
+    topologies = {str(card.meta["topology"]) for card in cards}
+    for r in references:
+        if r.meta["topology"] not in topologies:
+            wanted = " or ".join(sorted(topologies))
+            raise InputError(f"{r.source}: expected a set of topology {wanted}, a card's; got {r.meta['topology']}")
+    for card in cards:
+        tile, topology = tile_of(card), str(card.meta["topology"])
+        known = mode_references(card) | {str(r.meta["mode"]): r for r in references if r.meta["topology"] == topology}
+        for name in modes or mode_names():
+            mode = get_mode(name, tile.code_max)
+            seen = predicted(card, known[name]) if name in known else None
+            energy = _energy(card, mode, notes)
+            for rule in PHASE_RULES if tile.has_readout and len(mode.phases) > 1 else PHASE_RULES[:1]:
+                rows.append(ModeRow(count_error(card, mode, rule, vectors=vectors), tile.t_lsb_s, len(mode.phases), seen, energy))
+    return ModeTable(tuple(rows), tuple(dict.fromkeys(notes)))
+
+
+def _energy(card: Card, mode: Mode, notes: list[str]) -> EnergyStudy | None:
+    try:
+        return energy_study(card, mode)
+    except CardError as error:
+        notes.append(f"no energy: {error}")
+        return None
+
+
+def _shown(value: float | None, form: str = ".2g") -> str:
+    return "-" if value is None else format(value, form)
