@@ -1,7 +1,9 @@
 """The fast product against its slow twin, and the laws that both must obey."""
 
+import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +14,10 @@ from hypothesis import strategies as st
 from aimcard.data import shipped_card
 from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects, FastTile
-from aimcard.models.fast.columns import Settings, apparent, group
+from aimcard.models.fast.columns import Settings, group
 from aimcard.models.fast.meanfield import prepare
-from aimcard.models.fast.product import Product
 from aimcard.models.tile import TileModel, ideal_charge
+from aimcard.models.twin import static_gradient
 
 MODEL = TileModel.read(shipped_card())
 IDEAL_CLAMP = Effects(regulator=False)
@@ -107,6 +109,53 @@ class TestAgainstTheSlowTwin:
         assert "1 - R²" in str(tight.error_bound(g, x))
 
 
+class TestAgainstTheNodes:
+    """The node-by-node twin has neither segments nor pulses' edges: an equation of its own for the same line."""
+
+    EFFECTS = Effects(pulse=False, regulator=False)
+
+    def test_values_and_gradients(self):
+        g, x = draw(lines=2, rows=128, batch=4)
+        g = g.requires_grad_()
+        charge = tile(self.EFFECTS).charge(g, x)
+        values = charge.detach()
+        for c in range(2):
+            nodes = [static_gradient(MODEL, g[c].detach().numpy(), v.numpy().astype(int)) for v in x]
+            truth = torch.tensor([s.line_current_a.sum() * MODEL.t_lsb_s for s, _ in nodes])
+            assert float(one_minus_r2(values[:, c], truth)) < 1e-6
+            for b, (_, slope) in enumerate(nodes):
+                (found,) = torch.autograd.grad(charge[b, c], g, retain_graph=True)
+                expected = torch.tensor(slope.sum(0)) * MODEL.t_lsb_s
+                assert float((found[c] - expected).norm() / expected.norm()) < 5e-3
+                assert not found[1 - c].any()
+
+
+class TestBound:
+    def adversarial(self, rows=32):
+        """Columns that no mean column stands for: all least, all largest, one cell, near end, far end, and random ones."""
+        low, high = 1e-7, 25e-6
+        one = torch.full((rows,), low, dtype=torch.float64)
+        one[rows // 3] = high
+        slope = torch.linspace(low, high, rows, dtype=torch.float64)
+        extremes = torch.stack([torch.full_like(one, low), torch.full_like(one, high), one, slope, slope.flip(0)])
+        g, x = draw(lines=5, rows=rows, batch=6)
+        return torch.cat([extremes, g]), x
+
+    @pytest.mark.parametrize("accuracy", ["fast", 1e-5])
+    @pytest.mark.parametrize(("counts", "effects"), READS)
+    def test_no_line_is_worse(self, counts, effects, accuracy):
+        for random, (g, x) in ((False, self.adversarial()), (True, draw(lines=6, rows=64, batch=6))):
+            t = tile(effects, accuracy=accuracy, dtype=torch.float32)
+            bound = t.error_bound(g.float(), x.float(), counts=counts)
+            truth = run(tile(effects, accuracy="exact"), counts, g.float().double(), x)
+            measured = one_minus_r2(run(t, counts, g.float(), x.float()).double(), truth)
+            assert (measured <= bound.per_line).all(), (measured, bound.per_line)
+            assert bound.one_minus_r2 == float(bound.per_line.max())
+            # Where the finest settings are not enough, the bound says so.
+            if accuracy != "fast" and random:
+                assert bound.one_minus_r2 <= accuracy
+
+
 class TestCompiled:
     @pytest.mark.parametrize(("counts", "effects"), READS)
     def test_numba_does_what_torch_does(self, counts, effects):
@@ -117,10 +166,20 @@ class TestCompiled:
         plain, fast = (group(circuit, g, chosen, counts=counts, plain=p).plans[0].prepare(x, rates=True) for p in (True, False))
         assert fast.y_rate is not None
         assert plain.y_rate is not None
-        for a, b in ((fast.y[:, :67], plain.y[:, :67]), (fast.z, plain.z), (fast.y_rate, plain.y_rate)):
+        ref = group(circuit, g, chosen, counts=counts, plain=True).plans[0].ref
+        for a, b in ((fast.y[..., :67], plain.y[..., :67]), (fast.y_rate, plain.y_rate), (fast.z_rate, plain.z_rate)):
             assert float((a - b).abs().max()) < 2e-5 * float(b.abs().max())
-        base, scale = (fast.y - plain.y)[:, 67:], (plain.y[:, :67] @ (g * 1e6).T).std()
-        assert float(base.abs().max()) < 2e-3 * float(scale)
+        # One byte is a 127th, and the bound by which it is scaled is a little above the largest.
+        first = fast.scale[0, ..., None]
+        assert float((fast.z * first - plain.z).abs().max()) < 0.51 * float(first.max())
+        torch.testing.assert_close(fast.scale / fast.scale[:1], plain.scale, rtol=1e-4, atol=0)
+        # How far a line's total is from the middle multiplies the terms of higher order.
+        scale = float((plain.y[0, :, :67] @ (g * 1e6).T).std())
+        m = max(ref.reaches) * plain.scale * (plain.z @ ref.g.float())
+        assert float(((fast.cubic - plain.cubic) * m**3).abs().max()) < 2e-3 * scale
+        behind, reach = (fast.y - plain.y)[..., 67:73], max(ref.reaches)
+        share = torch.tensor([1.0, 1.0, reach**2, reach**4, 1.0, reach])
+        assert float((behind.abs() * share).max()) < 2e-3 * scale
         assert torch.equal(fast.sign, plain.sign)
 
     def test_without_numba_it_says_so_once(self):
@@ -140,13 +199,37 @@ class TestCompiled:
         assert done.stdout.strip() == "['numba is not installed']", done.stderr
 
 
+    def test_switched_off_in_the_environment(self):
+        """The same answers with and without the compiler; nothing is said of what was asked for."""
+        code = (
+            "import os, warnings, torch; warnings.simplefilter('error')\n"
+            "from aimcard.data import shipped_card; from aimcard.models.tile import TileModel\n"
+            "from aimcard.models.fast import FastTile\n"
+            "g, x = torch.linspace(1e-6, 9e-6, 60).reshape(4, 15), torch.arange(45.0).reshape(3, 15)\n"
+            "t = FastTile(TileModel.read(shipped_card())); out = t.phase(g, x)\n"
+            "print(t._kept[True][1].plans[0].kernel is None, *[f'{v:.2f}' for v in out.flatten().tolist()])"
+        )
+        found = {}
+        for off in ("0", "1"):
+            environment = {**os.environ, "AIMCARD_PLAIN": off}
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+            assert done.returncode == 0, done.stderr
+            plain, *found[off] = done.stdout.split()
+            assert plain == str(off == "1")
+        np.testing.assert_allclose(*(np.array(v, dtype=float) for v in found.values()), rtol=1e-5, atol=0.02)
+
+
 class TestGradientOfTheFormula:
     def test_gradcheck_in_the_weights(self):
         g, x = draw(lines=3, rows=7, batch=3, low=1e-6)
-        circuit = tile(Effects(leakage=False)).circuit
-        plan = group(circuit, g, Settings(4, 4, 2), counts=True, plain=True).plans[0]
-        weight = apparent(circuit, g).requires_grad_()
-        assert torch.autograd.gradcheck(lambda w: Product.apply(w, x, plan), (weight,), eps=1e-5, rtol=1e-5)
+        # A pulse's charge has a slope of its own, which is not the formula's.
+        circuit = tile(Effects(leakage=False, pulse=False)).circuit
+        columns = group(circuit, g, Settings(4, 4, 2), counts=True, plain=True)
+
+        def answer(conductance_us):
+            return replace(columns, ready=None).answers(circuit, conductance_us * 1e-6, x)
+
+        assert torch.autograd.gradcheck(answer, ((g * 1e6).requires_grad_(),), eps=1e-5, rtol=1e-5)
 
     def test_gradcheck_of_the_preparation(self):
         g, x = draw(lines=2, rows=6, batch=2)
@@ -205,6 +288,16 @@ class TestLaws:
         vectors, lines = (torch.tensor(np.random.default_rng(seed).permutation(n)) for n in (10, 6))
         torch.testing.assert_close(tile().phase(g[lines], x[vectors]), whole[vectors][:, lines], rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(torch.cat([t.phase(g, v[None]) for v in x]), whole, rtol=1e-12, atol=1e-9)
+
+    @pytest.mark.parametrize("plain", RUNS)
+    def test_sign_is_which_line_of_a_pair(self, plain):
+        """Weights of the other sign swap the lines of their pairs, and the difference changes its sign and nothing else."""
+        plus, x = draw(seed=1)
+        minus, _ = draw(seed=2)
+        t = tile(plain=plain, dtype=torch.float32)
+        found = [t.phase(torch.cat(pair).float(), x.float()) for pair in ((plus, minus), (minus, plus))]
+        first, second = (f[:, :6] - f[:, 6:] for f in found)
+        torch.testing.assert_close(first, -second, rtol=0, atol=1e-6 * float(found[0].abs().max()))
 
     def test_zero_input_is_leakage(self):
         g, x = draw()

@@ -19,6 +19,7 @@ from aimcard.calibrate.tied_targets import TiedSetting, base_currents, model_cur
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.card import Card
 from aimcard.models.errors import CardError, FitError, InputError, ReferenceSetError
+from aimcard.models.lut import lookup
 from aimcard.models.tied import cell_current
 from aimcard.models.tied_readout import read, tied_clamp, tied_readout
 from aimcard.models.tied_tile import TiedTile
@@ -27,6 +28,7 @@ from aimcard.models.topology import tile_of
 from aimcard.netlists.column import Pulses
 from aimcard.netlists.tied import SourceEdge, SourceEdges
 from aimcard.validation.report import validate
+from aimcard.validation.tied_products import against_counts, binned_counts
 
 PULSES = Pulses(code_max=15, guard=3)
 ROWS = 32
@@ -170,6 +172,30 @@ def test_counts_have_a_sign(card, reference):
     assert out.count is not None
     assert out.bias_counts is not None
     assert np.array_equal(out.count + out.bias_counts.sum(-1), record["count"])
+
+
+def test_reductions_of_a_count():
+    """A bin a slot is the whole rate, few bins come near it, and a constant current needs none of them."""
+    found = readout_tables(ReferenceSet(META, tables()))
+    assert found is not None
+    decay = 1e-4 * np.exp(-np.arange(16) / 4.0) * np.array([[1.0], [-1.0], [0.3]])
+    whole = lookup(*found["adc"], torch.tensor(decay)).numpy().sum(-1) * 1e-9
+    error = {name: np.abs(p - whole).max() for name, p in binned_counts(found["adc"], decay, 1e-9).items()}
+    one, two, four, eight, sixteen = (error[f"rate of the mean current, {n} bin{'s' * (n > 1)}"] for n in (1, 2, 4, 8, 16))
+    assert one > 2 * two > 4 * four > 8 * eight > 0
+    assert sixteen < 1e-9
+    # With the rate's second difference: f''/2 times the variance of the current over the window.
+    assert one == pytest.approx(1.2e14 / 4e-3 * decay[0].var() * 16e-9, rel=1e-3)
+    steady = binned_counts(found["adc"], np.full((1, 16), 3e-5) + np.array([[0.0], [1e-5]]), 1e-9)
+    assert all(np.ptp(np.array([p[k] for p in steady.values()])) < 1e-9 for k in (0, 1))
+
+
+def test_recorded_phases_are_the_models(card, reference):
+    (found,) = against_counts(card, reference)
+    assert found.errors["all slots, lags and start (the model)"][1] < 0.02
+    assert (found.columns, found.vectors) == (2, 4)
+    with pytest.raises(InputError, match="expected a tied card with a read-out"):
+        against_counts(attrs.evolve(card, tables=tuple(t for t in card.tables if t.name != "adc")), reference)
 
 
 def test_the_offset_is_in_the_card(card):

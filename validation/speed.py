@@ -8,6 +8,7 @@ scaled per line to g_max 25 µS (one line of a pair); ``uniform`` 0.1 to 5 µS. 
 from __future__ import annotations
 
 import argparse
+import copy
 import ctypes
 import os
 import time
@@ -28,20 +29,6 @@ from aimcard.models.tile import TileModel
 WEIGHTS = ("normal", "uniform")
 INPUTS = ("gaussian", "uniform", "sparse")
 READS = {"charge": Effects(regulator=False), "phase": Effects()}
-#: Peers beside torch: name to a function (conductances, codes) -> product, called in turns with ours; see ``peer``.
-PEERS: dict[str, Callable[[Tensor, Tensor], Callable[[], object]]] = {}
-
-
-def peer(name: str) -> Callable:
-    """Register another simulator's forward pass for the table; its function makes what is timed, or raises ImportError."""
-
-    def add(make: Callable[[Tensor, Tensor], Callable[[], object]]) -> Callable:
-        if name in PEERS:
-            raise ValueError(f"peer {name!r} is registered twice")
-        PEERS[name] = make
-        return make
-
-    return add
 
 
 def draw(weights: str, inputs: str, lines: int, rows: int, batch: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -95,7 +82,11 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: ratios to torch's product, and peak memory in outputs beyond torch's."""
+    """One line of the table: ratios to torch's product, and peak memory in outputs beyond torch's, without and with derivatives.
+
+    Memory is the rise of the process's resident memory during one call above what it held before, ours less torch's for the same
+    shapes; with derivatives, forward and backward pass to weights and codes.
+    """
 
     read: str
     batch: int
@@ -104,13 +95,14 @@ class Row:
     ratio: float
     backward: float
     memory: float
-    peers: dict[str, float]
+    training: float
 
 
 def measure(model: TileModel, read: str, batch: int, lines: int = 512, rows: int = 512, turns: int = 15, plain: bool = False,
             accuracy: str | float = "fast") -> Row:  # fmt: skip
     """Time one read-out at one size, float32, one thread."""
     g64, x64 = draw("normal", "gaussian", lines, rows, batch)
+    x64 = x64.clamp(max=model.code_max)
     g, x, weight = g64.float(), x64.float(), (g64 * 1e6).float()
     tile = FastTile(model, READS[read], accuracy=accuracy, plain=plain)
 
@@ -125,13 +117,7 @@ def measure(model: TileModel, read: str, batch: int, lines: int = 512, rows: int
             return run(g, x)
 
     analog()
-    others: dict[str, Callable[[], object]] = {"ours": analog}
-    for name, make in PEERS.items():
-        try:
-            others[name] = make(g, x)
-        except ImportError:
-            continue
-    times = in_turns(digital, others, turns)
+    times = in_turns(digital, {"ours": analog}, turns)
     gx, xx = g.clone().requires_grad_(True), x.clone().requires_grad_(True)
     grad = torch.ones(batch, lines)
     forward_s, backward_s = [], []
@@ -148,9 +134,15 @@ def measure(model: TileModel, read: str, batch: int, lines: int = 512, rows: int
     with torch.no_grad():
         run(g, x[:8])
     extra = (peak_bytes(analog) - peak_bytes(digital)) / (4 * batch * lines)
+    w = weight.clone().requires_grad_(True)
+    tile = FastTile(model, READS[read], accuracy=accuracy, plain=plain)
+    with torch.no_grad():
+        run(gx, x[:8])
+    trained = peak_bytes(lambda: torch.autograd.grad(run(gx, xx), (gx, xx), grad))
+    plainly = peak_bytes(lambda: torch.autograd.grad(xx @ w.T, (w, xx), grad))
     return Row(
         read, batch, plain, times[""] * 1e6, times["ours"] / times[""], median(backward_s) / median(forward_s), extra,
-        {name: t / times[""] for name, t in times.items() if name not in ("", "ours")},
+        (trained - plainly) / (4 * batch * lines),
     )  # fmt: skip
 
 
@@ -165,7 +157,7 @@ class Errors:
     worst: float
 
 
-def judge(model: TileModel, weights: str, inputs: str, read: str, *, lines: int = 512, rows: int = 512, compared: int = 8,
+def judge(model: TileModel, weights: str, inputs: str, read: str, *, lines: int = 512, rows: int = 512, compared: int = 12,
           vectors: int = 16, wire_scale: float = 1.0, accuracy: str | float = "fast") -> Errors:  # fmt: skip
     """Compare ``compared`` of the lines on ``vectors`` vectors; the tile is prepared for all of them, in float32."""
     g, x = draw(weights, inputs, lines, rows, vectors)
@@ -180,16 +172,23 @@ def judge(model: TileModel, weights: str, inputs: str, read: str, *, lines: int 
     return Errors(weights, inputs, read, float(ratio.median()), float(ratio.max()))
 
 
+def with_steps(model: TileModel, steps: int) -> TileModel:
+    """The same tile with pulses of at most ``steps`` LSB and a window as much shorter."""
+    other = copy.copy(model)
+    other.code_max, other.slots = steps, model.slots - model.code_max + steps
+    return other
+
+
 def scaling(model: TileModel, figure: Path | None, turns: int = 7) -> list[tuple[str, int, float, float]]:
-    """CPU time against batch, rows, lines and bins: (axis, size, torch µs, ours µs), and a figure of them."""
+    """CPU time of charges against batch, rows, lines and time steps: (axis, size, torch µs, ours µs), and a figure of them."""
     found = []
     for axis, sizes in (("batch", (1, 16, 128, 512)), ("rows", (64, 128, 256, 512)), ("lines", (32, 128, 512, 1024))):
         for size in sizes:
             row = measure(model, "charge", **({"batch": 128} | {axis: size}), turns=turns)  # type: ignore[arg-type]
             found.append((axis, size, row.torch_us, row.torch_us * row.ratio))
-    for accuracy in (1e-3, 1e-5, 1e-6):
-        row = measure(model, "charge", 128, turns=turns, accuracy=accuracy)
-        found.append(("1/(1 - R²)", round(1 / accuracy), row.torch_us, row.torch_us * row.ratio))
+    for steps in (7, 15, 63, 127):
+        row = measure(with_steps(model, steps), "charge", 128, turns=turns)
+        found.append(("time steps", steps, row.torch_us, row.torch_us * row.ratio))
     if figure is not None:
         from matplotlib.figure import Figure
 
@@ -199,6 +198,9 @@ def scaling(model: TileModel, figure: Path | None, turns: int = 7) -> list[tuple
             size, torch_us, ours = zip(*((s, t, o) for a, s, t, o in found if a == name), strict=True)
             ax.loglog(size, torch_us, "o-", label="torch")
             ax.loglog(size, ours, "s-", label="card")
+            ax.set_xticks(size, [str(s) for s in size])
+            ax.minorticks_off()
+            ax.set_ylim(20, 2e4)
             ax.set_xlabel(name)
             ax.set_ylabel("CPU time (µs)")
         fig.axes[0].legend()
@@ -215,6 +217,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[128, 1024])
     parser.add_argument("--turns", type=int, default=15, help="alternations of ours and torch's")
     parser.add_argument("--no-errors", action="store_true", help="leave out the comparison with the slow twin (minutes)")
+    parser.add_argument("--peers", action="store_true", help="other simulators that are installed, beside ours (minutes)")
     parser.add_argument("--plain", action="store_true", help="time plain torch, without numba, too")
     parser.add_argument("--wire-scale", type=float, default=1.0, help="of the comparison with the slow twin")
     parser.add_argument("--scaling", type=Path, default=None, metavar="FIGURE", help="also sizes; writes this figure")
@@ -222,18 +225,21 @@ def main() -> None:
     torch.set_num_threads(1)
     model = TileModel.read(chosen.card if chosen.card is not None else shipped_card())
     print("512 x 512, float32, one thread, gated, one sign phase, one bit line; times over torch.mm's of the same shape")
-    print("| read-out | batch | torch.mm, µs | forward | backward / forward | memory beyond torch's, outputs | peers |")
+    print("| read-out | batch | torch.mm, µs | forward | backward / forward | memory beyond torch's, outputs | in training |")
     print("|---|---|---|---|---|---|---|")
     for plain in (False, True) if chosen.plain else (False,):
         for read in READS:
             for batch in chosen.batch:
                 r = measure(model, read, batch, turns=chosen.turns, plain=plain)
-                peers = ", ".join(f"{name} {ratio:.0f}" for name, ratio in r.peers.items()) or "none installed"
                 name = f"{read}, plain torch" if plain else read
-                print(
-                    f"| {name} | {batch} | {r.torch_us:.0f} | {r.ratio:.2f} | {r.backward:.2f} | {r.memory:.1f} | {peers} |",
-                    flush=True,
-                )
+                times = f"{r.torch_us:.0f} | {r.ratio:.2f} | {r.backward:.2f}"
+                print(f"| {name} | {batch} | {times} | {r.memory:.1f} | {r.training:.1f} |", flush=True)
+    if chosen.peers:
+        from aimcard.validation.side_by_side import compare  # it needs this module
+
+        print("\n| simulator, batch 128 | of the circuit | times torch.mm's | vectors timed |\n|---|---|---|---|")
+        for c in compare(model):
+            print(f"| {c.name} | {c.circuit} | {c.ratio:.3g} | {c.vectors} |", flush=True)
     if not chosen.no_errors:
         print(f"\n1 - R² against the slow twin, wire {chosen.wire_scale:g}x")
         print("| weights | inputs | read-out | median line | worst line |\n|---|---|---|---|---|")

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from aimcard.models.cell import expand
 from aimcard.models.fast.compiled import Kernel, available
 from aimcard.models.fast.effects import Circuit
-from aimcard.models.fast.product import Plan, Product, Recharge, Weights, forward
-from aimcard.models.fast.reference import make_grid, make_reference
+from aimcard.models.fast.product import Columns
+from aimcard.models.fast.reference import Reference, make_grid, make_reference
+from aimcard.models.fast.weights import Cells, Plan, apparent
+
+#: Largest total conductance over smallest of the columns that share a preparation.
+REACH = 2.2
 
 
 @dataclass(frozen=True)
 class Settings:
     """How finely the fast path computes.
 
-    bins of the window, segments of the line, squares of second order (0 to 4), groups of columns at most.
+    bins of the window, segments of the line, squares of second order (0 to the number of bins). ratio: largest total
+    conductance over smallest in one group of columns; groups: at most so many, then the ratio gives way.
     """
 
     bins: int
     segments: int
     squares: int
-    groups: int = 1
+    ratio: float = 1.5
+    groups: int = 16
 
 
 def low_precision(device: torch.device) -> bool:
@@ -36,76 +40,65 @@ def low_precision(device: torch.device) -> bool:
     return bool(known()) if known is not None and device.type == "cpu" else False
 
 
-def apparent(circuit: Circuit, conductance_s: Tensor) -> Tensor:
-    """Apparent conductances [µS] of ``conductance_s`` [S], differentiable, same shape."""
-    return expand(circuit.line.cell, conductance_s, circuit.w_select_um).g_s * 1e6
+def arrange(total: Tensor, ratio: float, most: int) -> tuple[Tensor | None, list[tuple[int, ...]]]:
+    """Groups of columns within ``ratio`` of total conductance, ``most`` at most, and plans of groups within REACH.
+
+    Returns the columns' order, None for one group, and the sizes of each plan's groups, its largest first.
+    """
+    order = total.detach().argsort()
+    found = total.detach()[order].double().cpu()
+    # A line that conducts nothing is a hundred times below the others at the most.
+    found = found.clamp(min=0.01 * float(found[-1]))
+    while len(starts := _starts(found, ratio)) > most:
+        ratio *= 1.2
+    if len(starts) == 1:
+        return None, [(len(found),)]
+    ends = [*starts[1:], len(found)]
+    plans: list[list[tuple[int, int]]] = []
+    for a, b in zip(starts, ends, strict=True):
+        if plans and float(found[b - 1]) <= REACH * float(found[plans[-1][0][0]]):
+            plans[-1].append((a, b))
+        else:
+            plans.append([(a, b)])
+    for groups in plans:
+        groups.sort(key=lambda g: g[0] - g[1])
+    places = torch.cat([torch.arange(a, b) for groups in plans for a, b in groups])
+    return order[places.to(order.device)], [tuple(b - a for a, b in groups) for groups in plans]
 
 
-@dataclass
-class Columns:
-    """Groups of columns with their plans; ``order`` sorts the columns by group, ``back`` undoes it; None for one group."""
-
-    plans: list[Plan]
-    sizes: list[int]
-    order: Tensor | None
-    back: Tensor | None
-    ready: list[Weights] | None = None
-
-    def answers(self, circuit: Circuit, conductance_s: Tensor, x: Tensor) -> Tensor:
-        """Answers (batch, lines) of ``conductance_s`` (lines, rows) [S] and codes (batch, rows), differentiable in both."""
-        if not (torch.is_grad_enabled() and (conductance_s.requires_grad or x.requires_grad)):
-            return self.forward(circuit, conductance_s, x)
-        parts = [conductance_s] if self.order is None else conductance_s[self.order].split(self.sizes)
-        outs = [Product.apply(apparent(circuit, part), x, plan) for part, plan in zip(parts, self.plans, strict=True)]
-        if circuit.effects.pulse and conductance_s.requires_grad:
-            outs = [Recharge.apply(out, part, x, plan) for out, part, plan in zip(outs, parts, self.plans, strict=True)]
-        return outs[0] if self.back is None else torch.cat(outs, 1)[:, self.back]
-
-    def forward(self, circuit: Circuit, conductance_s: Tensor, x: Tensor) -> Tensor:
-        """The same without derivatives; what only the weights decide is kept for the next call."""
-        if self.ready is None:
-            weight = apparent(circuit, conductance_s.detach())
-            parts = [weight] if self.order is None else weight[self.order].split(self.sizes)
-            self.ready = [Weights.of(part, plan) for part, plan in zip(parts, self.plans, strict=True)]
-        if self.order is None:
-            return forward(self.ready[0], x, self.plans[0])
-        out = x.new_empty(len(x), sum(self.sizes))
-        for weights, plan, lines in zip(self.ready, self.plans, self.order.split(self.sizes), strict=True):
-            out[:, lines] = forward(weights, x, plan)
-        return out
-
-
-def spread_of(conductance_s: Tensor) -> float:
-    """Largest relative distance of a column's total conductance from the mean."""
-    total = conductance_s.detach().sum(1)
-    mean = total.mean()
-    return float((total / mean - 1).abs().max()) if float(mean) > 0 else 0.0
+def _starts(found: Tensor, ratio: float) -> list[int]:
+    starts = [0]
+    while (end := int(torch.searchsorted(found, float(found[starts[-1]]) * ratio, right=True))) < len(found):
+        starts.append(max(end, starts[-1] + 1))
+    return starts
 
 
 def group(circuit: Circuit, conductance_s: Tensor, settings: Settings, *, counts: bool, plain: bool = False) -> Columns:
     """Split and prepare ``conductance_s`` (lines, rows) [S]; ``plain`` leaves the compiled preparation out."""
     g = conductance_s.detach()
-    count = min(settings.groups, len(g))
-    order = back = None
-    parts = [g]
-    if count > 1:
-        order = g.sum(1).argsort()
-        back = order.argsort()
-        parts = list(g[order].split(math.ceil(len(g) / count)))
-    grid = make_grid(g.shape[1], circuit.code_max, settings.bins, settings.segments)
+    order, plans_of = arrange(g.sum(1), settings.ratio, settings.groups)
+    parts = [g] if order is None else g[order].split([sum(sizes) for sizes in plans_of])
+    # More segments than the slow twin has would be another circuit.
+    segments = min(settings.segments, circuit.line.wire.segments)
+    grid = make_grid(g.shape[1], circuit.code_max, settings.bins, segments)
     compiled = not plain and g.device.type == "cpu" and g.dtype == torch.float32 and available()
-    plans = []
-    for part in parts:
-        ref = make_reference(circuit, part.cpu(), grid, counts)
+    cells = Cells.of(circuit, g)
+    plans: list[Plan] = []
+    for part, sizes in zip(parts, plans_of, strict=True):
+        ref = make_reference(circuit, part.cpu(), grid, counts, sizes)
         # Without curvature there is no second order; all off is then exactly linear.
         flat = not circuit.effects.ir_drop and ref.conversion.rate is None
-        squares = 0 if flat else settings.squares
-        kernel = Kernel(ref, squares) if compiled else None
-        if kernel is not None and plans and plans[0].kernel is not None:
-            # Groups follow one another: they can share their working memory.
-            kernel.scratch = plans[0].kernel.scratch
-        plans.append(Plan(ref, squares, kernel, g.dtype == torch.float32 and low_precision(g.device)))
-    return Columns(plans, [len(p) for p in parts], order, back)
+        plans.append(plan_of(ref, 0 if flat else settings.squares, cells, compiled, g, plans))
+    return Columns(plans, [len(p) for p in parts], order, None if order is None else order.argsort())
+
+
+def plan_of(ref: Reference, squares: int, cells: Cells, compiled: bool, like: Tensor, others: list[Plan]) -> Plan:
+    """A group's plan, for weights of the type and place of ``like``."""
+    kernel = Kernel(ref, squares) if compiled else None
+    if kernel is not None and others and others[0].kernel is not None:
+        # Groups follow one another: they can share their working memory.
+        kernel.scratch = others[0].kernel.scratch
+    return Plan(ref, squares, kernel, like.dtype == torch.float32 and low_precision(like.device), cells)
 
 
 def refresh(columns: Columns, conductance_s: Tensor) -> Columns:
@@ -113,10 +106,10 @@ def refresh(columns: Columns, conductance_s: Tensor) -> Columns:
     circuit = columns.plans[0].ref.circuit
     weight = apparent(circuit, conductance_s.detach())
     parts = [weight] if columns.order is None else weight[columns.order].split(columns.sizes)
-    plans = []
+    plans: list[Plan] = []
     for part, plan in zip(parts, columns.plans, strict=True):
         mean, variance = part.mean(0).cpu().double(), part.var(0, correction=0).cpu().double()
-        ref = replace(plan.ref, g=mean, variance=variance)
-        kernel = Kernel(ref, plan.squares) if plan.kernel is not None else None
-        plans.append(replace(plan, ref=ref, kernel=kernel))
+        # The groups' middles stay where they were: totals have hardly changed.
+        ref = replace(plan.ref, g=mean * (float(plan.ref.g.sum()) / max(float(mean.sum()), 1e-30)), variance=variance)
+        plans.append(plan_of(ref, plan.squares, plan.cells, plan.kernel is not None, conductance_s, plans))
     return Columns(plans, columns.sizes, columns.order, columns.back)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,9 +14,11 @@ import torch
 from torch import Tensor
 
 from aimcard.models.cell import gate_current, leakage_current
-from aimcard.models.fast.meanfield import EXTRA, Prepared, idle_answer, parts
+from aimcard.models.fast.meanfield import EXTRA, TINY, Prepared, idle_answer, parts
 from aimcard.models.fast.reference import Reference
 
+#: Numbers in a vector of the compiled steps.
+LANES = 16
 _said: set[str] = set()
 
 
@@ -23,7 +27,9 @@ class SlowerPathWarning(UserWarning):
 
 
 def available() -> bool:
-    """Whether numba is installed; warns once if not."""
+    """Whether numba is there and not switched off by AIMCARD_PLAIN=1 in the environment; warns once if it is not there."""
+    if os.environ.get("AIMCARD_PLAIN", "0") not in ("", "0"):
+        return False
     if importlib.util.find_spec("numba") is not None:
         return True
     if "numba" not in _said:
@@ -40,8 +46,8 @@ class Kernel:
 
     def __init__(self, ref: Reference, squares: int) -> None:
         kind = np.float32
-        self.squares, self.kind = squares, kind
-        self.scratch: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self.squares, self.kind, self.groups = squares, kind, len(ref.scales)
+        self.scratch: dict[tuple[int, int, bool], tuple[np.ndarray, ...]] = {}
         c, cell, conv = ref.circuit, ref.circuit.line.cell, ref.conversion
         grid = ref.grid
         zero = torch.zeros(1, dtype=torch.float64)
@@ -54,63 +60,69 @@ class Kernel:
             leak, 1 / float(cell.v_leak_drain_v), 1 / float(cell.v_leak_source_v),
             float(gate_current(cell, zero, c.w_select_um)) * 1e6, 1 / float(cell.v_gate_source_v), 1 / 16, ref.start_drop,
             ref.end_drop, ref.start_square, ref.end_square, ref.end_clamp, ref.line, ref.node, conv.start_gain, step, rest,
-            lifted, 1 / 6, 1 / 3, 1e-20, conv.ideal * c.v_read_v,
+            lifted, 1 / 6, 1 / 3, TINY, conv.ideal * c.v_read_v, ref.s_const, ref.s_gain, ref.reach, 0.25, 127,
+            float(ref.g.mean()),
         ]  # fmt: skip
-        middle = ref.e_const + ref.e_gain * ref.g.mean()
         pad = torch.zeros(1, dtype=torch.float64)
-        cells = torch.stack([ref.e_const, ref.e_gain, torch.cat([ref.c_const, pad]), torch.cat([ref.c_gain, pad]), middle])
+        # The longest code belongs to the last bin.
+        tops = torch.cat([grid.edges[1:-1], 2 * grid.edges[-1:], pad])
+        cells = torch.stack([ref.e_const, ref.e_gain, torch.cat([ref.c_const, pad]), torch.cat([ref.c_gain, pad]), tops])
 
         def a(values: Any) -> np.ndarray:
             return np.ascontiguousarray(np.asarray(values, dtype=kind))
 
-        total = torch.zeros(len(ref.lengths), dtype=torch.float64)
-        ratio = total.index_add(0, ref.owner, ref.variance) / total.index_add(0, ref.owner, ref.g).clamp(min=1e-30)
+        ratio = ref.ratio()
         none = np.zeros((1, 4), kind)
         curves = [none if curve is None else a(curve.pieces) for curve in (conv.rate, conv.start, conv.clamp)]
         width = grid.width
         cuts = [a for a, _ in parts(len(width), squares)] + [len(width)] if squares else [0]
         modes = np.array([c.effects.leakage, c.effects.pulse, conv.rate is not None, conv.clamp is not None])
         self.squares = len(cuts) - 1
+        lengths = np.diff(np.array(grid.bounds))
+        padded = np.concatenate([[0], np.cumsum(-(-lengths // LANES) * LANES)])
+        distance = np.zeros(padded[-1], kind)
+        for at, (low, high) in zip(padded, itertools.pairwise(grid.bounds), strict=False):
+            distance[at : at + high - low] = ref.distance[low:high].numpy()
         self.arguments = (
-            a(ref.g), a(ref.distance), a(ref.variance), np.array(grid.bounds), a(grid.edges), a(1 / width), a(width),
-            a(ref.lengths), a(ref.source), a(ref.drain), a(ref.weight), a(ref.spread), a(ratio), a(cells), a(k), *curves,
-            modes, np.array(cuts),
+            a(ref.g), distance, np.array(grid.bounds), padded, a(grid.edges), a(1 / width), a(width), a(ref.lengths),
+            a(ref.source), a(ref.drain), a(ref.weight), a(ref.spread), a(ratio), a(cells), a(ref.times),
+            a(k), a(ref.scales), *curves, modes, np.array(cuts),
         )  # fmt: skip
 
     def __call__(self, x: Tensor, rates: bool = False, *, reuse: bool = False) -> Prepared:
         """Prepare ``x`` (batch, rows), in as many threads as torch uses; ``reuse``: valid until the next such call."""
-        from aimcard.models.fast.kernel import prepare
+        from aimcard.models.fast.blocks import prepare
 
-        batch, rows = x.shape
+        batch, rows, groups = *x.shape, self.groups
         # Fresh memory costs a page fault every 4 kB, a tenth of the whole.
-        made = self.scratch.get(batch) if reuse else None
+        made = self.scratch.get((batch, groups, rates)) if reuse else None
         if made is None:
+            some = batch if rates else 0
             made = (
-                np.empty((batch, rows + EXTRA), self.kind), np.empty((self.squares, batch, rows), self.kind),
-                np.empty((self.squares, batch), self.kind),
+                np.empty((groups, batch, rows + EXTRA), self.kind), np.empty((self.squares, batch, rows), np.int8),
+                *(np.empty((groups, self.squares, batch), self.kind) for _ in range(3)),
+                np.empty((groups, some, rows), self.kind), np.empty((some, rows), self.kind),
             )  # fmt: skip
             if reuse:
                 self.scratch.clear()
-                self.scratch[batch] = made
-        y, z, sign = made
-        some = (batch,) if rates else (0,)
-        y_rate, z_rate = np.zeros((*some, rows), self.kind), np.zeros((self.squares, *some, rows), self.kind)
+                self.scratch[batch, groups, rates] = made
         codes = x.detach().contiguous().numpy()
+        y, z, scale, sign, cubic, y_rate, z_rate = made
 
         def run(a: int, b: int) -> None:
             # The slices of later axes are views: the kernel wants them whole, so every thread gets its own.
-            own = [np.ascontiguousarray(q[:, a:b]) for q in (z, z_rate, sign)]
-            prepare(codes[a:b], *self.arguments, y[a:b], own[0], y_rate[a:b], own[1], own[2])
-            z[:, a:b], sign[:, a:b] = own[0], own[2]
-            if rates:
-                z_rate[:, a:b] = own[1]
+            parts = [y[:, a:b], z[:, a:b], scale[..., a:b], sign[..., a:b], cubic[..., a:b], y_rate[:, a:b]]
+            own = [np.ascontiguousarray(q) for q in parts]
+            prepare(codes[a:b], *self.arguments, *own, z_rate[a:b])
+            for whole, part in zip(parts, own, strict=True):
+                whole[...] = part
 
         threads = min(torch.get_num_threads(), batch // 16)
         if threads > 1:
-            edges = [batch * k // threads for k in range(threads + 1)]
+            edges = [16 * (batch * k // (16 * threads)) for k in range(threads)] + [batch]
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(run, edges[:-1], edges[1:]))
         else:
-            prepare(codes, *self.arguments, y, z, y_rate, z_rate, sign)
-        t = [torch.from_numpy(q) for q in (y, z, sign, y_rate, z_rate)]
-        return Prepared(t[0], t[1], t[2], t[3] if rates else None, t[4] if rates else None)
+            prepare(codes, *self.arguments, y, z, scale, sign, cubic, y_rate, z_rate)
+        t = [torch.from_numpy(q) for q in made]
+        return Prepared(t[0], t[1], t[2], t[3], t[4], t[5] if rates else None, t[6] if rates else None)

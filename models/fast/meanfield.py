@@ -12,12 +12,13 @@ and the ladder is solved at the bin's two Gauss points.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from aimcard.models.cell import gate_current, leakage_current
+from aimcard.models.fast.mean_ladder import convert, solve_fields, solve_ladder
 from aimcard.models.fast.reference import Reference
 
 ROOT3 = math.sqrt(3.0)
@@ -25,40 +26,51 @@ ROOT3 = math.sqrt(3.0)
 EXTRA = 8
 #: Where the window is cut for a number of squares, as shares of the bins.
 SHARES: dict[int, list[float]] = {1: [], 2: [0.4], 3: [0.25, 0.55], 4: [0.2, 0.4, 0.65]}
-#: Times the cells are expanded again about the voltages found.
-PASSES = 2
+#: Strength of a square below which there is nothing to correct.
+TINY = 1e-20
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Answer of line c for vector b: base_b + Σ_i W_ci·y_bi − left_b·share_c − Σ_k sign_kb·(Σ_i δ_ci·z_kbi)².
+    """Answer of a line c of a group for a vector:
+    base + Σ_i W_ci·y_i − (left + bias·e_c)·share_c + r_2·e_c² + r_4·e_c⁴ + ended·pulse_c − Σ_k sign_k·m_k²·(1 + cubic_k·m_k).
 
-    W: apparent conductance [µS], δ: its departure from the mean column, share: Σ_i δ_ci² over its mean over columns.
-    y (batch, rows + 8): weights of the rows, then base, left and zeros. z (squares, batch, rows), sign (squares, batch).
-    y_rate (batch, rows), z_rate (squares, batch, rows): their derivatives to the codes per LSB, if asked for.
+    W: apparent conductance [µS], δ: its departure from the group's middle column, m_k = scale_k·Σ_i δ_ci·z_ki.
+    e_c: the line's total conductance over the middle one's, less one, and within the group's reach; share: Σ_i of its squared
+    departure beside the mean column, over the variance. pulse: what the mean pulse of the line's cells draws beside the straight
+    line of all; ended: the force of all pulses.
+    y (groups, batch, rows + 8): weights of the rows, then base, left, r_2, r_4, ended, bias and zeros. z (squares, batch, rows):
+    of the first group, bytes or real numbers. scale, sign, cubic (groups, squares, batch).
+    y_rate (groups, batch, rows), z_rate (batch, rows): derivatives to the codes per LSB, if asked for, of the first group's
+    scaled z in whose part the code lies.
     """
 
     y: Tensor
     z: Tensor
+    scale: Tensor
     sign: Tensor
+    cubic: Tensor
     y_rate: Tensor | None = None
     z_rate: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Fields:
-    """Solution at the Gauss points: answer per LSB, and per point and segment weight y and its slope per row of distance,
-    quadratic weight z; shapes (batch, points), (batch, points, segments)."""
+class Group:
+    """What a group's middle column gives: as ``Prepared``'s fields, without a group's axis; base, left, ended (batch, 1).
 
-    answer: Tensor
+    strength (squares, batch): its squares, as the form gives them; z scaled to them. course: second, third and fourth
+    difference quotient of its multiples' answers, (squares, batch), or None.
+    """
+
     y: Tensor
-    tilt: Tensor
-    z: Tensor | None
-    z_sign: Tensor | None
-    own: Tensor | None
-    drop: Tensor
-    clamp: Tensor
-    rate: Tensor
+    base: Tensor
+    left: Tensor
+    ended: Tensor
+    z: Tensor
+    strength: Tensor
+    course: tuple[Tensor, Tensor, Tensor] | None
+    y_rate: Tensor | None
+    z_rate: Tensor | None
 
 
 def shares(x: Tensor, ref: Reference) -> tuple[Tensor, Tensor]:
@@ -66,147 +78,6 @@ def shares(x: Tensor, ref: Reference) -> tuple[Tensor, Tensor]:
     edges, width = ref.grid.edges.to(x.dtype), ref.grid.width.to(x.dtype)
     f = ((x[:, None, :] - edges[:-1, None]) / width[:, None]).clamp(0.0, 1.0)
     return f, f * f - f
-
-
-def solve_fields(ref: Reference, g: Tensor, centre: Tensor, n: Tensor, ends: Tensor, extra: Tensor,
-                 second: bool) -> Fields:  # fmt: skip
-    """g, n (batch, points, segments): conductance [µS] and number of conducting cells; centre: centroid.
-
-    ends: charge per volt of drop by which each segment's pulses act there, per LSB. Points 0, 1 are the first slot.
-    """
-    c, cell, dtype = ref.circuit, ref.circuit.line.cell, g.dtype
-    lengths, weight = ref.lengths.to(dtype), ref.weight.to(dtype)
-    w, r = c.w_select_um, ref.r_ohm
-    n_eff = (n / ref.spread.to(dtype)).clamp(min=1.0)
-    self_r = -r * lengths / 6 * (1 - 1 / n_eff)
-    v0 = c.v_read_v
-    v, back = torch.full_like(g, v0), torch.zeros_like(g)
-    near, far = r * centre, r * (lengths - centre)
-    leaks = c.effects.leakage
-    clamp = torch.full_like(g[..., 0], v0)
-    current = torch.zeros_like(clamp)
-    cond = g
-    admittance = current
-    for _ in range(PASSES):
-        fac = 1 - ref.source.to(dtype) * back / (1 - ref.k_source * back) - ref.drain.to(dtype) * (v - v0)
-        inner = g * fac
-        cond = inner / (1 + self_r * inner)
-        if leaks:
-            gates = n * gate_current(cell, back, w) * 1e6
-            total = torch.cumsum(gates, -1)
-            beyond = total - gates
-            across = ref.share * r * lengths * (beyond + gates / 2)
-            edge = torch.flip(torch.cumsum(torch.flip(across, (-1,)), -1), (-1,)) - across
-            rise = edge + ref.share * r * lengths * (beyond / 2 + gates / 3)
-            idle = (lengths - n) * weight * leakage_current(cell, v + back, back, w) * 1e6
-            inject = idle - cond * rise
-        else:
-            rise, inject = torch.zeros_like(g), torch.zeros_like(g)
-        y = torch.zeros_like(current)
-        j = torch.zeros_like(current)
-        for s in range(g.shape[-1]):
-            k = 1 + far[..., s] * y
-            y, j = y / k + cond[..., s], j / k + inject[..., s]
-            k = 1 + near[..., s] * y
-            y, j = y / k, j / k
-        admittance = y
-        clamp, current = _close(ref, y, j)
-        drop, i, drops = torch.zeros_like(y), current, []
-        for s in reversed(range(g.shape[-1])):
-            drop = drop + near[..., s] * i
-            drops.append(drop)
-            i = i - cond[..., s] * (clamp - drop) - inject[..., s]
-            drop = drop + far[..., s] * i
-        ladder = torch.stack(drops[::-1], -1)
-        v = clamp[..., None] - ladder - rise
-        back = ref.share * ladder + rise
-    return _adjoint(ref, g, cond, self_r, near, far, admittance, clamp, current, v, back, ladder, ends, extra, second)
-
-
-def _close(ref: Reference, y: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
-    v0 = ref.circuit.v_read_v
-    curve = ref.conversion.clamp
-    if curve is None:
-        return torch.full_like(y, v0), y * v0 + j
-    i = y * v0 + j
-    for _ in range(3):
-        v, slope, _ = curve.at(i)
-        i = i - (i - y * v - j) / (1 - y * slope)
-    return curve.at(i)[0], i
-
-
-def _adjoint(ref: Reference, g: Tensor, cond: Tensor, self_r: Tensor, near: Tensor, far: Tensor, admittance: Tensor,
-             clamp: Tensor, current: Tensor, v: Tensor, back: Tensor, ladder: Tensor, ends: Tensor, extra: Tensor,
-             second: bool) -> Fields:  # fmt: skip
-    conv, v0 = ref.conversion, ref.circuit.v_read_v
-    answer, rate, bend = _convert(ref, current)
-    rate = rate + bend * extra
-    loop = torch.ones_like(current)
-    reg = torch.zeros_like(current)
-    if conv.clamp is not None:
-        _, slope, _ = conv.clamp.at(current)
-        loop = 1 / (1 - admittance * slope)
-        reg = -slope * current
-    # What the pulses' ends add when their cells' voltage drops acts like a current drawn there by the adjoint.
-    draws = -ends / loop[..., None] if ref.circuit.effects.pulse else None
-    j = torch.zeros_like(current)
-    if draws is not None:
-        y = torch.zeros_like(current)
-        for s in range(g.shape[-1]):
-            k = 1 + far[..., s] * y
-            y, j = y / k + cond[..., s], j / k + draws[..., s]
-            k = 1 + near[..., s] * y
-            y, j = y / k, j / k
-    fall, i = torch.zeros_like(current), admittance + j
-    falls, tilts_a, tilts_v = [], [], []
-    iv = current
-    for s in reversed(range(g.shape[-1])):
-        fall = fall + near[..., s] * i
-        falls.append(fall)
-        before, before_v = i, iv
-        i = i - cond[..., s] * (1 - fall) - (0 if draws is None else draws[..., s])
-        iv = iv - cond[..., s] * v[..., s]
-        tilts_a.append(-ref.r_ohm * (i + before) / 2)
-        tilts_v.append(-ref.r_ohm * (iv + before_v) / 2)
-        fall = fall + far[..., s] * i
-    a = 1 - torch.stack(falls[::-1], -1)
-    tilt_a, tilt_v = torch.stack(tilts_a[::-1], -1), torch.stack(tilts_v[::-1], -1)
-    fac = 1 - ref.d_source * back / (1 - ref.k_source * back) - ref.d_drain * (v - v0)
-    spread = fac / (1 + self_r * g) ** 2
-    gain = (rate * loop)[..., None]
-    y = gain * a * spread * v
-    tilt = gain * spread * (a * tilt_v + v * tilt_a)
-    z = z_sign = own = None
-    if second:
-        # Action of the quadratic form on the mean column: loaded drop, regulator, and the bend of the rate.
-        first = a * spread * v
-        move = ((first * g).sum(-1) * loop)[..., None]
-        shift = y * (ladder + reg[..., None]) / v0
-        curve = -0.5 * (bend * loop)[..., None] * first
-        z, z_sign = shift + curve.abs() * move, shift + curve * move
-        # Its diagonal: the resistance that a cell sees between its node and the clamp.
-        place = ref.r_ohm * (torch.flip(torch.cumsum(torch.flip(lengths_of(ref, g), (-1,)), -1), (-1,)) - lengths_of(ref, g) / 2)
-        seen = place * a
-        if conv.clamp is not None:
-            seen = seen + (-slope)[..., None]
-        own = y * first / v0 * seen + curve * loop[..., None] * first
-    return Fields(answer, y, tilt, z, z_sign, own, ladder, clamp, rate)
-
-
-def lengths_of(ref: Reference, like: Tensor) -> Tensor:
-    """Rows of each segment, (segments,)."""
-    return ref.lengths.to(like.dtype)
-
-
-def _convert(ref: Reference, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Answer per LSB, its first and second derivative; the first two points are the first slot."""
-    conv = ref.conversion
-    if conv.rate is None or conv.start is None:
-        gain = torch.ones_like(current[0])
-        gain[:2] = conv.start_gain
-        return gain * current, gain.expand_as(current), torch.zeros_like(current)
-    first, rest = conv.start.at(current[..., :2]), conv.rate.at(current[..., 2:])
-    return tuple(torch.cat(pair, -1) for pair in zip(first, rest, strict=True))  # type: ignore[return-value]
 
 
 def _pairs(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,8 +94,38 @@ def _line(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Prepared:
     """What the vectors ``x`` (batch, rows) make of the tile; differentiable, memory batch × rows × bins."""
-    dtype = x.dtype
     ref = ref.like(x)
+    groups = [_group(ref.scaled(s), x, squares, rates, lead=k == 0) for k, s in enumerate(ref.scales)]
+    first = groups[0]
+    strength = torch.stack([g.strength for g in groups])
+    strong = strength.abs().clamp(min=TINY)
+    size = torch.tensor(ref.scales, dtype=x.dtype, device=x.device)
+    scale = (strong / strong[:1]).sqrt() / size[:, None, None]
+    rest = torch.zeros_like(strength[:, 0]) if squares else x.new_zeros(len(groups), len(x))
+    last, growth, cubic = rest, rest, torch.zeros_like(strength)
+    if first.course is not None:
+        # The mean column's multiples, about the groups' middle ones.
+        s, off = size[:, None, None], size[:, None, None] - 1
+        second, third, fourth = first.course
+        third = s**3 * (third + 4 * off * fourth)
+        rest = strength.sum(1) + (s**2 * (second + 3 * off * first.course[1] + 6 * off**2 * fourth)).sum(1)
+        last = (s**4 * fourth).sum(1)
+        growth = (-3 * third.sum(1) / strength.sum(1).clamp(min=TINY)).clamp(-3.0, 3.0)
+        # Third order above the second is rounding.
+        cubic = (-third / strong).clamp(-1.0, 1.0) / strong.sqrt()
+    y = [
+        _behind(g.y, g.base, g.left, rest[k, :, None], last[k, :, None], g.ended, g.left * growth[k, :, None])
+        for k, g in enumerate(groups)
+    ]
+    sign = torch.sign(strength)
+    return Prepared(
+        torch.stack(y), first.z, scale, sign, sign * cubic,
+        torch.stack([g.y_rate for g in groups]) if rates else None, first.z_rate,  # type: ignore[misc]
+    )  # fmt: skip
+
+
+def _group(ref: Reference, x: Tensor, squares: int, rates: bool, *, lead: bool) -> Group:
+    dtype = x.dtype
     f, h = shares(x, ref)
     g, distance, owner = ref.g.to(dtype), ref.distance.to(dtype), ref.owner
     lengths, width = ref.lengths.to(dtype), ref.grid.width.to(dtype)
@@ -250,15 +151,15 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     # The pulses' own charge is a current too, at which the rate is taken.
     middle = (ref.e_const + ref.e_gain * ref.g.mean()).to(dtype)
     extra = ended.sum(2) * (middle[1:] + middle[:-1]) / 2 / width
-    at = solve_fields(
-        ref, points(conduct, ramp), centre.repeat_interleave(2, 1), points(n, n_ramp).clamp(min=0.0),
-        ends.repeat_interleave(2, 1), extra.repeat_interleave(2, 1), squares > 0,
-    )  # fmt: skip
+    mid, both, pair = points(conduct, ramp), centre.repeat_interleave(2, 1), points(n, n_ramp).clamp(min=0.0)
+    solved = solve_ladder(ref, mid, both, pair)
+    at = solve_fields(ref, solved, ends.repeat_interleave(2, 1), extra.repeat_interleave(2, 1), squares > 0)
     y_mean, y_slope = _line(at.y)
     tilt = (at.tilt * 1.0).unflatten(1, (-1, 2)).mean(2)
     force = at.rate.unflatten(1, (-1, 2)).mean(2)
     force = torch.cat([force[:, 1:2], force[:, 1:]], 1) if force.shape[1] > 1 else force
-    knots = torch.cat([force[:, :1], (force[:, 1:] + force[:, :-1]) / 2, force[:, -1:]], 1)
+    knots = force @ ref.times.to(dtype).T
+    knots, begin = knots[:, :-1], knots[:, -1:]
     const, gain = knots * ref.e_const.to(dtype), knots * ref.e_gain.to(dtype)
     step_const, step_gain = const[:, 1:] - const[:, :-1], gain[:, 1:] - gain[:, :-1]
     bend_const, bend_gain = force * ref.c_const.to(dtype), force * ref.c_gain.to(dtype)
@@ -266,20 +167,31 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     lift = at.clamp.unflatten(1, (-1, 2)).mean(2) - ref.circuit.v_read_v
     each = (ref.end_drop + ref.end_square * drop) * drop + ref.end_clamp * lift[..., None]
     first = (ref.start_drop + ref.start_square * drop[:, 0]) * drop[:, 0]
-    pulses = (force[..., None] * (ended * each)).sum((1, 2)) + (force[:, :1] * started * first).sum(1)
+    pulses = (force[..., None] * (ended * each)).sum((1, 2)) + (begin * started * first).sum(1)
+    pulses = pulses + begin[:, 0] * (ref.s_const * on.sum(1) + ref.s_gain * (on @ g))
     pulses = pulses + const[:, 0] * on.sum(1) + (step_const * n.sum(2) + bend_const * n_ramp.sum(2)).sum(1)
     pulses = pulses + gain[:, 0] * (on @ g) + (step_gain * conduct.sum(2) + bend_gain * ramp.sum(2)).sum(1)
     pulses = pulses + _stored(ref, n, drop, lift, force)
+    # The force is the rate's slope at the pulses' own current; their answer is the rate's rise up to there.
+    bend = at.bend.unflatten(1, (-1, 2)).mean(2)
+    bend = torch.cat([bend[:, 1:2], bend[:, 1:]], 1) if bend.shape[1] > 1 else bend
+    pulses = pulses - 0.5 * (bend * extra * extra * width).sum(1)
     rest = ref.conversion.offset + ref.conversion.guard * idle_answer(ref)
     # The ideal product is left out here and added to every row's weight: its rounding would be the mean column's.
     ideal = ref.conversion.ideal * ref.circuit.v_read_v
-    beside = at.answer - ideal * points(conduct, ramp).sum(-1)
-    answer = (beside.unflatten(1, (-1, 2)).mean(2) * width).sum(1) + pulses + rest
+
+    def by_bin(answer: Tensor, scale: float) -> Tensor:
+        beside = answer - ideal * scale * mid.sum(-1)
+        return beside.unflatten(1, (-1, 2)).mean(2) * width
+
+    answer = by_bin(at.answer, 1.0)
+    still = answer
+    answer = answer.sum(1) + pulses + rest
     flat = width[:, None] * ((y_mean - ideal) - centre * tilt) + step_gain[..., None]
     curve = width[:, None] * y_slope / 2 + bend_gain[..., None]
     by_f, by_h, by_p = flat[..., owner], curve[..., owner], (width[:, None] * tilt)[..., owner]
     weight = by_f + distance * by_p
-    y = (f * weight + h * by_h).sum(1) + on * gain[:, :1]
+    y = (f * weight + h * by_h).sum(1) + on * (gain[:, :1] + begin * ref.s_gain)
     base = (answer - (y * g).sum(1))[:, None]
     y = y + ideal * x
     # The longest code belongs to the last bin.
@@ -287,46 +199,70 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     inside = ((x[:, None, :] >= ref.grid.edges[:-1, None]) & (x[:, None, :] < tops[:, None])) if rates else None
     slope = None if inside is None else inside / width[:, None].to(dtype)
     y_rate = None if slope is None else ideal + (slope * (weight + (2 * f - 1) * by_h)).sum(1)
+    force = (force * ended.sum(2)).sum(1, keepdim=True)
+    none = torch.zeros_like(base)
     if at.z is None:
-        return Prepared(_behind(y, base, torch.zeros_like(base)), x.new_zeros(0, *x.shape), x.new_zeros(0, len(x)), y_rate,
-                        None if y_rate is None else x.new_zeros(0, *x.shape))  # fmt: skip
+        empty = x.new_zeros(0, len(x))
+        return Group(y, base, none, force, x.new_zeros(0, *x.shape), empty, None, y_rate, torch.zeros_like(x) if rates else None)
     z_mean, z_slope = (width[:, None] * q for q in _line(at.z))
     assert at.z_sign is not None
     assert at.own is not None
     sign_mean, sign_slope = (width[:, None] * q for q in _line(at.z_sign))
     own_mean, own_slope = (width[:, None] * q for q in _line(at.own))
-    own = (f * own_mean[..., owner] + h * own_slope[..., owner] / 2).sum(1)
-    zs, signs, z_rates = [], [], []
-    for a, b in parts(len(width), squares):
-        by_f, by_h = z_mean[:, a:b, owner], z_slope[:, a:b, owner] / 2
+    # What the squares leave is the same for all columns on average, if their departures are independent row by row.
+    ratio = ref.ratio()
+    left = ((own_mean * conduct + own_slope * ramp / 2) * ratio).sum((1, 2))
+    zs, strengths = [], []
+    z_rate = torch.zeros_like(x)
+    spans = parts(len(width), squares)
+    for a, b in spans:
+        each_f, each_h = z_mean[:, a:b], z_slope[:, a:b] / 2
+        by_f, by_h = each_f[..., owner], each_h[..., owner]
         z = (f[:, a:b] * by_f + h[:, a:b] * by_h).sum(1)
-        size_z = (z * g).sum(1, keepdim=True)
-        signed = (sign_mean * conduct + sign_slope * ramp / 2)[:, a:b].sum((1, 2))[:, None]
+        size_z = (z * g).sum(1)
+        signed = (sign_mean * conduct + sign_slope * ramp / 2)[:, a:b].sum((1, 2))
         some = size_z > 0
         # The form may be weaker than its probe where its parts differ in sign: that goes into the scale.
-        scale = torch.where(some, signed.abs().clamp(min=1e-30), torch.ones_like(signed)).sqrt()
+        scale = torch.where(some, signed.abs().clamp(min=1e-30), torch.zeros_like(signed)).sqrt()
         scale = scale / torch.where(some, size_z, torch.ones_like(size_z))
-        z = torch.where(some, z * scale, torch.zeros_like(z))
-        sign = torch.where(signed >= 0, 1.0, -1.0).to(dtype)
-        own = own - sign * z * z
-        zs.append(z)
-        signs.append(sign)
+        sign = torch.where(signed >= 0, 1.0, -1.0).to(dtype) * some
+        before = torch.cumsum(each_f, 1) - each_f
+        square = each_f * each_f * (conduct + ramp)[:, a:b] + 2 * each_f * before * conduct[:, a:b]
+        left = left - sign * scale * scale * (square * ratio).sum((1, 2))
+        zs.append(z * scale[:, None])
+        strengths.append(signed * some)
         if slope is not None:
-            z_rates.append((slope[:, a:b] * (by_f + (2 * f[:, a:b] - 1) * by_h)).sum(1) * scale)
-    # What the squares leave is the same for all columns on average, if their departures are independent row by row.
-    left = (own * ref.variance.to(dtype)).sum(1, keepdim=True)
-    return Prepared(
-        _behind(y, base, left), torch.stack(zs), torch.stack(signs)[..., 0], y_rate, torch.stack(z_rates) if z_rates else None
-    )
+            z_rate = z_rate + (slope[:, a:b] * (by_f + (2 * f[:, a:b] - 1) * by_h)).sum(1) * scale[:, None]
+    def multiple(e: float) -> Tensor:
+        current = solve_ladder(ref, mid * (1 + e), both, pair).current
+        return by_bin(convert(ref, current)[0], 1 + e)
+
+    course = _course(ref.reach, spans, multiple, still) if lead and ref.reach > 0 else None
+    kept = z_rate if rates else None
+    return Group(y, base, left[:, None], force, torch.stack(zs), torch.stack(strengths), course, y_rate, kept)
 
 
-def _behind(y: Tensor, base: Tensor, left: Tensor) -> Tensor:
-    return torch.cat([y, base, left, y.new_zeros(len(y), EXTRA - 2)], 1)
+def _course(h: float, spans: list[tuple[int, int]], multiple: Callable[[float], Tensor],
+            still: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Coefficients of e², e³ and e⁴ of each part's answer, (squares, batch) each, for 1 + e times the mean column.
+
+    ``multiple(e)``, (batch, bins), is that answer; ``still`` its value at 0.
+    """
+    up, down, more, less = (multiple(e) for e in (h / 2, -h / 2, h, -h))
+    wide, narrow = more + less - 2 * still, up + down - 2 * still
+    found = (
+        (16 * narrow - wide) / (6 * h**2), ((more - less) - 2 * (up - down)) / (1.5 * h**3), (wide - 4 * narrow) / (1.5 * h**4)
+    )  # fmt: skip
+    return tuple(torch.stack([c[:, a:b].sum(1) for a, b in spans]) for c in found)  # type: ignore[return-value]
+
+
+def _behind(y: Tensor, *columns: Tensor) -> Tensor:
+    return torch.cat([y, *columns, y.new_zeros(len(y), EXTRA - len(columns))], 1)
 
 
 def parts(bins: int, squares: int) -> list[tuple[int, int]]:
     """The window's parts of which each gets its own square: half of what bends lies in the first fifth of the window."""
-    cuts = [round(bins * k) for k in SHARES[squares]]
+    cuts = [round(bins * k) for k in SHARES.get(squares, [k / squares for k in range(1, squares)])]
     return [(a, b) for a, b in zip([0, *cuts], [*cuts, bins], strict=True) if b > a]
 
 

@@ -61,7 +61,12 @@ class Reference:
     to effective number of conducting cells. e_const, e_gain: charge of a pulse that ends at each bin's edge
     (bins + 1,), and its part per µS of apparent conductance.
     c_const, c_gain: the same charge's curvature inside each bin, its coefficient of f² − f (bins,).
+    s_const, s_gain: charge of a pulse's begin, apart from the above. times: force at each bin's edge, when the pulses that
+    end there draw their charge, and at the begin of the pulses, from the bins' forces (bins + 2, bins).
     start_drop, end_drop: charge per volt of drop at a pulse's begin and end, start_square, end_square: per volt squared;
+    sizes: columns in each group; scales: what the groups' middle columns are of this one, the first 1; reaches: how far the
+    totals of a group's columns are from its middle one's, in parts of it. reach: the same of all columns from this one: so far
+    its multiples are solved.
     end_clamp: per volt of the clamp. line, node: charge per volt of the bit line, of a row's wire and of an idle cell.
     """
 
@@ -86,6 +91,9 @@ class Reference:
     e_gain: Tensor
     c_const: Tensor
     c_gain: Tensor
+    s_const: float
+    s_gain: float
+    times: Tensor
     start_drop: float
     end_drop: float
     start_square: float
@@ -94,6 +102,22 @@ class Reference:
     line: float
     node: float
     idle_ua: float
+    reach: float = 0.0
+    sizes: tuple[int, ...] = ()
+    scales: tuple[float, ...] = (1.0,)
+    reaches: tuple[float, ...] = (0.0,)
+
+    def ratio(self) -> Tensor:
+        """Variance over conductance of the departures in each segment [µS], (segments,); without wire, places do not matter."""
+        none = torch.zeros_like(self.lengths)
+        square, total = (none.index_add(0, self.owner, q.to(none)) for q in (self.variance, self.g))
+        if self.r_ohm == 0:
+            square, total = square.sum().expand_as(square), total.sum().expand_as(total)
+        return square / total.clamp(min=1e-30)
+
+    def scaled(self, scale: float) -> Reference:
+        """The same for a multiple of the mean column, whose larger cells fall more with their voltages."""
+        return replace(self, g=self.g * scale, source=self.source * scale, drain=self.drain * scale)
 
     def like(self, x: Tensor) -> Reference:
         """This reference with its numbers in the type and on the device of ``x``."""
@@ -109,9 +133,46 @@ def _slope(y: Tensor, x: Tensor, fallback: Tensor) -> Tensor:
     return torch.where(square > 1e-18 * (x * x).sum(), ((y - y.mean()) * d).sum() / square.clamp(min=1e-300), fallback)
 
 
+def _middles(sums: Tensor, sizes: tuple[int, ...]) -> tuple[list[float], tuple[float, ...], float]:
+    """Middles of the groups' totals, how far each reaches, and how far all of them from the first's middle.
+
+    The middle, not the mean: error goes with the square of the distance, and the far columns are what is bounded. Reaches are
+    0.2 to 0.6: third differences over less would be rounding, which lines of few cells, far from proportional, would multiply.
+    """
+
+    def reach(part: Tensor, middle: float) -> float:
+        return min(max(1.02 * float((part - middle).abs().max()) / middle, 0.2), 0.6) if middle > 0 else 0.0
+
+    parts = sums.split(list(sizes))
+    middles = [float(p.min() + p.max()) / 2 for p in parts]
+    return middles, tuple(reach(p, m) for p, m in zip(parts, middles, strict=True)), reach(sums, middles[0])
+
+
+def _times(grid: Grid, delay: float) -> Tensor:
+    """Weights (bins + 2, bins) that turn the bins' mean forces into those at the edges, ``delay`` LSB later, and at the begin.
+
+    The first slot has turn-on in it: its own force is that of another curve, so the next bin's stands for it.
+    """
+    bins = len(grid.width)
+    if bins < 3:
+        return torch.eye(bins, dtype=torch.float64)[-1].expand(bins + 2, bins).clone()
+    middle = ((grid.edges[1:] + grid.edges[:-1]) / 2)[1:]
+    at = torch.cat([(grid.edges + delay).clamp(max=float(grid.edges[-1])), torch.full((1,), 0.5, dtype=torch.float64)])
+    low = torch.bucketize(at, middle[1:-1])
+    share = (at - middle[low]) / (middle[low + 1] - middle[low])
+    found = torch.zeros(bins + 2, bins, dtype=torch.float64)
+    rows = torch.arange(bins + 2)
+    found[rows, low + 1] = 1 - share
+    found[rows, low + 2] = share
+    return found
+
+
 @torch.no_grad()
-def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: bool) -> Reference:
-    """The mean column of ``conductance_s`` (lines, rows) [S], in double precision."""
+def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: bool, sizes: tuple[int, ...] = ()) -> Reference:
+    """The mean column of ``conductance_s`` (lines, rows) [S], in double precision, scaled to the middle of the first group.
+
+    ``sizes``: lines in each group, one behind the other; none: all of them in one.
+    """
     cell, wire, pulse, e, w = circuit.line.cell, circuit.line.wire, circuit.line.pulse, circuit.edges, circuit.w_select_um
     big = conductance_s.double()
     cells = expand(cell, big, w)
@@ -138,17 +199,21 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
     e_const = torch.zeros(len(grid.edges), dtype=torch.float64)
     e_gain = e_const.clone()
     c_const, c_gain = e_const[1:].clone(), e_const[1:].clone()
+    s_const = s_gain = delay = 0.0
     start_drop = end_drop = start_square = end_square = end_clamp = line = node = 0.0
     if circuit.effects.pulse:
         flat, at = big.flatten(), g.flatten()
         v, zero = circuit.v_read_v, torch.zeros(1, dtype=torch.float64)
         rate = flat / node_capacitance(pulse, w)
         amount = recharge_amount(pulse, e, flat, zero + v, zero, w)
-        begin = start_charge(circuit, at, zero) + fall_edge(circuit, flat, at, zero)
+        begin = start_charge(circuit, at, zero)
+        ends = fall_edge(circuit, flat, at, zero)
+        s_gain = float(_slope(begin / charge_unit, at, zero[0]))
+        s_const = float(begin.mean() / charge_unit - s_gain * at.mean())
 
         def ending(edge: float) -> tuple[Tensor, Tensor]:
             left = circuit.slots * circuit.t_lsb_s - (edge * circuit.t_lsb_s + fall)
-            charge = (begin + amount * -torch.expm1(-left * rate)) / charge_unit
+            charge = (ends + amount * -torch.expm1(-left * rate)) / charge_unit
             gain = _slope(charge, at, zero[0])
             return charge.mean() - gain * at.mean(), gain
 
@@ -158,6 +223,10 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
             const, gain = ending((a + b) / 2)
             c_const[k] = 2 * (e_const[k] + e_const[k + 1]) - 4 * const
             c_gain[k] = 2 * (e_gain[k] + e_gain[k + 1]) - 4 * gain
+
+        # The recharge comes later by its time constant, and the slot at whose begin a pulse ends is half over on average.
+        late = amount / rate / circuit.t_lsb_s
+        delay = 0.5 + float(late.mean() / (ends + amount).mean().clamp(min=1e-30))
 
         def whole(drop: Tensor) -> Tensor:
             recharge = recharge_amount(pulse, e, flat, v - (1 - share) * drop, share * drop, w)
@@ -174,10 +243,15 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
         name: float(_slope(q.flatten() * 1e6, g.flatten(), 2 * ratio.mean()))
         for name, q, ratio in (("s", cells.source_s_per_v, source), ("d", cells.drain_s_per_v, drain))
     }
+    sizes = sizes or (len(g),)
+    middles, reaches, reach = _middles(g.sum(1), sizes)
+    if middles[0] > 0:
+        mean = mean * (middles[0] / float(mean.sum()))
     return Reference(
         grid, circuit, found, mean, g.var(0, correction=0), distance, owner, lengths, source, drain, slope_of["s"], slope_of["d"],
         float(cell.k_source_per_v), by_segment(idle_weight(cell, big, w).mean(0)) / lengths, spread, r, share,
-        e_const, e_gain, c_const, c_gain, start_drop, end_drop, start_square, end_square, end_clamp, line, node, idle,
+        e_const, e_gain, c_const, c_gain, s_const, s_gain, _times(grid, delay), start_drop, end_drop, start_square, end_square,
+        end_clamp, line, node, idle, reach, sizes, tuple(m / middles[0] if middles[0] > 0 else 1.0 for m in middles), reaches,
     )  # fmt: skip
 
 

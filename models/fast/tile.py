@@ -3,52 +3,26 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
-from aimcard.models.fast.columns import Columns, Settings, group, refresh, spread_of
+from aimcard.models.fast.bound import ErrorBound, Judge
+from aimcard.models.fast.columns import Settings, group, refresh
 from aimcard.models.fast.curve import unit
 from aimcard.models.fast.effects import Effects, circuit_of
 from aimcard.models.fast.exact import solve
+from aimcard.models.fast.product import Columns
 from aimcard.models.tile import TileModel
 
-#: From coarse to fine, tried in this order for a tolerance: charges want one square, phases more.
+#: From coarse to fine, tried in this order for a tolerance; the last judges the others.
 LADDER = (
-    Settings(4, 4, 0), Settings(4, 8, 1), Settings(8, 8, 2), Settings(8, 8, 3, 2), Settings(8, 8, 3, 4), Settings(16, 16, 4, 8),
-    Settings(32, 32, 4, 16),
+    Settings(4, 4, 0, 2.5), Settings(4, 8, 1, 2.0), Settings(6, 8, 3), Settings(6, 8, 6, 1.3), Settings(8, 8, 8, 1.2),
+    Settings(12, 16, 12, 1.1, 64), Settings(24, 16, 24, 1.05, 128),
 )  # fmt: skip
-FAST = {False: Settings(4, 8, 1), True: Settings(6, 8, 2)}
-#: Spread of the columns' total conductance that one mean column stands for; beyond it two groups, then four.
-NARROW, WIDE = {False: 0.45, True: 0.15}, {False: 0.7, True: 0.5}
-#: Vectors and lines on which an error is estimated against the slow twin.
-SAMPLE_VECTORS, SAMPLE_LINES = 6, 8
-
-
-@dataclass(frozen=True)
-class ErrorBound:
-    """How far the fast answer is from the slow twin, on a sample.
-
-    one_minus_r2: worst line of the sample; relative: rms error over rms answer; settings: what was run;
-    vectors, lines: how many were compared.
-    """
-
-    one_minus_r2: float
-    relative: float
-    settings: Settings
-    vectors: int
-    lines: int
-
-    def __str__(self) -> str:
-        s = self.settings
-        return (
-            f"1 - R² {self.one_minus_r2:.1e} in the worst of {self.lines} lines, relative error {self.relative:.1e} "
-            f"({self.vectors} vectors; {s.bins} bins, {s.segments} segments, {s.squares} squares, {s.groups} groups)"
-        )
-
+FAST = {False: Settings(4, 8, 1), True: Settings(6, 8, 6, 1.3)}
 
 class FastTile:
     """A card's columns as a fast, differentiable product.
@@ -103,41 +77,37 @@ class FastTile:
 
     def settings(self, conductance_s: Tensor, codes: Tensor, *, counts: bool = False) -> Settings:
         """What ``accuracy`` comes to for these weights; a tolerance is met on a sample of ``codes``, or the finest is taken."""
-        spread = spread_of(conductance_s)
         if self.accuracy == "fast" or self.accuracy == "exact":
-            base = FAST[counts]
-            groups = 1 if spread < NARROW[counts] else 2 if spread < WIDE[counts] else 4
-            return Settings(base.bins, base.segments, base.squares, groups)
+            return FAST[counts]
         assert isinstance(self.accuracy, float)
+        judge = self._judge(conductance_s, codes, counts)
         for settings in LADDER:
-            if self._estimate(conductance_s, codes, settings, counts).one_minus_r2 <= self.accuracy:
+            if self._bound(judge, conductance_s, codes, settings, counts).one_minus_r2 <= self.accuracy:
                 return settings
         return LADDER[-1]
 
     def error_bound(self, conductance_s: Tensor, codes: Tensor, *, counts: bool = False) -> ErrorBound:
-        """Error of the settings in use against the slow twin, on a few lines and vectors of the ones given.
+        """Error of the settings in use against the slow twin, line by line, for the vectors given (``models/fast/bound.py``).
 
         R² needs a variance: at least 3 vectors that differ, else InputError.
         """
         self._check(conductance_s, codes)
-        return self._estimate(conductance_s, codes, self.settings(conductance_s, codes, counts=counts), counts)
+        settings = self.settings(conductance_s, codes, counts=counts)
+        return self._bound(self._judge(conductance_s, codes, counts), conductance_s, codes, settings, counts)
 
     @torch.no_grad()
-    def _estimate(self, conductance_s: Tensor, codes: Tensor, settings: Settings, counts: bool) -> ErrorBound:
+    def _judge(self, conductance_s: Tensor, codes: Tensor, counts: bool) -> Judge:
         if len(codes) < 3:
             raise InputError(f"codes: expected at least 3 vectors to judge an error by; got {len(codes)}")
         g, x = conductance_s.detach().to(self._work), codes.detach().to(self._work)
-        fast = self._run(group(self.circuit, g, settings, counts=counts, plain=self.plain), g, x, counts).double()
-        # The lines of least and largest total conductance are the hardest; the others are spread in between.
-        order = g.sum(1).argsort()
-        lines = order[torch.linspace(0, len(g) - 1, min(SAMPLE_LINES, len(g))).round().long()]
-        vectors = torch.linspace(0, len(x) - 1, min(SAMPLE_VECTORS, len(x))).round().long()
-        twin = solve(self.circuit, g[lines], x[vectors].double(), counts=counts)
-        error = fast[vectors][:, lines] - twin
-        spread = fast[:, lines].var(0, correction=0).clamp(min=1e-300)
-        worst = float(((error * error).mean(0) / spread).max())
-        relative = float(error.square().mean().sqrt() / twin.square().mean().sqrt().clamp(min=1e-300))
-        return ErrorBound(worst, relative, settings, len(vectors), len(lines))
+        fine = group(self.circuit, g, LADDER[-1], counts=counts, plain=self.plain).answers(self.circuit, g, x)
+        return Judge(self.circuit, g, x, fine, unit(self.circuit, counts), counts)
+
+    @torch.no_grad()
+    def _bound(self, judge: Judge, conductance_s: Tensor, codes: Tensor, settings: Settings, counts: bool) -> ErrorBound:
+        g, x = conductance_s.detach().to(self._work), codes.detach().to(self._work)
+        fast = group(self.circuit, g, settings, counts=counts, plain=self.plain).answers(self.circuit, g, x)
+        return judge.bound(fast, settings)
 
     def _answer(self, conductance_s: Tensor, codes: Tensor, *, counts: bool) -> Tensor:
         self._check(conductance_s, codes)

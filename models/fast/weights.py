@@ -1,0 +1,189 @@
+"""A group of columns as the products want them: what only the conductances decide, made once per weight version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimcard.models.cell import expand
+from aimcard.models.fast.compiled import Kernel
+from aimcard.models.fast.effects import Circuit
+from aimcard.models.fast.meanfield import EXTRA, Prepared, prepare
+from aimcard.models.fast.reference import Reference, fall_edge, start_charge
+from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount
+
+#: Vectors that plain torch prepares together: it keeps (block, rows, bins).
+PLAIN_BLOCK = 32
+#: Code at which a cell's slope is taken; those of other codes follow one common curve.
+MIDDLE = 32.0
+#: Points of a cell's slopes against √G.
+POINTS = 2049
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A cell's slopes against its conductance, (points, 2) on even steps of √G [√S]: dG_app/dG [µS/S], and of the charge of a
+    pulse of MIDDLE beside the static current's [µA·LSB/S]. over_codes: the latter of a small cell for every code.
+
+    pulse (points,): a pulse's charge [µA·LSB], its mean over the codes, on even steps of the root of the apparent conductance
+    [√µS].
+    """
+
+    step: float
+    tables: Tensor
+    over_codes: Tensor
+    pulse_step: float
+    pulse: Tensor
+
+    @classmethod
+    def of(cls, circuit: Circuit, conductance_s: Tensor) -> Cells:
+        """For conductances up to half as large again as ``conductance_s``'s."""
+        g = conductance_s.detach()
+        top = 1.5 * float(g.max()) + 1e-9
+        u = torch.linspace(0, top**0.5, POINTS, dtype=torch.float64)
+        at = (u * u).clamp(min=1e-9)
+        small = g.flatten().kthvalue(1 + g.numel() // 20).values.double().cpu().clamp(min=1e-9)
+        codes = torch.arange(circuit.code_max + 1, dtype=torch.float64)
+        over = recharge_slope(circuit, small, codes)
+        tables = torch.stack([apparent_slope(circuit, at), recharge_slope(circuit, at, MIDDLE)], -1)
+        visible = apparent(circuit, at).sqrt().numpy()
+        even = np.linspace(0, visible[-1], POINTS)
+        sample = codes[:: max(circuit.code_max // 16, 1)]
+        charge = pulse_charge(circuit, at[:, None], sample).mean(1) if circuit.effects.pulse else torch.zeros_like(at)
+        pulse = torch.from_numpy(np.interp(even, visible, charge.numpy()))
+        return cls(float(u[1]), tables, over, float(even[1]), pulse)
+
+    def covers(self, conductance_s: Tensor) -> bool:
+        """Whether these conductances lie on the tables."""
+        return float(conductance_s.max()) <= (self.step * (POINTS - 1)) ** 2
+
+
+def apparent(circuit: Circuit, conductance_s: Tensor) -> Tensor:
+    """Apparent conductances [µS] of ``conductance_s`` [S], differentiable, same shape."""
+    return expand(circuit.line.cell, conductance_s, circuit.w_select_um).g_s * 1e6
+
+
+def apparent_slope(circuit: Circuit, conductance_s: Tensor) -> Tensor:
+    """Derivative of ``apparent`` [µS/S], same shape."""
+    with torch.enable_grad():
+        g = conductance_s.detach().clone().requires_grad_(True)
+        (slope,) = torch.autograd.grad(apparent(circuit, g).sum(), g)
+    return slope
+
+
+def recharge_slope(circuit: Circuit, conductance_s: Tensor, codes: Tensor | float) -> Tensor:
+    """Derivative of a pulse's charge to the conductance [µA·LSB/S], beside the static current's; arguments broadcast."""
+    shape = torch.broadcast_shapes(conductance_s.shape, torch.as_tensor(codes).shape)
+    if not circuit.effects.pulse:
+        return torch.zeros(shape, dtype=conductance_s.dtype)
+    with torch.enable_grad():
+        g = conductance_s.detach().expand(shape).clone().requires_grad_(True)
+        (slope,) = torch.autograd.grad(pulse_charge(circuit, g, codes).sum(), g)
+    return slope
+
+
+def pulse_charge(circuit: Circuit, conductance_s: Tensor, codes: Tensor | float) -> Tensor:
+    """Charge of a pulse [µA·LSB] beside the static current's, no voltage having dropped; arguments broadcast."""
+    zero = conductance_s.new_zeros(1)
+    w, pulse = circuit.w_select_um, circuit.line.pulse
+    at = expand(circuit.line.cell, conductance_s, w).g_s * 1e6
+    charge = recharge_amount(pulse, circuit.edges, conductance_s, zero + circuit.v_read_v, zero, w)
+    left = (circuit.slots - codes) * circuit.t_lsb_s - float(fall_delay(pulse, circuit.edges))
+    charge = charge * -torch.expm1(-left * conductance_s / node_capacitance(pulse, w))
+    charge = charge + start_charge(circuit, at, zero) + fall_edge(circuit, conductance_s, at, zero)
+    return charge * (1e6 / circuit.t_lsb_s)
+
+
+@dataclass
+class Plan:
+    """How a group of columns is computed: reference column, squares, the compiled preparation or None, cells' slopes.
+
+    half: without the compiled preparation, second-order products run in bfloat16. Its error in them is 1e-2 of a term that is
+    1e-2 of the answer's spread. With it they run in bytes, whose error is as small.
+    """
+
+    ref: Reference
+    squares: int
+    kernel: Kernel | None
+    half: bool
+    cells: Cells
+
+    @property
+    def ends(self) -> np.ndarray:
+        """Lines at which the groups end."""
+        return np.cumsum(self.ref.sizes)
+
+    def by_line(self, by_group: Tensor) -> Tensor:
+        """From (groups, batch) to (batch, lines)."""
+        if len(by_group) == 1:
+            return by_group[0, :, None]
+        return by_group.T.repeat_interleave(torch.tensor(self.ref.sizes, device=by_group.device), 1)
+
+    def pulses(self, weight: Tensor) -> Tensor:
+        """Charge of the mean pulse of each line beside what the group's straight line gives, about the group's mean (lines,)."""
+        if not self.ref.circuit.effects.pulse:
+            return weight.new_zeros(len(weight))
+        table = self.cells.pulse.to(weight)
+        u = weight.clamp(min=0).sqrt_().div_(self.cells.pulse_step)
+        n = u.to(torch.int32).clamp_(max=len(table) - 2)
+        u -= n
+        low, high = table[n], table[n + 1]
+        charge = torch.lerp(low, high, u).mean(1)
+        gain = self.ref.s_gain + float(self.ref.e_gain.mean())
+        line = charge - gain * weight.mean(1)
+        return line - line.mean()
+
+    def prepare(self, x: Tensor, rates: bool = False, *, reuse: bool = False) -> Prepared:
+        """``Prepared`` of codes (batch, rows), in their type; ``reuse``: valid until the next such call."""
+        if self.kernel is not None:
+            return self.kernel(x, rates, reuse=reuse)
+        blocks = [prepare(self.ref, part, self.squares, rates) for part in x.split(PLAIN_BLOCK)]
+        if len(blocks) == 1:
+            return blocks[0]
+
+        def joined(name: str, axis: int) -> Tensor:
+            return torch.cat([getattr(b, name) for b in blocks], axis)
+
+        rate = (joined("y_rate", 1), joined("z_rate", 0)) if rates else (None, None)
+        return Prepared(joined("y", 1), joined("z", 1), joined("scale", 2), joined("sign", 2), joined("cubic", 2), *rate)
+
+
+@dataclass
+class Weights:
+    """Apparent conductances of a plan's columns: with the columns behind y; departures from the groups' middle columns, as bytes
+    of ``scale`` (lines,) or as real numbers; e and near (lines,): departure along the middle column, and the same within reach;
+    middle (lines,): what the line's middle column is of the plan's."""
+
+    wide: Tensor
+    departure: Tensor
+    scale: Tensor | None
+    e: Tensor
+    near: Tensor
+    middle: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor, plan: Plan) -> Weights:
+        """From ``weight`` (lines, rows) [µS], the groups one behind the other."""
+        ref = plan.ref
+        mean, sizes = ref.g.to(weight), torch.tensor(ref.sizes, device=weight.device)
+        total, whole = float(ref.variance.sum()), float(mean.sum())
+        middle, reach = (torch.tensor(q).to(weight).repeat_interleave(sizes) for q in (ref.scales, ref.reaches))
+        sums = weight.sum(1) / whole if whole > 0 else middle
+        e = sums / middle - 1
+        near = torch.minimum(torch.maximum(e, -reach), reach)
+        share = torch.addr(weight, sums, mean, alpha=-1).square_().sum(1) / total if total > 0 else torch.zeros_like(e)
+        columns = torch.stack([torch.ones_like(e), -share, near * near, near**4, plan.pulses(weight), -share * near], 1)
+        wide = torch.cat([weight, columns, weight.new_zeros(len(weight), EXTRA - 6)], 1)
+        if not plan.squares:
+            return cls(wide, weight.new_zeros(0), None, e, near, middle)
+        departure = torch.addr(weight, middle, mean, alpha=-1)
+        if plan.kernel is None:
+            return cls(wide, departure.bfloat16() if plan.half else departure, None, e, near, middle)
+        from aimcard.models.fast.passes import to_bytes
+
+        small, scale = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
+        to_bytes(departure.numpy(), small.numpy(), scale.numpy())
+        return cls(wide, small, scale, e, near, middle)
