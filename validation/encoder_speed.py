@@ -76,7 +76,8 @@ def measure(hardware: Hardware, read: str, encoder: nn.Module, x: Tensor, turns:
 
     times = in_turns(lambda: encoder(x), {"ours": ours}, turns)
     error = float((out - truth).square().mean().sqrt() / (truth - truth.mean()).square().mean().sqrt())
-    return EncoderRow(hardware.model.card.meta["topology"], read, x.shape[0], x.shape[1], times[""], times["ours"] / times[""], error)
+    topology, ratio = hardware.model.card.meta["topology"], times["ours"] / times[""]
+    return EncoderRow(topology, read, x.shape[0], x.shape[1], times[""], ratio, error)
 
 
 def figures(card: Card) -> str:
