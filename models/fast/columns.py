@@ -10,7 +10,7 @@ from torch import Tensor
 from aimcard.models.fast.compiled import Kernel, available
 from aimcard.models.fast.effects import Circuit
 from aimcard.models.fast.product import Columns
-from aimcard.models.fast.reference import Reference, make_grid, make_reference
+from aimcard.models.fast.reference import Reference, make_grid, make_reference, middles_of
 from aimcard.models.fast.weights import Cells, Plan, apparent
 
 #: Largest total conductance over smallest of the columns that share a preparation.
@@ -113,3 +113,20 @@ def refresh(columns: Columns, conductance_s: Tensor) -> Columns:
         ref = replace(plan.ref, g=mean * (float(plan.ref.g.sum()) / max(float(mean.sum()), 1e-30)), variance=variance)
         plans.append(plan_of(ref, plan.squares, plan.cells, plan.kernel is not None, conductance_s, plans))
     return Columns(plans, columns.sizes, columns.order, columns.back)
+
+
+def about(plan: Plan, conductance_s: Tensor) -> Plan:
+    """A plan of one group moved to the middle of other lines (lines, rows) [S]; its tables of pulses and read-out stay."""
+    weight = apparent(plan.ref.circuit, conductance_s.detach()).cpu().double()
+    middles, reaches, reach = middles_of(weight.sum(1), (len(weight),))
+    mean = weight.mean(0)
+    g = mean * (middles[0] / float(mean.sum())) if middles[0] > 0 else mean
+    ref = replace(
+        plan.ref, g=g, variance=weight.var(0, correction=0), sizes=(len(weight),), scales=(1.0,), reaches=reaches, reach=reach
+    )
+    return plan_of(ref, plan.squares, plan.cells, plan.kernel is not None, conductance_s, [plan])
+
+
+def share_of(plan: Plan, lines: int) -> Plan:
+    """A plan of one group for ``lines`` of its lines, the preparation shared."""
+    return replace(plan, ref=replace(plan.ref, sizes=(lines,)))

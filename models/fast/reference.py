@@ -133,7 +133,7 @@ def _slope(y: Tensor, x: Tensor, fallback: Tensor) -> Tensor:
     return torch.where(square > 1e-18 * (x * x).sum(), ((y - y.mean()) * d).sum() / square.clamp(min=1e-300), fallback)
 
 
-def _middles(sums: Tensor, sizes: tuple[int, ...]) -> tuple[list[float], tuple[float, ...], float]:
+def middles_of(sums: Tensor, sizes: tuple[int, ...]) -> tuple[list[float], tuple[float, ...], float]:
     """Middles of the groups' totals, how far each reaches, and how far all of them from the first's middle.
 
     The middle, not the mean: error goes with the square of the distance, and the far columns are what is bounded. Reaches are
@@ -244,7 +244,7 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
         for name, q, ratio in (("s", cells.source_s_per_v, source), ("d", cells.drain_s_per_v, drain))
     }
     sizes = sizes or (len(g),)
-    middles, reaches, reach = _middles(g.sum(1), sizes)
+    middles, reaches, reach = middles_of(g.sum(1), sizes)
     if middles[0] > 0:
         mean = mean * (middles[0] / float(mean.sum()))
     return Reference(

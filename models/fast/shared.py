@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aimcard.models.fast.columns import Columns, group, refresh
+from aimcard.models.fast.columns import Columns, about, group, share_of
 from aimcard.models.fast.curve import unit
 from aimcard.models.fast.tile import FastTile
 
@@ -40,10 +40,12 @@ def _edges(total: Tensor, ratio: float) -> Tensor:
 def _columns_of(plans: list[Any], owner: Tensor) -> Columns:
     """The groups of one tile's lines; owner (lines,): the group of each."""
     there = owner.unique().tolist()
+    sizes = owner.bincount()[there].tolist()
+    own = [share_of(plans[k], n) for k, n in zip(there, sizes, strict=True)]
     if len(there) == 1:
-        return Columns([plans[there[0]]], [len(owner)], None, None)
+        return Columns(own, sizes, None, None)
     order = owner.argsort(stable=True)
-    return Columns([plans[k] for k in there], owner.bincount()[there].tolist(), order, order.argsort())
+    return Columns(own, sizes, order, order.argsort())
 
 
 class SharedTile:
@@ -69,7 +71,7 @@ class SharedTile:
         edges = _edges(total, RATIO[counts])
         made, lines = self._columns(g, counts), g.detach().flatten(0, -2)
         owner = torch.bucketize(total, edges)
-        plans = [refresh(made, lines[owner.flatten() == k]).plans[0] for k in range(len(edges) + 1)]
+        plans = [about(made.plans[0], lines[owner.flatten() == k]) for k in range(len(edges) + 1)]
         parts = [_columns_of(plans, o).answers(circuit, a, b) for a, b, o in zip(g, x, owner, strict=True)]
         return torch.stack(parts) * unit(circuit, counts)
 

@@ -60,7 +60,7 @@ def tied_circuit(
         cell = replace(cell, i_gate_a=0.0)
     if not effects.pulse:
         pulse, edges = TiedPulse(0.0, 0.0, 0.0), TiedEdges(0.0, 0.0, 0.0, 0.0)
-        wire = replace(wire, c_column_f=0.0)
+        wire = replace(wire, c_column_f=0.0, c_width_f=0.0)
     clamp = None
     if effects.regulator and "clamp" in tile.tables:
         current, volt = tile.tables["clamp"]
