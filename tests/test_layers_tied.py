@@ -32,32 +32,28 @@ VALUES = {n: s.start for n, s in TIED_SPECS.items()} | {
 DELAYS = dict(zip(EDGE_TABLES, (200e-12, 212e-12, 190e-12, 205e-12), strict=True))
 
 
-@pytest.fixture(scope="module")
-def tied_card(card_of):
-    """A tied card of the small tile; ``adc`` adds a rate table over the signed line current."""
-
-    def make(*, adc: bool = True) -> Card:
-        base = card_of()
-        meta = base.meta | {"topology": "tied", "v_common_v": 0.4, "code_max": CODE_MAX, "guard_slots": 3}
-        place, line_a = np.array([0.0, 1.0]), np.linspace(-200e-6, 200e-6, 41)
-        tables = [Table(n, place, np.full(2, d), "1", "s", "position", "delay") for n, d in DELAYS.items()]
-        tables.append(Table("clamp", line_a, 0.399 - 5.0 * line_a, "A", "V", "line current", "clamp voltage"))
-        if adc:
-            rate = 2e10 * (1 + line_a / 200e-6 / (1 + (line_a + 200e-6) / 900e-6))
-            tables.append(Table("adc", line_a, rate, "A", "Hz", "line current", "rate"))
-        return Card(**{f: getattr(base, f) for f in ("fit", "provenance")} | {
-            "meta": meta, "tables": tables, "parameters": [Parameter(n, v, unit=TIED_SPECS[n].unit) for n, v in VALUES.items()],
-            "domain": base.domain | {
-                "code": Interval(-CODE_MAX, CODE_MAX, "1"), "line_current_a": Interval(-2e-4, 2e-4, "A"),
-            },
-        })  # fmt: skip
-
-    return make
+LINE_A = torch.linspace(-200e-6, 200e-6, 41, dtype=torch.float64)
+RATE = (LINE_A, 2e10 * (1 + LINE_A / 200e-6 / (1 + (LINE_A + 200e-6) / 900e-6)))
 
 
 @pytest.fixture(scope="module")
-def hardware(tied_card) -> Hardware:
-    return Hardware(tied_card())
+def card(card_of) -> Card:
+    """A tied card of the small tile, with a static regulator."""
+    base = card_of()
+    place = np.array([0.0, 1.0])
+    tables = [Table(n, place, np.full(2, d), "1", "s", "position", "delay") for n, d in DELAYS.items()]
+    tables.append(Table("clamp", LINE_A.numpy(), 0.399 - 5.0 * LINE_A.numpy(), "A", "V", "line current", "clamp voltage"))
+    return card_of(
+        meta=base.meta | {"topology": "tied", "v_common_v": 0.4, "code_max": CODE_MAX, "guard_slots": 3, "bias_a": 2e-4},
+        tables=tables,
+        parameters=[Parameter(n, v, unit=TIED_SPECS[n].unit) for n, v in VALUES.items()],
+        domain=base.domain | {"code": Interval(-CODE_MAX, CODE_MAX, "1"), "line_current_a": Interval(-2e-4, 2e-4, "A")},
+    )
+
+
+@pytest.fixture(scope="module")
+def hardware(card) -> Hardware:
+    return TiedHardware(card, rate=RATE)
 
 
 def off_by(out: torch.Tensor, truth: torch.Tensor) -> float:
@@ -93,10 +89,20 @@ def test_convolutions_and_encoders(hardware, dtype):
         assert not off_by(convert_to_analog(encoder, hardware)(x), encoder(x)) < 1e-3
 
 
-def test_a_layer_is_what_the_tile_responds(tied_card):
+def test_a_card_without_a_rate_table_answers_in_charge(card):
+    layer, x = nn.Linear(9, 3), torch.randn(4, 9)
+    with torch.no_grad():
+        on, off = (
+            convert_to_analog(layer, card, non_idealities=NonIdealities.none(adc=a, adc_rounding=a))(x) for a in (True, False)
+        )
+    assert isinstance(Hardware(card), TiedHardware)
+    assert torch.equal(on, off)
+
+
+def test_a_layer_is_what_the_tile_responds(card):
     """With an ideal clamp and without a converter: charges of TiedTile.respond, less those without inputs."""
     torch.manual_seed(2)
-    tile, layer = TiedTile(tied_card(adc=False)), nn.Linear(9, 3, bias=False, dtype=torch.float64)
+    tile, layer = TiedTile(card), nn.Linear(9, 3, bias=False, dtype=torch.float64)
     x = torch.randn(4, 9, dtype=torch.float64)
     n = NonIdealities(regulator=False)
     analog = convert_to_analog(layer, tile, non_idealities=n, accuracy="exact")
@@ -143,12 +149,12 @@ def test_leakage_is_in_the_idle_answer(hardware):
     assert float(idle) == pytest.approx(-400 * 1.5e-10 * 34e-9, rel=1e-9)
 
 
-def test_fast_layers_agree_with_exact_ones(tied_card):
+def test_fast_layers_agree_with_exact_ones(card):
     torch.manual_seed(4)
     layer, x = nn.Linear(256, 6, dtype=torch.float64), torch.randn(24, 256, dtype=torch.float64)
     n = NonIdealities(adc_rounding=False)
     with torch.no_grad():
-        fast, exact = (convert_to_analog(layer, tied_card(), non_idealities=n, accuracy=a)(x) for a in ("fast", "exact"))
+        fast, exact = (convert_to_analog(layer, TiedHardware(card, a, RATE), non_idealities=n)(x) for a in ("fast", "exact"))
         spread = exact.var(0, correction=0)
         assert float(((fast - exact).square().mean(0) / spread).max()) < 1e-5
         assert float(((layer(x) - exact).square().mean(0) / spread).max()) > 1e-3
@@ -171,7 +177,7 @@ def test_read_noise_has_the_formulas_sigma(hardware):
 
 
 @pytest.mark.parametrize("on", [{"ir_drop": True, "apparent_weight": True, "pulse": True}, {"adc": True, "regulator": True}])
-def test_gradients_are_the_exact_ones(tied_card, on):
+def test_gradients_are_the_exact_ones(card, on):
     torch.manual_seed(6)
     grads = []
     layer = nn.Linear(40, 3, dtype=torch.float64)
@@ -179,25 +185,25 @@ def test_gradients_are_the_exact_ones(tied_card, on):
     x, weigh = torch.randint(-30, 31, (6, 40)).double(), torch.randn(6, 3, dtype=torch.float64)
     x[:, 0] = CODE_MAX
     for accuracy in ("two", "exact"):
-        analog = convert_to_analog(layer, tied_card(), non_idealities=NonIdealities.none(**on), accuracy=accuracy)
+        analog = convert_to_analog(layer, TiedHardware(card, accuracy, RATE), non_idealities=NonIdealities.none(**on))
         analog.zero_grad()
         (analog(x) * weigh).sum().backward()
         grads.append(analog.weight.grad)
     assert float((grads[0] - grads[1]).norm() / grads[1].norm()) < 2e-3
 
 
-def test_training_through_the_wires(tied_card):
+def test_training_through_the_wires(hardware):
     """A layer trained through IR-drop answers better on such a tile than before; affine correction does its part without."""
     torch.manual_seed(7)
     target, x = nn.Linear(300, 4), torch.randn(200, 300)
     truth = target(x).detach()
     n = NonIdealities.none(ir_drop=True, apparent_weight=True, wire_scale=20.0)
-    analog = convert_to_analog(target, tied_card(), non_idealities=n)
+    analog = convert_to_analog(target, hardware, non_idealities=n)
     with torch.no_grad():
         before = off_by(analog(x), truth)
         calibrate_affine(analog, [x])
         assert off_by(analog(x), truth) < before
-    analog = convert_to_analog(target, tied_card(), non_idealities=n)
+    analog = convert_to_analog(target, hardware, non_idealities=n)
     train_mode(analog, ir_drop=True, wire_scale=20.0)
     optimiser = torch.optim.Adam(analog.parameters(), 1e-3)
     for _ in range(30):
@@ -236,14 +242,14 @@ def test_mismatch_is_refused_in_one_line(hardware):
         analog(torch.randn(2, 3))
 
 
-def test_products_of_many_tiles_at_once_are_those_of_each(tied_card):
+def test_products_of_many_tiles_at_once_are_those_of_each(card):
     torch.manual_seed(9)
     g = [torch.rand(3, 5, 40, dtype=torch.float64) * 25e-6 for _ in range(2)]
     x = torch.randint(-CODE_MAX, CODE_MAX + 1, (3, 7, 40)).double()
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
         g, x = [a.to(dtype) for a in g], x.to(dtype)
         for read in ("charge", "phase"):
-            product = TiedProduct(tied_card(), "two", dtype=dtype, effects=Effects())
+            product = TiedProduct(card, "two", dtype=dtype, effects=Effects(), rate=RATE)
             whole = getattr(product, read)(*g, x)
             each = torch.stack([getattr(product, read)(a, b, c) for a, b, c in zip(*g, x, strict=True)])
             torch.testing.assert_close(whole, each, rtol=0, atol=tolerance * float(whole.abs().max()))

@@ -81,8 +81,8 @@ def test_a_column_follows_from_its_cells_and_its_wire(tmp_path):
     spice = slot_currents(run(deck, cache=tmp_path), pulses)["current_a"]
     cell, wire, pulse = tied_parameters(tensors(fit.values), w_ref_um=1.0, v_read_v=0.2, wire_scale=20)
     edges = tied.TiedEdges(*(4 * [pulses.delay_s + SourceEdge().delay_s]))
+    g_plus, g_minus, x = (torch.tensor(a)[None] for a in (plus, minus, codes))
     fast = tied.slot_currents(
-        cell, wire, pulse, edges, *(torch.tensor(a)[None] for a in (plus, minus, codes)), pulses.slots, DESIGN.t_lsb_s, 1.0,
-        tied.fixed_clamp(),
-    )[0][0].numpy()  # fmt: skip
+        cell, wire, pulse, edges, g_plus, g_minus, x, pulses.slots, DESIGN.t_lsb_s, 1.0, tied.fixed_clamp()
+    )[0][0].numpy()
     assert abs(fast.sum() - spice.sum()) < 1e-4 * np.abs(spice).sum()

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from aimcard.data.shipped import find_card, shipped_card
-from aimcard.models.card import Card, Table
-from aimcard.models.card_text import rows_of_text
-from aimcard.models.nn import NonIdealities, convert_to_analog
+from aimcard.models.card import Card
+from aimcard.models.nn import Hardware, NonIdealities, TiedHardware, convert_to_analog
 from aimcard.validation.speed import in_turns
 from aimcard.validation.tied_products import count_rate
 
@@ -45,14 +44,11 @@ def analog_share(width: int, length: int) -> float:
     return per_token / (per_token + beside)
 
 
-def with_rate(card: Card) -> Card:
-    """A tied card with a rate table: its own, or that of the shipped gated card's oscillator behind the tied bias."""
-    if any(t.name == "adc" for t in card.tables) or card.meta["topology"] != "tied":
-        return card
-    current, rate = count_rate(Card.read(shipped_card("freepdk45_gated")))
-    table = Table("adc", current.numpy(), rate.numpy(), "A", "Hz", "line current", "count rate of the gated card's oscillator")
-    fields = {name: getattr(card, name) for name in ("meta", "parameters", "domain", "fit", "provenance")}
-    return Card(**fields, tables=[*card.tables, table])
+def hardware_of(card: Card) -> Hardware:
+    """The card for layers; a tied one without a rate table counts with the shipped gated card's oscillator."""
+    if card.meta["topology"] != "tied":
+        return Hardware(card)
+    return TiedHardware(card, rate=count_rate(Card.read(shipped_card("freepdk45_gated"))))
 
 
 @dataclass(frozen=True)
@@ -69,9 +65,9 @@ class EncoderRow:
 
 
 @torch.no_grad()
-def measure(card: Card, read: str, encoder: nn.Module, x: Tensor, turns: int = 5) -> EncoderRow:
+def measure(hardware: Hardware, read: str, encoder: nn.Module, x: Tensor, turns: int = 5) -> EncoderRow:
     """Time the encoder on x (batch, length, width); ``read`` is a key of READS."""
-    analog = convert_to_analog(encoder, card, non_idealities=READS[read])
+    analog = convert_to_analog(encoder, hardware, non_idealities=READS[read])
     out, truth = analog(x), encoder(x)
 
     def ours() -> Any:
@@ -80,7 +76,8 @@ def measure(card: Card, read: str, encoder: nn.Module, x: Tensor, turns: int = 5
 
     times = in_turns(lambda: encoder(x), {"ours": ours}, turns)
     error = float((out - truth).square().mean().sqrt() / (truth - truth.mean()).square().mean().sqrt())
-    return EncoderRow(card.meta["topology"], read, *x.shape[:2], times[""], times["ours"] / times[""], error)
+    topology, ratio = hardware.model.card.meta["topology"], times["ours"] / times[""]
+    return EncoderRow(topology, read, x.shape[0], x.shape[1], times[""], ratio, error)
 
 
 def figures(card: Card) -> str:
@@ -93,9 +90,9 @@ def figures(card: Card) -> str:
     return ", ".join(parts) or "none in this card"
 
 
-def profile(card: Card, read: str, encoder: nn.Module, x: Tensor) -> str:
+def profile(hardware: Hardware, read: str, encoder: nn.Module, x: Tensor) -> str:
     """Where a pass spends its time, by function."""
-    analog = convert_to_analog(encoder, card, non_idealities=READS[read])
+    analog = convert_to_analog(encoder, hardware, non_idealities=READS[read])
     with torch.no_grad():
         analog(x)
         watch = cProfile.Profile()
@@ -123,22 +120,20 @@ def main() -> None:
     cards = [find_card(name) for name in chosen.cards]
     share = analog_share(chosen.width, chosen.length)
     print(f"{chosen.layers} layers, hidden {chosen.width}, {chosen.length} tokens, {100 * share:.1f} % of all MACs analog")
-    rows: list[tuple[str, ...]] = [("card", "read-out", "batch", "digital, ms", "analog / digital", "aim", "error / rms [%]")]
-    for card in cards:
+    print("| card | read-out | sentences | digital, ms | analog / digital | aim | error / rms [%] |")
+    print("|---|---|---|---|---|---|---|")
+    for hardware in map(hardware_of, cards):
         for read in chosen.reads:
             for batch in chosen.batch:
                 x = torch.randn(batch, chosen.length, chosen.width, generator=torch.Generator().manual_seed(1))
-                r = measure(with_rate(card) if read != "charge" else card, read, encoder, x, chosen.turns)
-                aim = AIMS[r.topology]
-                rows.append((
-                    r.topology, read, str(batch), f"{1e3 * r.digital_s:.0f}", f"{r.ratio:.2f}", str(aim), f"{100 * r.error:.2g}",
-                ))  # fmt: skip
+                r = measure(hardware, read, encoder, x, chosen.turns)
+                times = f"{1e3 * r.digital_s:.0f} | {r.ratio:.2f} | {AIMS[r.topology]}"
+                print(f"| {r.topology} | {read} | {batch} | {times} | {100 * r.error:.2g} |", flush=True)
                 if chosen.profile:
-                    print(profile(with_rate(card) if read != "charge" else card, read, encoder, x))
-    print("\n".join(rows_of_text(rows, indent="")))
+                    print(profile(hardware, read, encoder, x))
     for card in cards:
         print(f"{card.meta['topology']} card against ngspice, held-out lines, 1 - R²: {figures(card)}")
-    if any(c.meta["topology"] == "tied" and with_rate(c) is not c for c in cards):
+    if any(c.meta["topology"] == "tied" and all(t.name != "adc" for t in c.tables) for c in cards):
         print("tied counts: the rate table is the shipped gated card's, behind the tied bias; the tied card has none yet")
 
 

@@ -23,6 +23,8 @@ from aimcard.models.fast.weights import MIDDLE, Cells, Plan, Weights, apparent, 
 
 #: Vectors that are prepared and multiplied together: enough to read the weights seldom, few enough to bound the memory.
 BLOCK = 128
+#: Lines whose gradients are taken together: a product of them with all rows is as large as the weights are.
+LINES = 128
 
 
 def blocks(batch: int) -> range:
@@ -142,9 +144,9 @@ class Product(torch.autograd.Function):
         if whole is None:
             return None, to_x, None
         for plan, weights, place in ctx.members:
-            lines = slice(None) if order is None else order[place]
+            lines = torch.arange(len(whole), device=x.device) if order is None else order[place]
             along(plan, weights, behind[place], whole[place])
-            cells_back(plan, conductance_s[lines], x, grad[:, lines], whole[place])
+            cells_back(plan, conductance_s, x, grad, whole[place], lines)
         return whole if back is None else whole.index_select(0, back), to_x, None
 
 
@@ -187,7 +189,9 @@ def bend_back(plan: Plan, weights: Weights, prepared: Prepared, grad: Tensor, x:
                 weights.middle.numpy(),
             )  # fmt: skip
             if whole is not None:
-                take(whole.numpy(), byte_product(by_line, z).numpy(), line_scale.numpy())
+                for a in range(0, lines, LINES):
+                    some = slice(a, a + LINES)
+                    take(whole[some].numpy(), byte_product(by_line[some], z).numpy(), line_scale[some].numpy())
             if to_x is not None:
                 take_within(
                     to_x.numpy(), byte_product(vectors, weights.departure).numpy(), vector_scale.numpy(), total.numpy(),
@@ -230,8 +234,8 @@ def along(plan: Plan, weights: Weights, behind: Tensor, whole: Tensor) -> None:
     whole += (to_sum / size)[:, None]
 
 
-def cells_back(plan: Plan, conductance_s: Tensor, x: Tensor, grad: Tensor, whole: Tensor) -> None:
-    """From gradients to apparent conductances to those to the PCM's, in place.
+def cells_back(plan: Plan, conductance_s: Tensor, x: Tensor, grad: Tensor, whole: Tensor, lines: Tensor) -> None:
+    """From gradients to apparent conductances to those to the PCM's, in place; ``whole`` has those of ``lines``, the others all.
 
     A pulse's charge is far from linear in a small conductance. The value takes the best straight line, whose error averages out
     over the rows; a gradient to one cell needs the cell's own slope: one product, of the gradient with the rows that got a pulse.
@@ -244,25 +248,24 @@ def cells_back(plan: Plan, conductance_s: Tensor, x: Tensor, grad: Tensor, whole
     # The value has the mean slope already: what a cell's own adds to it, as a product of code and conductance.
     mean = ref.s_gain + np.interp(np.arange(circuit.code_max + 1), ref.grid.edges.numpy(), ref.e_gain.numpy())
     taken = float(mean[middle])
-    pulses = None
+    on = None
     if circuit.effects.pulse:
         over = cells.over_codes - torch.from_numpy(mean) * 1e6
         shape = (over / over[middle] * ref.conversion.ideal if float(over[middle]) != 0 else torch.ones_like(over)).to(grad)
-        on = torch.where(x > 0, shape[x.round().long()], torch.zeros_like(x))
-        low = torch.bfloat16 if plan.half else grad.dtype
-        pulses = (grad.T.to(low) @ on.to(low)).to(grad.dtype)
-    if plan.kernel is not None:
-        from aimcard.models.fast.passes import through_cells
+        on = torch.empty_like(x, dtype=torch.bfloat16 if plan.half else grad.dtype)
+        for codes, to in zip(x.split(BLOCK), on.split(BLOCK), strict=True):
+            to.copy_(torch.where(codes > 0, shape[codes.round().long()], torch.zeros_like(codes)))
+    own = cells.tables[:, 1] - taken * cells.tables[:, 0]
+    tables = torch.stack([cells.tables[:, 0], own if on is not None else torch.zeros_like(own)], -1).float()
+    for some, part in zip(lines.split(LINES), whole.split(LINES), strict=True):
+        g = conductance_s.detach()[some]
+        pulses = part if on is None else (grad[:, some].T.to(on.dtype) @ on).to(grad.dtype)
+        if plan.kernel is not None:
+            from aimcard.models.fast.passes import through_cells
 
-        own = cells.tables[:, 1] - taken * cells.tables[:, 0]
-        tables = torch.stack([cells.tables[:, 0], own if pulses is not None else torch.zeros_like(own)], -1).float()
-        through_cells(
-            whole.numpy(), (whole if pulses is None else pulses).numpy(), conductance_s.detach().contiguous().numpy(),
-            tables.numpy(), np.float32(cells.step),
-        )  # fmt: skip
-        return
-    g = conductance_s.detach()
-    slope = apparent_slope(circuit, g)
-    whole *= slope
-    if pulses is not None:
-        whole += pulses * (recharge_slope(circuit, g, MIDDLE) - taken * slope)
+            through_cells(part.numpy(), pulses.numpy(), g.numpy(), tables.numpy(), np.float32(cells.step))
+            continue
+        slope = apparent_slope(circuit, g)
+        part *= slope
+        if on is not None:
+            part += pulses * (recharge_slope(circuit, g, MIDDLE) - taken * slope)

@@ -8,13 +8,13 @@ lines at hand, group by group of like total conductance: answers depend on no ea
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from aimcard.models.fast.columns import Columns, group, refresh
 from aimcard.models.fast.curve import unit
-from aimcard.models.fast.product import Plan
 from aimcard.models.fast.tile import FastTile
 
 #: Lines from which a reference's tables are made.
@@ -37,7 +37,7 @@ def _edges(total: Tensor, ratio: float) -> Tensor:
     return total.new_tensor(edges)
 
 
-def _columns_of(plans: list[Plan], owner: Tensor) -> Columns:
+def _columns_of(plans: list[Any], owner: Tensor) -> Columns:
     """The groups of one tile's lines; owner (lines,): the group of each."""
     there = owner.unique().tolist()
     if len(there) == 1:

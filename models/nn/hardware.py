@@ -41,8 +41,9 @@ class Hardware(ABC):
             raise ValueError(f"topology {topology!r} is registered twice")
         cls._kinds[topology] = cls
 
-    def __new__(cls, card: Card | TileModel | TiedTile | None = None, accuracy: str | float = "fast") -> Hardware:
-        del accuracy
+    def __new__(cls, card: Card | TileModel | TiedTile | None = None, *others: Any, **options: Any) -> Hardware:
+        """Of the card's topology, where no subclass is named."""
+        del others, options
         if cls is not Hardware:
             return super().__new__(cls)
         if not isinstance(card, Card | TileModel | TiedTile):

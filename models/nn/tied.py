@@ -10,6 +10,7 @@ from torch import Tensor
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.models.fast import TiedProduct
+from aimcard.models.fast.tied_circuit import Curve
 from aimcard.models.lut import lookup_slope
 from aimcard.models.nn.hardware import Hardware
 from aimcard.models.nn.options import Mapping, NonIdealities
@@ -27,6 +28,11 @@ class TiedHardware(Hardware, topology="tied"):
     lines_per_pair = 1
     model: TiedTile
 
+    def __init__(self, card: Card | TiedTile, accuracy: str | float = "fast", rate: Curve | None = None) -> None:
+        """As ``Hardware``'s. rate: signed line current [A] and count rate [Hz], for a card without a table ``adc`` of its own."""
+        self._rate = rate
+        super().__init__(card, accuracy)
+
     @staticmethod
     def read_model(card: Card | TileModel | TiedTile) -> TiedTile:
         """The tile model of the card."""
@@ -36,7 +42,7 @@ class TiedHardware(Hardware, topology="tied"):
 
     def make_tile(self, n: NonIdealities, dtype: torch.dtype) -> TiedProduct:
         """The product with effective weights."""
-        return TiedProduct(self.model, self.accuracy, n.wire_scale, dtype, effects=n.effects)
+        return TiedProduct(self.model, self.accuracy, n.wire_scale, dtype, effects=n.effects, rate=self._rate)
 
     def lines(self, held: Written, n: NonIdealities, chip: Any) -> tuple[Tensor, Tensor]:
         """G+ and G− of every column, (..., pairs · outputs, rows) [S] each."""
@@ -48,12 +54,17 @@ class TiedHardware(Hardware, topology="tied"):
 
     @property
     def has_converter(self) -> bool:
-        """Whether the card has the table ``adc``."""
-        return "adc" in self.model.tables
+        """Whether there is a rate table, the card's or a given one."""
+        return self._table() is not None
+
+    def _table(self) -> Curve | None:
+        return self.model.tables.get("adc", self._rate)
 
     def counts_per_coulomb(self) -> float:
-        """Mean slope of the card's rate table."""
-        i, rate = self.model.tables["adc"]
+        """Mean slope of the rate table."""
+        table = self._table()
+        assert table is not None
+        i, rate = table
         return float((rate[-1] - rate[0]) / (i[-1] - i[0]))
 
     def signed_charge(
@@ -87,4 +98,6 @@ class TiedHardware(Hardware, topology="tied"):
         if not n.adc:
             return charge * self.counts_per_coulomb()
         mean_a = model.v_read_v * (codes @ (plus - minus).mT).double() / self.code_max
-        return charge * lookup_slope(*model.tables["adc"], mean_a.cpu()).to(charge)
+        table = self._table()
+        assert table is not None
+        return charge * lookup_slope(*table, mean_a.cpu()).to(charge)
