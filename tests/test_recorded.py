@@ -11,6 +11,7 @@ from aimcard.models.twin import static_line
 from aimcard.validation.speed_tied import against_ngspice
 
 GATED = ("freepdk45_gated", "sky130_gated")
+TIED = ("freepdk45_tied", "sky130_tied")
 
 
 @pytest.fixture(scope="module", params=GATED)
@@ -78,9 +79,33 @@ def test_wire_scale_without_a_new_fit(reference, model):
     np.testing.assert_allclose(three / one - 1, truth, atol=4e-4)
 
 
-def test_charges_of_held_out_tied_columns():
+@pytest.mark.parametrize("name", TIED)
+def test_charges_of_held_out_tied_columns(name):
     """The shipped tied card as one matrix product, against ngspice: the ideal product errs by 2e-2 in the same measure."""
-    tile = TiedTile.read(shipped_card("freepdk45_tied"))
+    tile = TiedTile.read(shipped_card(name))
     found = dict(against_ngspice(tile))
     assert found["ideal-gaussian-1x-0"] < 1e-6
     assert found["ideal-gaussian-3x-0"] < 1e-6
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_signed_counts_of_held_out_tied_columns(name):
+    """The recorded ring's counts less those of the resting column are the card's own, and none is off by more than one."""
+    tile, reference = TiedTile.read(shipped_card(name)), ReferenceSet.read(shipped_reference(name))
+    same, seen = [], []
+    for inputs in ("gaussian", "uniform", "sparse"):
+        record = reference[f"ota-{inputs}-1x-0"]
+        out = tile.respond(
+            record["conductance_s"], record["codes"], conductance_minus_s=record["conductance_minus_s"], clamp="ota",
+            w_select_um=float(record.attrs["w_select_um"]), position=float(record.attrs["position"]),
+            read_out=str(record.attrs["read_out"]),
+        )  # fmt: skip
+        assert out.count is not None
+        assert out.bias_counts is not None
+        off = np.abs(out.count + out.bias_counts.sum(-1) - record["count"])
+        assert off.max() <= 1
+        same.append((off == 0).mean())
+        seen.append(out.count)
+    assert np.mean(same) > 0.6
+    # Signed inputs count either way.
+    assert min(s.min() for s in seen) < 0 < max(s.max() for s in seen)

@@ -87,7 +87,7 @@ def timed(
 def against_ngspice(tile: TiedTile, accuracy: str = "fast") -> list[tuple[str, float]]:
     """1 − R² of the product's charges on every held-out record of the card's shipped reference set, median over lines."""
     found = []
-    for r in reference_for(tile.card).select(kind="column", role="held_out"):
+    for r in reference_for(tile.card).select(kind="column", role="held_out", clamp="ideal"):
         product = TiedProduct(
             tile, accuracy, float(r.attrs["wire_scale"]), torch.float64, float(r.attrs["w_select_um"]), float(r.attrs["position"])
         )

@@ -19,7 +19,7 @@ from aimcard.models.fast.columns import low_precision as low_precision_pays
 from aimcard.models.fast.tied_circuit import TiedCircuit, zero_like
 from aimcard.models.fast.tied_modes import Bend, Modes, add_bend
 from aimcard.models.fast.tied_response import Response
-from aimcard.models.tied import cell_current, on_resistance
+from aimcard.models.tied import cell_current, on_resistance, source_voltage
 
 #: Columns behind the rows of a product: even part, pulses, rest current, and zeros up to a whole vector of the processor.
 EXTRA = 8
@@ -91,12 +91,13 @@ def prepare(
 
     respond: the response up to a column's conductance [S]. two: keep the whole even part.
     """
-    p, w, t, v = c.cell, c.w_um, c.t_lsb_s, c.v_read_v
+    p, w, t = c.cell, c.w_um, c.t_lsb_s
     zero = zero_like(plus)
     gate = cell_current(p, zero, zero, zero, w)
     # Currents into a cell whose line is below (down) or above the common mode, the gates' apart.
     plus_down, plus_up, minus_down, minus_up = (
-        cell_current(p, g, zero, zero + side * v, w) - gate for g in (plus, minus) for side in (-1, 1)
+        cell_current(p, g, zero, source_voltage(p, zero + sign, g is plus), w) - gate
+        for g, sign in ((plus, 1), (plus, -1), (minus, -1), (minus, 1))
     )
     r = on_resistance(p, w)
     node = plus / (1 + plus * r) + minus / (1 + minus * r) - 2 * gate / p.v_gate_v
