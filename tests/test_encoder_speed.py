@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from aimcard.data.shipped import find_card
-from aimcard.models.nn import AnalogLayer, convert_to_analog
+from aimcard.models.nn import AnalogLayer, Hardware, convert_to_analog
 from aimcard.models.nn.crossbar import DynamicCrossbar
-from aimcard.validation.encoder_speed import READS, analog_share, figures, hardware_of, make_encoder, measure
+from aimcard.validation.encoder_speed import READS, analog_share, figures, make_encoder, measure
 
 
 def test_every_product_of_it_is_analog():
@@ -27,7 +27,7 @@ def test_both_topologies_run_it(name):
     card = find_card(name)
     encoder, x = make_encoder(64, 1, 2), torch.randn(2, 12, 64, generator=torch.Generator().manual_seed(1))
     for read in READS:
-        row = measure(hardware_of(card), read, encoder, x, turns=1)
+        row = measure(Hardware(card), read, encoder, x, turns=1)
         assert row.topology == card.meta["topology"]
         assert row.ratio > 1
         # Without affine correction a gated tile's bent rate alone errs by half (docs/layers.md); noise alone would by √2.

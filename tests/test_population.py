@@ -68,7 +68,7 @@ def test_a_readout_alone_is_reduced_to_its_numbers(tmp_path):
         (("statistics", "freepdk45_gated", "--out", "s.h5", "--a-vt", "-1"), "a_vt_v_um: expected a finite number"),
         (("statistics", "freepdk45_gated", "--out", "s.h5", "--json", "j.json"), "--json: expected --columns 8 or more"),
         (("statistics", "bare.h5", "--out", "s.h5"), "statistics need a card with a read-out"),
-        (("noise", "freepdk45_gated"), "run: aimcard statistics"),
+        (("noise", "sound.h5"), "run: aimcard statistics"),
         (("noise", "noisy.h5", "--rows", "0"), "rows: expected 1 or more"),
         (("noise", "noisy.h5", "--jitter", "-1"), "jitter_s: expected"),
     ],
@@ -80,6 +80,7 @@ def test_bad_input_is_one_line(arguments, said, card_of, tmp_path, monkeypatch, 
     kinds = (("white", "1/Hz"), ("flicker", "1"))
     tables = [Table(f"noise_mirror_{k}", line_a, line_a, "A", unit, "line current", k) for k, unit in kinds]
     sound = card_of()
+    sound.write("sound.h5")
     attrs.evolve(sound, tables=(*sound.tables, *tables)).write("noisy.h5")
     assert main(arguments) == 2
     out, err = capsys.readouterr()

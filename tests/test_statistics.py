@@ -287,8 +287,19 @@ class TestSpreadsInACard:
         assert '"spreads"' in again.to_json()
 
     def test_a_card_without_spreads_is_what_it_was(self, card_of):
-        assert Card.read(shipped_card()).spreads == ()
+        assert card_of().spreads == ()
         assert '"spreads"' not in card_of().to_json()
+
+    @pytest.mark.parametrize("name", ["freepdk45_gated", "sky130_gated"])
+    def test_cards_that_ship_can_be_drawn_as_chips(self, name):
+        model = TileModel.read(shipped_card(name))
+        g, codes = np.full((2, 32), 5e-6), np.full((1, 32), 60)
+        nominal = model.respond(g, codes).count
+        chips = [model.chip(seed, 2, 32).respond(g, codes).count for seed in (1, 1, 2)]
+        assert np.array_equal(chips[0], chips[1])
+        assert not np.array_equal(chips[0], chips[2])
+        assert 0 < np.abs(chips[0] / nominal - 1).max() < 1
+        assert noise_table(model.card)
 
     @pytest.mark.parametrize(
         ("change", "said"),

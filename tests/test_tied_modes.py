@@ -20,9 +20,10 @@ from aimcard.models.card import Card, Parameter, Table
 from aimcard.models.errors import InputError
 from aimcard.models.fast.tied import TiedProduct
 from aimcard.models.modes import Phase, get_mode, mode_names, register_mode
+from aimcard.models.source_line import SOURCE
 from aimcard.models.tied import signs
 from aimcard.models.tied_readout import READOUT
-from aimcard.models.tied_tile import TiedTile, row_pulses
+from aimcard.models.tied_tile import EDGE_TABLES, TiedTile, row_pulses
 from aimcard.models.tied_twin import static_column
 from aimcard.models.tile import TileModel
 from aimcard.netlists.cell import CellDesign
@@ -31,7 +32,7 @@ from aimcard.netlists.column_decks import ColumnBench, slot_currents
 from aimcard.netlists.ngspice import run
 from aimcard.netlists.readout import ReadoutDesign
 from aimcard.netlists.technology import get_technology
-from aimcard.netlists.tied import SourceEdges, tied_column_deck
+from aimcard.netlists.tied import SourceEdge, SourceEdges, tied_column_deck
 
 CODE_MAX, GUARD, ROWS = 31, 4, 32
 BENCH = ColumnBench(get_technology("freepdk45"), "nom", 27.0, ReadoutDesign())
@@ -39,9 +40,16 @@ BENCH = ColumnBench(get_technology("freepdk45"), "nom", 27.0, ReadoutDesign())
 
 @pytest.fixture(scope="module")
 def tile() -> TiedTile:
-    """The shipped card, fitted in conventional mode on 512 rows, as a tile of shorter codes."""
+    """The shipped card, fitted in conventional mode on 512 rows, as a tile of shorter codes on ideal source lines."""
     card = Card.read(shipped_card("freepdk45_tied"))
-    return TiedTile(attrs.evolve(card, meta=card.meta | {"code_max": CODE_MAX, "guard_slots": GUARD, "rows": ROWS}))
+    late = Pulses().delay_s + SourceEdge().delay_s
+    return TiedTile(
+        attrs.evolve(
+            card, meta=card.meta | {"code_max": CODE_MAX, "guard_slots": GUARD, "rows": ROWS},
+            parameters=tuple(p for p in card.parameters if p.name not in SOURCE),
+            tables=tuple(attrs.evolve(t, y=np.full_like(t.y, late)) if t.name in EDGE_TABLES else t for t in card.tables),
+        )
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -204,10 +212,10 @@ def straight(tile) -> TiedTile:
         "adc": ("Hz", (line_a + 200e-6) * GAIN_PER_C),
     }
     tables = [Table(name, line_a, y, "A", unit, "line current", name) for name, (unit, y) in curves.items()]
-    known = {p.name for p in card.parameters}
+    others = (p for p in card.parameters if p.name not in READOUT)
     return TiedTile(attrs.evolve(
         card, meta=card.meta | {"bias_a": 200e-6},
-        parameters=[*card.parameters, *(Parameter(n, 0.0, unit=READOUT_SPECS[n].unit) for n in READOUT if n not in known)],
+        parameters=[*others, *(Parameter(n, 0.0, unit=READOUT_SPECS[n].unit) for n in READOUT)],
         tables=[*(t for t in card.tables if t.name not in curves), *tables],
     ))  # fmt: skip
 

@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aimcard.data.shipped import find_card, shipped_card
+from aimcard.data.shipped import find_card
 from aimcard.models.card import Card
-from aimcard.models.nn import Hardware, NonIdealities, TiedHardware, convert_to_analog
+from aimcard.models.nn import Hardware, NonIdealities, convert_to_analog
 from aimcard.validation.speed import in_turns
-from aimcard.validation.tied_products import count_rate
 
 #: What acts, by name: the columns' circuit as a charge, and the same with the converter.
 CHARGE = NonIdealities(regulator=False, adc=False, adc_rounding=False, adc_clip=False)
@@ -42,13 +41,6 @@ def analog_share(width: int, length: int) -> float:
     per_token = 12 * width * width + 2 * length * width
     beside = length + 2 * 4 * width + 4 * width
     return per_token / (per_token + beside)
-
-
-def hardware_of(card: Card) -> Hardware:
-    """The card for layers; a tied one without a rate table counts with the shipped gated card's oscillator."""
-    if card.meta["topology"] != "tied":
-        return Hardware(card)
-    return TiedHardware(card, rate=count_rate(Card.read(shipped_card("freepdk45_gated"))))
 
 
 @dataclass(frozen=True)
@@ -122,7 +114,7 @@ def main() -> None:
     print(f"{chosen.layers} layers, hidden {chosen.width}, {chosen.length} tokens, {100 * share:.1f} % of all MACs analog")
     print("| card | read-out | sentences | digital, ms | analog / digital | aim | error / rms [%] |")
     print("|---|---|---|---|---|---|---|")
-    for hardware in map(hardware_of, cards):
+    for hardware in map(Hardware, cards):
         for read in chosen.reads:
             for batch in chosen.batch:
                 x = torch.randn(batch, chosen.length, chosen.width, generator=torch.Generator().manual_seed(1))

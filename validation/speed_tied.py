@@ -17,13 +17,11 @@ from torch import Tensor
 
 from aimcard.data import shipped_card
 from aimcard.data.shipped import reference_for
-from aimcard.models.card import Card
 from aimcard.models.card_text import rows_of_text
 from aimcard.models.fast import Effects, TiedProduct
 from aimcard.models.tied_tile import TiedTile
 from aimcard.validation.scores import one_minus_r2
 from aimcard.validation.speed import in_turns, peak_bytes
-from aimcard.validation.tied_products import count_rate
 
 INPUTS = ("gaussian", "uniform", "sparse")
 
@@ -49,9 +47,8 @@ READS = {
 
 
 def product_of(tile: TiedTile, read: str, accuracy: str | float, dtype: torch.dtype = torch.float32) -> TiedProduct:
-    """The product of a read-out: counts with the regulator, and the gated card's oscillator where the card has none."""
-    rate = count_rate(Card.read(shipped_card("freepdk45_gated"))) if read == "phase" else None
-    return TiedProduct(tile, accuracy, dtype=dtype, effects=Effects(regulator=read == "phase"), rate=rate)
+    """The product of a read-out: charges into an ideal clamp, counts behind the card's regulator."""
+    return TiedProduct(tile, accuracy, dtype=dtype, effects=Effects(regulator=read == "phase"))
 
 
 def timed(

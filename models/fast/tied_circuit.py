@@ -32,7 +32,6 @@ class TiedCircuit:
     code_max: int
     slots: int
     t_lsb_s: float
-    v_read_v: float
     w_um: float
 
     @property
@@ -68,7 +67,7 @@ def tied_circuit(
     width = float(tile.card.meta["w_select_um"]) if w_select_um is None else float(w_select_um)
     return TiedCircuit(
         cell, wire, pulse, edges, clamp, tile.tables.get("adc", rate), effects, tile.code_max, tile.slots, tile.t_lsb_s,
-        tile.v_read_v, width,
+        width,
     )  # fmt: skip
 
 
