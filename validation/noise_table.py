@@ -34,7 +34,7 @@ def typical_noise(
     card: Card, *, rows: int | None = None, jitter_s: float = CLOCK_JITTER_S, lowest_hz: float = LOWEST_HZ
 ) -> dict[str, CountNoise]:
     """Every source's standard deviation by distribution of the inputs. Raises CardError if the card has no noise."""
-    parameters, model = NoiseParameters.of(card), TileModel(card)
+    model, parameters = TileModel(card), NoiseParameters.of(card)
     rows = int(card.meta["rows"]) if rows is None else rows
     if rows < 1:
         raise InputError(f"rows: expected 1 or more; got {rows}")
