@@ -38,7 +38,7 @@ class Simulation:
     jobs: Annotated[int | None, option_help("ngspice processes at a time (default: all cores).")] = None
     seed: Annotated[int | None, option_help("Seed of conductances and codes (default: 1).")] = None
     quick: Annotated[bool, option_help("A small calibration, at most 3 minutes on 2 cores.")] = False
-    full: Annotated[bool, option_help("As many columns as a card for others needs; hours on 2 cores.")] = False
+    full: Annotated[bool, option_help("As many columns as a card for others needs; half an hour and more on 2 cores.")] = False
 
     def given(self) -> dict[str, Any]:
         """The options that were set, by their names on the command line."""
@@ -129,7 +129,7 @@ def statistics(
     json: Annotated[Path | None, option_help("Write the judgement to this file too.")] = None,
     figure: Annotated[Path | None, option_help("Draw the judgement into this PNG file.")] = None,
 ) -> None:
-    """Add mismatch and circuit noise, simulated in ngspice, to an existing card and write the new one."""
+    """Add mismatch and circuit noise, simulated in ngspice, to an existing gated card and write the new one."""
     from aimcard.models.errors import InputError
 
     target = output_file("--out", out)

@@ -73,7 +73,8 @@ class Mismatch:
         known = {spread.name: spread for spread in card.spreads}
         for name in ("readout", "cell"):
             if name not in known:
-                raise CardError(f"{card.source}: spreads/{name}: missing (mismatch); run: aimcard statistics {card.source}")
+                how = f"run: aimcard statistics {card.source} --out new.h5"
+                raise CardError(f"{card.source}: spreads/{name}: missing (mismatch); {how}")
         return cls(known["readout"], known["cell"])
 
 

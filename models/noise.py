@@ -116,7 +116,8 @@ class NoiseParameters:
         sources = tuple(s for s in SOURCES if f"noise_{s}_white" in known and f"noise_{s}_flicker" in known)
         if not sources:
             raise CardError(
-                f"{card.source}: tables/noise_{SOURCES[0]}_white: missing (noise); run: aimcard statistics {card.source}"
+                f"{card.source}: tables/noise_{SOURCES[0]}_white: missing (noise); run: aimcard statistics {card.source} "
+                "--out new.h5"
             )
         return cls({n: t for n, t in known.items() if n == "adc" or n.startswith("noise_")}, sources)
 

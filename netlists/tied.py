@@ -1,7 +1,7 @@
 """A tied column: pairs of always-on cells between two source lines and one column line, and the source lines' pulses.
 
 Each cell is a PCM on its source line and a select NMOS, gate at V_DD, on the column line. There the transistor's lower end
-is at the common mode for either direction of current, 0.4 V below which R_on is 1.4 kΩ at 0.5 µm in FreePDK45; on the
+is at the common mode for either direction of current, 0.4 V below which R_on is 1.3 kΩ at 0.5 µm in FreePDK45; on the
 source line's side it would be at 0.2 or near 0.6 V, where it hardly conducts. It also keeps the source line's swing
 away from the transistor's capacitances.
 """

@@ -54,7 +54,7 @@ class TiedReadoutDesign:
     lead_c_f: float = 200e-15
 
 
-#: At 1.8 V a PMOS pair at 0.4 V has room: its tail rests at 1.55 V, its output near 1.04 V. docs/tied.md has the figures.
+#: At 1.8 V a PMOS pair at 0.4 V has room: its tail rests at 1.59 V, its output near 1.04 V (docs/sky130.md).
 _SKY130 = TiedReadoutDesign(
     pair_kind="pmos",
     pair_flavour="hvt",

@@ -229,7 +229,7 @@ def test_bit_line_without_resistance_cannot_tell_near_from_far():
 
 
 def test_near_ground_is_one_line_of_the_summed_resistance():
-    """The identity that the Thévenin column of PHYSICS section 1 uses; it fails for the other grounds."""
+    """The identity that the Thévenin reduction of a column uses (models/column.py); it fails for the other grounds."""
     g, on = random_case(9, rows=40)
     two = solve_ladder(LEAKY, g, on, r_bit_ohm=2.0, r_return_ohm=3.0, v_clamp_v=0.2)
     one = solve_ladder(LEAKY, g, on, r_bit_ohm=5.0, r_return_ohm=0.0, v_clamp_v=0.2)
@@ -337,7 +337,7 @@ def test_gradient_with_a_shared_return():
 
 
 def test_ohmic_gradient_is_the_square_of_the_cell_voltage():
-    """PHYSICS section 5: the adjoint gives v_i²/V for a row that is on."""
+    """The adjoint gives v_i²/V for a row that is on."""
     g, on = random_case(15, rows=40)
     s, gradient = line_current_gradient(LEAKY, g, on, r_bit_ohm=2.0, r_return_ohm=3.0, v_clamp_v=0.2)
     np.testing.assert_allclose(gradient, on * (s.v_bit_v - s.v_return_v) ** 2 / 0.2, rtol=1e-11)

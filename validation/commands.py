@@ -11,7 +11,7 @@ def validate(
     card: CardName,
     *,
     against: Annotated[
-        Path | None, option_help("Reference set (default: the shipped one of the card's technology and corner).")
+        Path | None, option_help("Reference set (default: the shipped one of the card's technology, topology, corner and mode).")
     ] = None,
     json: Annotated[Path | None, option_help("Write the figures of merit to this file too.")] = None,
     figures: Annotated[

@@ -125,8 +125,6 @@ def main() -> None:
                     print(profile(hardware, read, encoder, x))
     for card in cards:
         print(f"{card.meta['topology']} card against ngspice, held-out lines, 1 - R²: {figures(card)}")
-    if any(c.meta["topology"] == "tied" and all(t.name != "adc" for t in c.tables) for c in cards):
-        print("tied counts: the rate table is the shipped gated card's, behind the tied bias; the tied card has none yet")
 
 
 if __name__ == "__main__":

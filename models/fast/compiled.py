@@ -35,7 +35,7 @@ def available() -> bool:
     if "numba" not in _said:
         _said.add("numba")
         warnings.warn(
-            "numba is not installed: the fast path runs in plain torch, several times slower; pip install 'aimcard[fast]'",
+            "numba is not installed: the fast path runs in plain torch, some thirty times slower; pip install 'aimcard[fast]'",
             SlowerPathWarning, stacklevel=3,
         )  # fmt: skip
     return False
