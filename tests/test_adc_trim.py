@@ -4,6 +4,9 @@ import attrs
 import numpy as np
 import pytest
 
+from aimcard.data import shipped_card, shipped_reference
+from aimcard.data.reference import ReferenceSet
+from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.models.trim import two_point_trim, window_counts
 from aimcard.validation.adc_trim import trim_report
@@ -72,3 +75,15 @@ def test_full_scale_is_within_the_tables(card_of):
         trim_report(card_of(), [card_of()], full_scale_a=1e-3)
     with pytest.raises(InputError, match=r"second: expected a current above 0 and up to 100 uA, .*; got 0"):
         trim_report(card_of(), [card_of()], second_a=0.0)
+
+
+def test_a_tied_lines_current_has_both_signs():
+    nominal = Card.read(shipped_card("freepdk45_tied"))
+    other = with_rate(nominal, lambda y, x: 1.1 * y + 2e7)
+    reference = ReferenceSet.read(shipped_reference("freepdk45_tied"))
+    (trim,) = trim_report(nominal, [other], [reference], full_scale_a=100e-6).trims
+    assert trim.current_a[0] == pytest.approx(-100e-6)
+    np.testing.assert_allclose(trim.after_count, 0, atol=1e-8)
+    # The circuit is the nominal one: its columns are as the nominal card says, and the other card's own answer is what is off.
+    assert trim.tile.before < 0.1
+    assert trim.tile.card > 100

@@ -17,8 +17,10 @@ from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card
 from aimcard.models.card_text import rows_of_text
 from aimcard.models.errors import InputError
-from aimcard.models.tile import TileModel
+from aimcard.models.modes import get_mode
+from aimcard.models.topology import tile_of
 from aimcard.models.trim import Trim, two_point_trim, window_counts
+from aimcard.validation.predictors import model_of
 from aimcard.validation.style import BLACK, new_figure, si, tidy
 from aimcard.validation.sweep_style import label_of, style_of
 
@@ -54,6 +56,10 @@ class AdcTrim:
     after_count: np.ndarray
     tile: TileTrim | None
 
+    def between(self, second_a: float) -> np.ndarray:
+        """Errors after the trim from no current to the second trim point [counts]."""
+        return self.after_count[(self.current_a >= 0) & (self.current_a <= second_a)]
+
     def to_json(self) -> dict[str, Any]:
         c, t = self.card.meta, self.tile
         found: dict[str, Any] = {
@@ -84,6 +90,11 @@ class TrimReport:
     second_a: float
     trims: tuple[AdcTrim, ...]
 
+    @property
+    def least_a(self) -> float:
+        """Where the comparison begins [A]: no current, or the same of the other sign on a tied line."""
+        return min(float(t.current_a[0]) for t in self.trims)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "nominal": {key: self.nominal.meta[key] for key in ("corner", "temperature_c", "vdd_v")},
@@ -96,7 +107,7 @@ class TrimReport:
     def __str__(self) -> str:
         full = float(window_counts(self.nominal, np.array([self.full_scale_a]))[0])
         lines = [
-            f"ADC read as that of {label_of(self.nominal)}: errors in counts of a whole window, 0 to "
+            f"ADC read as that of {label_of(self.nominal)}: errors in counts of a whole window, {self.least_a * 1e6:.0f} to "
             f"{self.full_scale_a * 1e6:.0f} uA ({full:.0f} counts)",
             f"trim: gain and offset from readings of no current (bleed) and of {self.second_a * 1e6:.0f} uA",
         ]
@@ -104,7 +115,7 @@ class TrimReport:
         rows += [
             (label_of(t.card), f"{rms(t.before_count):.1f}", f"{peak(t.before_count):.1f}", f"{t.trim.gain:.4f}",
              f"{t.trim.offset_count:+.1f}", f"{rms(t.after_count):.2f}", f"{peak(t.after_count):.2f}",
-             f"{100 * peak(t.after_count) / full:.2f}", f"{peak(t.after_count[t.current_a <= self.second_a]):.2f}")
+             f"{100 * peak(t.after_count) / full:.2f}", f"{peak(t.between(self.second_a)):.2f}")
             for t in self.trims
         ]  # fmt: skip
         lines += rows_of_text(rows)
@@ -139,7 +150,9 @@ def trim_report(
             raise InputError(
                 f"{name}: expected a current above 0 and up to {limit * 1e6:.4g} uA, where the tables end; got {value * 1e6:.4g}"
             )
-    current = np.linspace(0.0, full, POINTS)
+    # A tied line's current has both signs.
+    least = max(0.0 if nominal.meta["topology"] == "gated" else -full, *(float(c.table("adc").x[0]) for c in (nominal, *cards)))
+    current = np.linspace(least, full, POINTS)
     known = np.array([0.0, second])
     true, whole = window_counts(nominal, known), window_counts(nominal, current)
     found = []
@@ -159,15 +172,11 @@ def _tile(nominal: Card, card: Card, reference: ReferenceSet, trim: Trim) -> Til
         return None
     parts: dict[str, list[np.ndarray]] = {"before": [], "after": [], "line": [], "card": []}
     sigma, vectors = [], 0
-    models = (TileModel(nominal), TileModel(card))
+    models = (tile_of(nominal), tile_of(card))
+    mode = get_mode(str(reference.meta["mode"]), models[0].code_max)
     for r in records:
-        told, own = (
-            m.respond(r["conductance_s"], r["codes"], w_select_um=float(r.attrs["w_select_um"]),
-                      position=float(r.attrs["position"]), wire_scale=float(r.attrs["wire_scale"])).phase_count
-            for m in models
-        )  # fmt: skip
-        assert told is not None
-        assert own is not None
+        # Of a tied column the oscillator's own phases, bias included: the trim takes the bias' own change off, too.
+        told, own = (model_of(r, m, mode)["phase"] for m in models)
         read = r["phase_count"]
         # One gain and one offset for the line's vectors; two vectors or fewer are fitted whatever they are.
         slope = [np.polyfit(x, y, 1) if len(x) > 2 else (np.nan, np.nan) for x, y in zip(read.T, told.T, strict=True)]
