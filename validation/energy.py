@@ -18,6 +18,7 @@ from aimcard.models.tied_energy import tied_charges
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
 from aimcard.models.topology import tile_of
+from aimcard.validation.typical import normal_codes, normal_pairs
 
 #: The tile-circuit paper's own figures (arXiv 2506.00004), another technology and cell: to stand beside, not to match.
 PAPER_TOPS_PER_W = {"conventional": 26.0, "split": 106.0}
@@ -73,9 +74,8 @@ def energy_study(
     rng = np.random.default_rng(seed)
     rows, full = int(card.meta["rows"]), model.code_max
     lo, hi = card.domain["conductance_s"].lo, card.domain["conductance_s"].hi
-    weight = np.clip(rng.normal(0, 1, (pairs, rows)) / 3, -1, 1)
-    g = lo + np.concatenate([np.maximum(weight, 0), np.maximum(-weight, 0)]) * (hi - lo)
-    signed = np.clip(np.round(rng.normal(0, full / 3, (vectors, rows))), -full, full).astype(np.int64)
+    g = np.concatenate(normal_pairs(rng, pairs, rows, lo, hi))
+    signed = normal_codes(rng, vectors, rows, full, signed=True)
     phases: list[TileEnergy] = []
     shared = {"rows": rows, "columns": columns, "density": float((signed != 0).mean())}
     if isinstance(model, TiedTile):

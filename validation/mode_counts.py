@@ -23,9 +23,8 @@ from aimcard.models.errors import InputError, OutsideDomainWarning
 from aimcard.models.modes import Mode
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.topology import Tile, tile_of
+from aimcard.validation.typical import normal_codes, normal_pairs
 
-#: Spread of the inputs, a share of the largest code: the Gaussian columns' (calibrate/columns.py).
-SIGMA_SHARE = 1 / 3
 #: Degrees of the polynomials that stand for the counts' table and the codes' curve.
 COUNT_DEGREE, CODE_DEGREE = 2, 3
 
@@ -44,11 +43,8 @@ def drawn_inputs(card: Card, columns: int, vectors: int, seed: int = 3) -> TileI
     rng = np.random.default_rng(seed)
     rows, full = int(card.meta["rows"]), int(card.meta["code_max"])
     lo, hi = card.domain["conductance_s"].lo, card.domain["conductance_s"].hi
-    weight = np.clip(rng.normal(0, 1, (columns, rows)) / 3, -1, 1)
-    plus, minus = (lo + np.maximum(s * weight, 0) * (hi - lo) for s in (1, -1))
-    least = -full if card.meta["topology"] == "tied" else 0
-    codes = np.clip(np.round(rng.normal(0, SIGMA_SHARE * full, (vectors, rows))), least, full)
-    return TileInputs(plus, minus, codes.astype(np.int64))
+    plus, minus = normal_pairs(rng, columns, rows, lo, hi)
+    return TileInputs(plus, minus, normal_codes(rng, vectors, rows, full, signed=card.meta["topology"] == "tied"))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from aimcard.models.checks import check_positive
 from aimcard.models.errors import InputError
 from aimcard.models.noise import CLOCK_JITTER_S, LOWEST_HZ, CountNoise, NoiseParameters, count_noise
 from aimcard.models.tile import TileModel
+from aimcard.validation.typical import normal_codes, normal_pairs
 
 VECTORS = 4
 G_MAX_S = 25e-6
@@ -19,11 +20,10 @@ G_MAX_S = 25e-6
 def typical_lines(rows: int, code_max: int, seed: int = 1) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Two lines of normal weights to 25 µS (2, rows) [S], and codes (vectors, rows) by distribution of the inputs."""
     rng = np.random.default_rng([seed, 83])
-    w = np.clip(rng.normal(0.0, 1.0, rows) / 3, -1, 1)
-    g = 0.1e-6 + np.stack([np.maximum(w, 0), np.maximum(-w, 0)]) * (G_MAX_S - 0.1e-6)
+    g = np.concatenate(normal_pairs(rng, 1, rows, 0.1e-6, G_MAX_S))
     shape = (VECTORS, rows)
     codes = {
-        "gaussian": np.clip(np.round(rng.normal(0, code_max / 3, shape)), 0, code_max),
+        "gaussian": normal_codes(rng, *shape, code_max, signed=False),
         "uniform": rng.integers(0, code_max + 1, shape),
         "sparse": np.where(rng.random(shape) < 0.1, rng.integers(1, code_max + 1, shape), 0),
     }

@@ -23,10 +23,10 @@ from aimcard.models.console import run_module
 from aimcard.models.errors import InputError
 from aimcard.models.modes import Mode, get_mode
 from aimcard.models.tile import TileModel
-from aimcard.validation.mode_counts import SIGMA_SHARE
 from aimcard.validation.modes import pair_of
 from aimcard.validation.predictors import slot_weights_s
 from aimcard.validation.scores import affine, affine_fit, sigma_mac
+from aimcard.validation.typical import SIGMA_SHARE
 
 
 def without_steps(model: TileModel) -> TileModel:

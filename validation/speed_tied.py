@@ -22,6 +22,7 @@ from aimcard.models.fast import Effects, TiedProduct
 from aimcard.models.tied_tile import TiedTile
 from aimcard.validation.scores import one_minus_r2
 from aimcard.validation.speed import in_turns, peak_bytes
+from aimcard.validation.typical import normal_codes, normal_pairs
 
 INPUTS = ("gaussian", "uniform", "sparse")
 
@@ -29,13 +30,12 @@ INPUTS = ("gaussian", "uniform", "sparse")
 def draw(inputs: str, lines: int, rows: int, batch: int, code_max: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs (lines, rows) [S] of normal weights up to 25 µS and signed codes (batch, rows), float64."""
     rng = np.random.default_rng(seed)
-    w = np.clip(rng.normal(0, 1 / 3, (lines, rows)), -1, 1)
+    plus, minus = (torch.tensor(g) for g in normal_pairs(rng, lines, rows, 1e-7, 25e-6))
     if inputs == "gaussian":
-        x = np.clip(rng.normal(0, code_max / 3, (batch, rows)).round(), -code_max, code_max)
+        x = normal_codes(rng, batch, rows, code_max, signed=True).astype(float)
     else:
         x = rng.integers(-code_max, code_max + 1, (batch, rows)).astype(float)
         x *= rng.random((batch, rows)) < (0.1 if inputs == "sparse" else 1.0)
-    plus, minus = (torch.tensor(1e-7 + np.maximum(s * w, 0) * 24.9e-6) for s in (1, -1))
     return plus, minus, torch.tensor(x)
 
 

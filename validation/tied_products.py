@@ -24,6 +24,7 @@ from aimcard.models.lut import lookup
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import ideal_charge
 from aimcard.validation.scores import one_minus_r2, root_mean_square_error, sigma_mac
+from aimcard.validation.typical import normal_codes, normal_pairs
 
 BINS = (1, 2, 3, 4, 8, 16)
 ROWS, COLUMNS, VECTORS = 512, 4, 8
@@ -73,9 +74,8 @@ def binned_counts(table: tuple[Tensor, Tensor], current_a: np.ndarray, t_lsb_s: 
 def products(card: Card, g_max_s: float = 25e-6, seed: int = 1) -> Products:
     """Score the reductions on normal weights up to ``g_max_s`` and normal signed inputs."""
     tile, rng = TiedTile(card), np.random.default_rng(seed)
-    w = np.clip(rng.normal(0, 1 / 3, (COLUMNS, ROWS)), -1, 1)
-    plus, minus = (0.1e-6 + np.maximum(s * w, 0) * (g_max_s - 0.1e-6) for s in (1, -1))
-    codes = np.clip(np.round(rng.normal(0, tile.code_max / 3, (VECTORS, ROWS))), -tile.code_max, tile.code_max).astype(int)
+    plus, minus = normal_pairs(rng, COLUMNS, ROWS, 0.1e-6, g_max_s)
+    codes = normal_codes(rng, VECTORS, ROWS, tile.code_max, signed=True)
     whole = tile.respond(plus, codes, conductance_minus_s=minus)
     with torch.no_grad():
         c = tile.effective(torch.tensor(plus), torch.tensor(minus))
