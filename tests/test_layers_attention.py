@@ -79,7 +79,6 @@ def test_the_products_can_stay_digital(hardware):
 
 def tiny(name: str):
     """A block stack of that family with random weights."""
-    pytest.importorskip("transformers", reason="an optional extra")
     import transformers as hf
 
     shape = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12, "vocab_size": 20}

@@ -256,7 +256,8 @@ def test_products_of_many_tiles_at_once_are_those_of_each(card):
 
 
 def test_hugging_face_blocks(hardware):
-    hf = pytest.importorskip("transformers", reason="an optional extra")
+    import transformers as hf
+
     torch.manual_seed(10)
     shape = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12, "vocab_size": 20}
     model, ids = hf.BertModel(hf.BertConfig(**shape)).eval().double(), torch.tensor([[3, 9, 4, 17], [5, 5, 2, 11]])
