@@ -33,13 +33,15 @@ TINY = 1e-20
 @dataclass(frozen=True)
 class Prepared:
     """Answer of a line c of a group for a vector:
-    base + Σ_i W_ci·y_i − (left + bias·e_c)·share_c + r_2·e_c² + r_4·e_c⁴ + ended·pulse_c − Σ_k sign_k·m_k²·(1 + cubic_k·m_k).
+    base + Σ_i W_ci·y_i − (left + bias·e_c)·share_c + r_2·e_c² + r_4·e_c⁴ + ended·pulse_c − arched·bow_c
+    − Σ_k sign_k·m_k²·(1 + cubic_k·m_k).
 
     W: apparent conductance [µS], δ: its departure from the group's middle column, m_k = scale_k·Σ_i δ_ci·z_ki.
     e_c: the line's total conductance over the middle one's, less one, and within the group's reach; share: Σ_i of its squared
     departure beside the mean column, over the variance. pulse: what the mean pulse of the line's cells draws beside the straight
-    line of all; ended: the force of all pulses.
-    y (groups, batch, rows + 8): weights of the rows, then base, left, r_2, r_4, ended, bias and zeros. z (squares, batch, rows):
+    line of all; ended: the force of all pulses. bow: what the squares miss of a line's pattern along the wire, beside share;
+    arched: left, by the share of the rows that conduct meanwhile.
+    y (groups, batch, rows + 8): weights of the rows, then base, left, r_2, r_4, ended, bias, arched, 0. z (squares, batch, rows):
     of the first group, bytes or real numbers. scale, sign, cubic (groups, squares, batch).
     y_rate (groups, batch, rows), z_rate (batch, rows): derivatives to the codes per LSB, if asked for, of the first group's
     scaled z in whose part the code lies.
@@ -56,7 +58,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Group:
-    """What a group's middle column gives: as ``Prepared``'s fields, without a group's axis; base, left, ended (batch, 1).
+    """What a group's middle column gives: as ``Prepared``'s fields, without a group's axis; base, left, ended, arched (batch, 1).
 
     strength (squares, batch): its squares, as the form gives them; z scaled to them. course: second, third and fourth
     difference quotient of its multiples' answers, (squares, batch), or None.
@@ -66,6 +68,7 @@ class Group:
     base: Tensor
     left: Tensor
     ended: Tensor
+    arched: Tensor
     z: Tensor
     strength: Tensor
     course: tuple[Tensor, Tensor, Tensor] | None
@@ -114,7 +117,7 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
         # Third order above the second is rounding.
         cubic = (-third / strong).clamp(-1.0, 1.0) / strong.sqrt()
     y = [
-        _behind(g.y, g.base, g.left, rest[k, :, None], last[k, :, None], g.ended, g.left * growth[k, :, None])
+        _behind(g.y, g.base, g.left, rest[k, :, None], last[k, :, None], g.ended, g.left * growth[k, :, None], g.arched)
         for k, g in enumerate(groups)
     ]
     sign = torch.sign(strength)
@@ -203,7 +206,8 @@ def _group(ref: Reference, x: Tensor, squares: int, rates: bool, *, lead: bool) 
     none = torch.zeros_like(base)
     if at.z is None:
         empty = x.new_zeros(0, len(x))
-        return Group(y, base, none, force, x.new_zeros(0, *x.shape), empty, None, y_rate, torch.zeros_like(x) if rates else None)
+        z_rate = torch.zeros_like(x) if rates else None
+        return Group(y, base, none, force, none, x.new_zeros(0, *x.shape), empty, None, y_rate, z_rate)
     z_mean, z_slope = (width[:, None] * q for q in _line(at.z))
     assert at.z_sign is not None
     assert at.own is not None
@@ -211,7 +215,9 @@ def _group(ref: Reference, x: Tensor, squares: int, rates: bool, *, lead: bool) 
     own_mean, own_slope = (width[:, None] * q for q in _line(at.own))
     # What the squares leave is the same for all columns on average, if their departures are independent row by row.
     ratio = ref.ratio()
-    left = ((own_mean * conduct + own_slope * ramp / 2) * ratio).sum((1, 2))
+    spare = ((own_mean * conduct + own_slope * ramp / 2) * ratio).sum(2)
+    busy = n.sum(2)
+    left = arched = torch.zeros_like(spare[:, 0])
     zs, strengths = [], []
     z_rate = torch.zeros_like(x)
     spans = parts(len(width), squares)
@@ -228,7 +234,10 @@ def _group(ref: Reference, x: Tensor, squares: int, rates: bool, *, lead: bool) 
         sign = torch.where(signed >= 0, 1.0, -1.0).to(dtype) * some
         before = torch.cumsum(each_f, 1) - each_f
         square = each_f * each_f * (conduct + ramp)[:, a:b] + 2 * each_f * before * conduct[:, a:b]
-        left = left - sign * scale * scale * (square * ratio).sum((1, 2))
+        here = spare[:, a:b].sum(1) - sign * scale * scale * (square * ratio).sum((1, 2))
+        left = left + here
+        rows_on = (busy * width * busy)[:, a:b].sum(1) / (busy * width)[:, a:b].sum(1).clamp(min=1e-30)
+        arched = arched + here * rows_on / x.shape[1]
         zs.append(z * scale[:, None])
         strengths.append(signed * some)
         if slope is not None:
@@ -239,7 +248,8 @@ def _group(ref: Reference, x: Tensor, squares: int, rates: bool, *, lead: bool) 
 
     course = _course(ref.reach, spans, multiple, still) if lead and ref.reach > 0 else None
     kept = z_rate if rates else None
-    return Group(y, base, left[:, None], force, torch.stack(zs), torch.stack(strengths), course, y_rate, kept)
+    columns = y, base, left[:, None], force, arched[:, None]
+    return Group(*columns, torch.stack(zs), torch.stack(strengths), course, y_rate, kept)
 
 
 def _course(h: float, spans: list[tuple[int, int]], multiple: Callable[[float], Tensor],
