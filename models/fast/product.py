@@ -21,6 +21,8 @@ from aimcard.models.fast.weights import Cells, Plan, Weights, apparent
 
 #: Vectors that are prepared and multiplied together: enough to read the weights seldom, few enough to bound the memory.
 BLOCK = 128
+#: Vectors whose answers are put back into the columns' order together.
+FEW = 16
 
 
 def blocks(batch: int) -> range:
@@ -81,14 +83,13 @@ class Columns:
         members = self.members()
         out = x.new_empty(len(x), sum(self.sizes))
         steps = blocks(len(x))
-        ordered = None if self.back is None else x.new_empty(min(steps.step, len(x)), out.shape[1])
         for a in steps:
             codes, to = x[a : a + steps.step], out[a : a + steps.step]
-            part = to if ordered is None else ordered[: len(codes)]
             for plan, weights, place in members:
-                answer(weights, plan.prepare(codes, reuse=True), plan, part, place.start)
-            if self.back is not None:
-                torch.index_select(part, 1, self.back, out=to)
+                answer(weights, plan.prepare(codes, reuse=True), plan, to, place.start)
+            # A few vectors at a time: a second block of answers would be half an output.
+            for some in to.split(FEW) if self.back is not None else ():
+                some.copy_(some.index_select(1, self.back))
         return out
 
 
