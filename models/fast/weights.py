@@ -16,7 +16,7 @@ from aimcard.models.fast.reference import BOW_SHARE, Reference, fall_edge, start
 from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount
 
 #: Vectors that plain torch prepares together: it keeps (block, rows, bins).
-PLAIN_BLOCK = 32
+PLAIN_BLOCK = 64
 #: Code at which a cell's slope is taken; those of other codes follow one common curve.
 MIDDLE = 32.0
 #: Points of a cell's slopes against √G.
