@@ -65,8 +65,11 @@ def solve_ladder(ref: Reference, g: Tensor, centre: Tensor, n: Tensor, fall: Ten
     v0, reach = c.v_read_v, ref.share * r * lengths[:, None]
     near, far = r * centre, r * (lengths - centre)
     idle_cells = ((lengths - n)[:, None] * weight) if c.effects.leakage else None
+    zero = torch.zeros((), dtype=torch.float64)
+    leak_ua = float(leakage_current(cell, zero + v0, zero, w)) * 1e6
     v = back = cond = drop = None
-    y = current = clamp = torch.zeros_like(g[0])
+    y = clamp = torch.zeros_like(g[0])
+    current = None
     for _ in range(PASSES):
         inner = g
         if v is not None and back is not None:
@@ -79,9 +82,11 @@ def solve_ladder(ref: Reference, g: Tensor, centre: Tensor, n: Tensor, fall: Ten
             beyond = torch.cumsum(gates, 0) - gates
             across = reach * (beyond + gates / 2)
             rise = _beyond(across) + reach * (beyond / 2 + gates / 3)
-            inject = idle_cells * leakage_current(cell, at_v + at_back, at_back, w) * 1e6 - cond * rise
+            # The drain is far above the thermal voltage: how much sweeps back hardly depends on the drops.
+            leak = leak_ua * torch.exp((at_v + at_back - v0) / cell.v_leak_drain_v - at_back / cell.v_leak_source_v)
+            inject = idle_cells * leak - cond * rise
         y, j = _inward(near, far, cond, inject)
-        clamp, current = _close(ref, y, j)
+        clamp, current = _close(ref, y, j, current)
         at, i, drops = torch.zeros_like(y), current, []
         for s in reversed(range(len(g))):
             at = torch.addcmul(at, near[s], i)
@@ -98,6 +103,7 @@ def solve_ladder(ref: Reference, g: Tensor, centre: Tensor, n: Tensor, fall: Ten
     assert v is not None
     assert back is not None
     assert drop is not None
+    assert current is not None
     return Ladder(near, far, g, self_r, cond, v, back, drop, y, clamp, current)
 
 
@@ -119,16 +125,17 @@ def _inward(near: Tensor, far: Tensor, cond: Tensor, inject: Tensor | None) -> t
     return y, j
 
 
-def _close(ref: Reference, y: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+def _close(ref: Reference, y: Tensor, j: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Clamp's voltage and current, by Newton's method from ``start``."""
     v0 = ref.circuit.v_read_v
     curve = ref.conversion.clamp
     if curve is None:
         return torch.full_like(y, v0), y * v0 + j
-    i = y * v0 + j
-    for _ in range(3):
-        v, slope, _ = curve.at(i)
+    i = y * v0 + j if start is None else start
+    for _ in range(2):
+        v, slope = curve.line_at(i)
         i = i - (i - y * v - j) / (1 - y * slope)
-    return curve.at(i)[0], i
+    return curve.line_at(i)[0], i
 
 
 def solve_fields(ref: Reference, at: Ladder, ends: Tensor, rate: Tensor, bend: Tensor, second: bool) -> Fields:
@@ -141,7 +148,7 @@ def solve_fields(ref: Reference, at: Ladder, ends: Tensor, rate: Tensor, bend: T
     conv, v0 = ref.conversion, ref.circuit.v_read_v
     loop = slope = None
     if conv.clamp is not None:
-        _, slope, _ = conv.clamp.at(current)
+        slope = conv.clamp.line_at(current)[1]
         loop = 1 / (1 - at.admittance * slope)
     # What the pulses' ends add when their cells' voltage drops acts like a current drawn there by the adjoint.
     draws = None

@@ -112,12 +112,14 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     by_h, by_place = width * y_slope / 2 + bend_gain, width * tilt
     rows = Rows.of(ref, at, x)
     turned_on = gain[..., 0] + begin[..., 0] * ref.s_gain
-    ys, y_rates = [], []
+    size = len(ref.g)
+    y, base, y_rates = x.new_empty(groups, len(x), size + EXTRA), [], []
     for k in range(groups):
-        y, y_rate = rows.weights(by_f[:, k], by_h[:, k], by_place[:, k], rates=rates)
-        ys.append(y + at.on * turned_on[k, :, None])
+        weights, y_rate = rows.weights(by_f[:, k], by_h[:, k], by_place[:, k], rates=rates)
+        weights = torch.addcmul(weights, at.on, turned_on[k, :, None])
+        base.append(whole[k] - (weights @ ref.g) * ref.scales[k])
+        y[k, :, :size] = torch.add(weights, x, alpha=ideal)
         y_rates.append(ideal + y_rate if y_rate is not None else None)
-    base = [whole[k] - (y @ ref.g) * ref.scales[k] for k, y in enumerate(ys)]
     forces = (force * ended.sum(0)).sum(-1)
     square = _squares(ref, at, found, conduct, ramp, squares) if bent else None
     none = torch.zeros_like(whole)
@@ -126,17 +128,16 @@ def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Pre
     if square is not None and h > 0:
         # The mean column's multiples, about the groups' middle ones.
         strength, strong = square.strength, square.strength.abs().clamp(min=TINY)
-        size, off = scale, scale - 1
+        off = scale - 1
         second, third, fourth = _course(h, square.spans, multiples, answer[0])
-        third_here = size**3 * (third + 4 * off * fourth)
-        rest = strength.sum(1) + (size**2 * (second + 3 * off * third + 6 * off**2 * fourth)).sum(1)
-        last = (size**4 * fourth).sum(1)
+        third_here = scale**3 * (third + 4 * off * fourth)
+        rest = strength.sum(1) + (scale**2 * (second + 3 * off * third + 6 * off**2 * fourth)).sum(1)
+        last = (scale**4 * fourth).sum(1)
         growth = (-3 * third_here.sum(1) / strength.sum(1).clamp(min=TINY)).clamp(-3.0, 3.0)
         # Third order above the second is rounding.
         cubic = (-third_here / strong).clamp(-1.0, 1.0) / strong.sqrt()
     columns = (torch.stack(base), left, rest, last, forces, left * growth, arched)
-    behind = torch.stack([*columns, *([none] * (EXTRA - len(columns)))], -1)
-    y = torch.cat([torch.stack(ys) + ideal * x, behind], -1)
+    y[..., size:] = torch.stack([*columns, *([none] * (EXTRA - len(columns)))], -1)
     y_rate = torch.stack(y_rates) if rates else None  # type: ignore[arg-type]
     if square is None:
         empty = x.new_zeros(groups, 0, len(x))
@@ -204,29 +205,26 @@ def _squares(ref: Reference, at: BinSums, found: Fields, conduct: Tensor, ramp: 
     ratio = ref.ratio()[:, None, None] / conduct.new_tensor(ref.scales)[:, None]
     spare = ((own_mean * conduct + own_slope * ramp / 2) * ratio[..., None]).sum(0)
     by_h = z_slope / 2
-    probe = z_mean * conduct + by_h * ramp
-    signed_all = sign_mean * conduct + sign_slope * ramp / 2
-    busy = at.n.sum(0)
-    left = arched = torch.zeros_like(spare[..., 0])
-    scales, strengths = [], []
     spans = parts(len(width), squares)
-    for a, b in spans:
-        bins = slice(a, b)
-        size_z, signed = probe[..., bins].sum((0, -1)), signed_all[..., bins].sum((0, -1))
-        some = size_z > 0
-        # The form may be weaker than its probe where its parts differ in sign: that goes into the scale.
-        scale = torch.where(some, signed.abs().clamp(min=1e-30), torch.zeros_like(signed)).sqrt()
-        scale = scale / torch.where(some, size_z, torch.ones_like(size_z))
-        sign = torch.where(signed >= 0, 1.0, -1.0).to(scale) * some
-        each, busy_here, wide = z_mean[..., bins], busy[:, bins], width[bins]
-        before = torch.cumsum(each, -1) - each
-        lost = each * each * (conduct + ramp)[..., bins] + 2 * each * before * conduct[..., bins]
-        here = spare[..., bins].sum(-1) - sign * scale * scale * (lost.sum(-1) * ratio).sum(0)
-        rows_on = (busy_here * busy_here * wide).sum(1) / (busy_here * wide).sum(1).clamp(min=1e-30)
-        left, arched = left + here, arched + here * rows_on / rows
-        scales.append(scale)
-        strengths.append(signed * some)
-    return Square(torch.stack(strengths, 1), torch.stack(scales, 1), left, arched, z_mean, by_h, spans)
+    starts = torch.tensor([a for a, _ in spans], device=width.device)
+    of_bin = torch.tensor([k for k, (a, b) in enumerate(spans) for _ in range(a, b)], device=width.device)
+    member = torch.nn.functional.one_hot(of_bin, len(spans)).to(width)
+    size_z = (z_mean * conduct + by_h * ramp).sum(0) @ member
+    signed = (sign_mean * conduct + sign_slope * ramp / 2).sum(0) @ member
+    some = size_z > 0
+    # The form may be weaker than its probe where its parts differ in sign: that goes into the scale.
+    scale = torch.where(some, signed.abs().clamp(min=1e-30), torch.zeros_like(signed)).sqrt()
+    scale = scale / torch.where(some, size_z, torch.ones_like(size_z))
+    strength = signed * some
+    sign = torch.where(signed >= 0, 1.0, -1.0).to(scale) * some
+    before = torch.cumsum(z_mean, -1) - z_mean
+    before = before - before.index_select(-1, starts).index_select(-1, of_bin)
+    lost = (z_mean * (z_mean * (conduct + ramp) + 2 * before * conduct) * ratio[..., None]).sum(0)
+    here = (spare - (sign * scale * scale).index_select(-1, of_bin) * lost) @ member
+    busy = at.n.sum(0)
+    on = ((busy * busy * width) @ member) / ((busy * width) @ member).clamp(min=1e-30)
+    left, arched = here.sum(-1), (here * on).sum(-1) / rows
+    return Square(strength.transpose(1, 2), scale.transpose(1, 2), left, arched, z_mean, by_h, spans)
 
 
 def _course(h: float, spans: list[tuple[int, int]], multiples: Tensor, still: Tensor) -> tuple[Tensor, Tensor, Tensor]:

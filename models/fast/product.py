@@ -25,8 +25,14 @@ BLOCK = 128
 FEW = 16
 
 
-def blocks(batch: int) -> range:
-    """First vectors of the blocks; a small batch is cut too, for what is kept of a block counts against its outputs."""
+def blocks(batch: int, compiled: bool) -> range:
+    """First vectors of the blocks.
+
+    A small batch is cut too where the preparation is compiled, for what is kept of a block counts against its outputs; plain
+    torch keeps ten times as much, and its many small steps cost as much for a small block as for a large one.
+    """
+    if not compiled:
+        return range(0, batch, BLOCK)
     step = max(BLOCK // 2, min(BLOCK, batch // 8))
     return range(0, batch, step)
 
@@ -46,9 +52,11 @@ def answer(weights: Weights, prepared: Prepared, plan: Plan, out: Tensor, first:
 
             bend(out.numpy(), first, root.numpy(), scale.numpy(), weights.scale.numpy(), sign.numpy(), cubic.numpy(), plan.ends)
             continue
-        scale, sign, cubic = (plan.by_line(q) for q in (scale, sign, cubic))
-        m = root * scale
-        out[:, first : first + start].sub_((m * cubic).add_(1).mul_(m).mul_(m).mul_(sign))
+        a = 0
+        for g, b in enumerate(plan.ends.tolist()):
+            m = root[:, a:b] * scale[g, :, None]
+            out[:, first + a : first + b].sub_((m * cubic[g, :, None]).add_(1).mul_(m).mul_(m).mul_(sign[g, :, None]))
+            a = b
 
 
 @dataclass
@@ -82,7 +90,7 @@ class Columns:
         """Answers (batch, lines) of codes (batch, rows), without derivatives, block by block."""
         members = self.members()
         out = x.new_empty(len(x), sum(self.sizes))
-        steps = blocks(len(x))
+        steps = blocks(len(x), self.plans[0].kernel is not None)
         for a in steps:
             codes, to = x[a : a + steps.step], out[a : a + steps.step]
             for plan, weights, place in members:

@@ -15,8 +15,6 @@ from aimcard.models.fast.meanfield import EXTRA, Prepared, prepare
 from aimcard.models.fast.reference import BOW_SHARE, Reference, fall_edge, start_charge
 from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount
 
-#: Vectors that plain torch prepares together: it keeps (block, rows, bins).
-PLAIN_BLOCK = 64
 #: Code at which a cell's slope is taken; those of other codes follow one common curve.
 MIDDLE = 32.0
 #: Points of a cell's slopes against √G.
@@ -150,15 +148,7 @@ class Plan:
         """``Prepared`` of codes (batch, rows), in their type; ``reuse``: valid until the next such call."""
         if self.kernel is not None:
             return self.kernel(x, rates, reuse=reuse)
-        blocks = [prepare(self.ref, part, self.squares, rates) for part in x.split(PLAIN_BLOCK)]
-        if len(blocks) == 1:
-            return blocks[0]
-
-        def joined(name: str, axis: int) -> Tensor:
-            return torch.cat([getattr(b, name) for b in blocks], axis)
-
-        rate = (joined("y_rate", 1), joined("z_rate", 0)) if rates else (None, None)
-        return Prepared(joined("y", 1), joined("z", 1), joined("scale", 2), joined("sign", 2), joined("cubic", 2), *rate)
+        return prepare(self.ref, x, self.squares, rates)
 
 
 @dataclass
