@@ -103,7 +103,7 @@ class Rows:
             found.append(torch.addcmul(torch.addcmul(before, t, zf), t * t - t, zh))
         if not rates:
             return torch.stack(found), None
-        counts = torch.tensor([b - a for a, b in spans], device=scale.device)
-        of_bin = scale.T.repeat_interleave(counts, 1)
+        span = torch.tensor([k for k, (a, b) in enumerate(spans) for _ in range(a, b)], device=scale.device)
+        of_bin = scale.T.index_select(1, span)
         zf, zh = self._at(torch.stack([by_f * of_bin, by_h * of_bin]), self.bin)
         return torch.stack(found), torch.addcmul(zf, 2 * self.t - 1, zh) * self.slope[self.bin]

@@ -128,7 +128,8 @@ class Plan:
         """From (groups, batch) to (batch, lines)."""
         if len(by_group) == 1:
             return by_group[0, :, None]
-        return by_group.T.repeat_interleave(torch.tensor(self.ref.sizes, device=by_group.device), 1)
+        group = torch.from_numpy(np.repeat(np.arange(len(by_group)), self.ref.sizes))
+        return by_group.T.index_select(1, group.to(by_group.device))
 
     def pulses(self, weight: Tensor) -> Tensor:
         """Charge of the mean pulse of each line beside what the group's straight line gives, about the group's mean (lines,)."""
@@ -170,9 +171,9 @@ class Weights:
     def of(cls, weight: Tensor, plan: Plan) -> Weights:
         """From ``weight`` (lines, rows) [µS], the groups one behind the other."""
         ref = plan.ref
-        mean, sizes = ref.g.to(weight), torch.tensor(ref.sizes, device=weight.device)
-        total, whole = float(ref.variance.sum()), float(mean.sum())
-        middle, reach = (torch.tensor(q).to(weight).repeat_interleave(sizes) for q in (ref.scales, ref.reaches))
+        mean = ref.g.to(weight)
+        total, whole = float(ref.variance.sum()), float(ref.g.sum())
+        middle, reach = (torch.from_numpy(np.repeat(q, ref.sizes)).to(weight) for q in (ref.scales, ref.reaches))
         sums = weight.sum(1) / whole if whole > 0 else middle
         e = sums / middle - 1
         near = torch.minimum(torch.maximum(e, -reach), reach)
