@@ -222,6 +222,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="other simulators that are installed, beside ours (minutes)")
     parser.add_argument("--plain", action="store_true", help="time plain torch, without numba, too")
     parser.add_argument("--wire-scale", type=float, default=1.0, help="of the comparison with the slow twin")
+    parser.add_argument("--compared", type=int, default=12, help="lines that are compared with it, from least to largest total")
     parser.add_argument("--scaling", type=Path, default=None, metavar="FIGURE", help="also sizes; writes this figure")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -248,7 +249,7 @@ def main() -> None:
         for weights in WEIGHTS:
             for inputs in INPUTS:
                 for read in READS:
-                    e = judge(model, weights, inputs, read, wire_scale=chosen.wire_scale)
+                    e = judge(model, weights, inputs, read, wire_scale=chosen.wire_scale, compared=chosen.compared)
                     print(f"| {weights} | {inputs} | {read} | {e.middle:.1e} | {e.worst:.1e} |", flush=True)
     if chosen.scaling is not None:
         print("\n| axis | size | torch.mm, µs | card, µs |\n|---|---|---|---|")

@@ -38,12 +38,15 @@ def blocks(batch: int, compiled: bool) -> range:
 
 
 def answer(weights: Weights, prepared: Prepared, plan: Plan, out: Tensor, first: int = 0) -> None:
-    """Answers into ``out`` (batch, ·), from line ``first`` on."""
+    """Answers into ``out`` (batch, ·), from line ``first`` on; the compiled path spoils ``prepared.y``."""
     start = 0
     for y, size in zip(prepared.y, plan.ref.sizes, strict=True):
         torch.mm(y, weights.wide[start : start + size].T, out=out[:, first + start : first + start + size])
         start += size
-    root = None
+    root, needed = None, len(out) * start
+    if weights.scale is not None and needed <= prepared.y.numel():
+        # What the first product has read is memory for the second.
+        root = prepared.y.view(torch.int32).flatten()[:needed].view(len(out), start)
     for k, z in enumerate(prepared.z):
         scale, sign, cubic = prepared.scale[:, k], prepared.sign[:, k], prepared.cubic[:, k]
         root = roots(weights, z, root)
