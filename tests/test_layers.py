@@ -354,7 +354,7 @@ def test_a_layer_without_its_methods_is_none():
 
 
 def test_a_topology_without_its_methods_is_none():
-    with pytest.raises(TypeError, match="Half: expected the methods of Hardware; counts_per_coulomb, .* missing"):
+    with pytest.raises(TypeError, match=r"Half: expected the methods of Hardware; counts_per_coulomb, .* missing"):
 
         class Half(Hardware, topology="half"):
             has_converter = True
