@@ -142,7 +142,9 @@ def interpolate(
 def trim(
     card: CardName,
     *,
-    nominal: Annotated[str, option_help("Card that the digital side knows.")] = "freepdk45_gated",
+    nominal: Annotated[
+        str | None, option_help("Card that the digital side knows (default: the shipped one of CARD's technology, topology).")
+    ] = None,
     against: Annotated[Path | None, option_help("Reference set of CARD: its simulated columns are trimmed too.")] = None,
     full_scale: Annotated[float | None, option_help("Line current in uA to which the ADCs are compared.")] = None,
     second: Annotated[float | None, option_help("Second trim current in uA (default: half of full scale).")] = None,
