@@ -155,8 +155,8 @@ def trim(
     files = {name: None if path is None else output_file(name, path) for name, path in (("--json", json), ("--figure", figure))}
     from aimcard.calibrate.corner_job import trim_to
 
-    limits = (None if v is None else v * 1e-6 for v in (full_scale, second))
-    print(trim_to(card, nominal, against, *limits, files["--json"], files["--figure"], say))
+    full_scale_a, second_a = (None if v is None else v * 1e-6 for v in (full_scale, second))
+    print(trim_to(card, nominal, against, full_scale_a, second_a, files["--json"], files["--figure"], say))
 
 
 def show(card: CardName) -> None:
