@@ -36,7 +36,7 @@ def available() -> bool:
     if "numba" not in _said:
         _said.add("numba")
         warnings.warn(
-            "numba is not installed: the fast path runs in plain torch, some thirty times slower; pip install 'aimcard[fast]'",
+            "numba is not installed: the fast path runs in plain torch, some six times slower; pip install 'aimcard[fast]'",
             SlowerPathWarning, stacklevel=3,
         )  # fmt: skip
     return False

@@ -178,14 +178,16 @@ def cells_back(plan: Plan, weights: Weights, cells: Cells, conductance_s: Tensor
     by = torch.einsum("lk,dlk->dl", to.behind[place], weights.back)
     shape, pieces, at = slopes_of(plan, cells)
     on = None if shape is None else pulses_of(plan, shape, codes, to.answers.dtype)
-    whole, weight, lines = to.whole[place], weights.wide[:, : len(mean)], place if lines is None else lines
+    whole, weight = to.whole[place], weights.wide[:, : len(mean)]
+    where = torch.arange(place.start, place.stop, device=out.device) if lines is None else lines
     pulses = None if on is None else to.answers[:, place].T @ on
     if plan.kernel is not None:
         from aimcard.models.fast.passes import through_cells
 
-        half = pulses is not None and pulses.dtype == torch.bfloat16 and len(mean) % 16 == 0
-        added = whole if pulses is None else pulses.view(torch.int16) if half else pulses.float()
-        where = torch.arange(lines.start, lines.stop) if isinstance(lines, slice) else lines
+        added, half = whole, False
+        if pulses is not None:
+            half = pulses.dtype == torch.bfloat16 and len(mean) % 16 == 0
+            added = pulses.view(torch.int16) if half else pulses.float()
         through_cells(
             whole.numpy(), added.numpy(), half, weight.numpy(), mean.numpy(), weights.bow.numpy(), by.numpy(),
             conductance_s.detach().numpy(), where.numpy(), pieces.numpy(), np.float32(1 / cells.step), out.numpy(),
@@ -193,10 +195,10 @@ def cells_back(plan: Plan, weights: Weights, cells: Cells, conductance_s: Tensor
         return
     for a in range(0, len(whole), LINES):
         some = slice(a, a + LINES)
-        g = conductance_s.detach()[lines][some]
+        g = conductance_s.detach()[where[some]]
         slope = apparent_slope(circuit, g)
         whole[some] += by[0, some, None] + by[1, some, None] * weight[some] + by[2:, some].T @ torch.stack([mean, weights.bow])
         whole[some] *= slope
         if pulses is not None:
             whole[some] += pulses[some].to(whole.dtype) * (recharge_slope(circuit, g, MIDDLE) - at * slope)
-    out[lines] = whole
+    out[where] = whole

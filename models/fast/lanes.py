@@ -192,8 +192,8 @@ def _quads(builder, data, whole):
     parts = []
     for column in (0, 2):
         places = [c + 4 * row for c in (column, column + 1) for row in range(8)]
-        halves = [pick(fours[k], fours[k + 1], places) for k in (0, 2)]
-        parts += [pick(*halves, [*range(k, k + 8), *range(16 + k, 24 + k)]) for k in (0, 8)]
+        low_lanes, high_lanes = (pick(fours[k], fours[k + 1], places) for k in (0, 2))
+        parts += [pick(low_lanes, high_lanes, [*range(k, k + 8), *range(16 + k, 24 + k)]) for k in (0, 8)]
     return parts
 
 

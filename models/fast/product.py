@@ -22,7 +22,7 @@ from aimcard.models.fast.weights import Cells, Plan, Weights, apparent
 #: Vectors that are prepared and multiplied together: enough to read the weights seldom, few enough to bound the memory.
 BLOCK = 128
 #: Vectors whose answers are put back into the columns' order together.
-FEW = 16
+FEW = 32
 
 
 def blocks(batch: int, compiled: bool) -> range:
@@ -93,14 +93,15 @@ class Columns:
         """Answers (batch, lines) of codes (batch, rows), without derivatives, block by block."""
         members = self.members()
         out = x.new_empty(len(x), sum(self.sizes))
-        steps = blocks(len(x), self.plans[0].kernel is not None)
+        steps, back = blocks(len(x), self.plans[0].kernel is not None), self.back
         for a in steps:
             codes, to = x[a : a + steps.step], out[a : a + steps.step]
             for plan, weights, place in members:
                 answer(weights, plan.prepare(codes, reuse=True), plan, to, place.start)
             # A few vectors at a time: a second block of answers would be half an output.
-            for some in to.split(FEW) if self.back is not None else ():
-                some.copy_(some.index_select(1, self.back))
+            if back is not None:
+                for some in to.split(FEW):
+                    some.copy_(some.index_select(1, back))
         return out
 
 
