@@ -37,10 +37,8 @@ class PairLine:
     position: float = POSITIONS[1]
 
 
-def tied_population_line(
-    rows: int = 64, seed: int = 1, vectors: int = len(TIED_VECTORS), w_select_um: float = 0.5
-) -> PairLine:
-    """The column of the comparison: conductances uniform over the PCM's range, input vectors of the first kinds of TIED_VECTORS."""
+def tied_population_line(rows: int = 64, seed: int = 1, vectors: int = len(TIED_VECTORS), w_select_um: float = 0.5) -> PairLine:
+    """The column of the comparison: conductances uniform over the PCM's range, input vectors of the first of TIED_VECTORS."""
     rng = np.random.default_rng([seed, 72])
     g = rng.uniform(G_MIN_S, G_MAX_S, (2, rows))
     gaussian = np.clip(np.round(rng.normal(0, CODE_MAX / 3, rows)), -CODE_MAX, CODE_MAX)
@@ -53,7 +51,7 @@ class TiedLinePopulation:
     """charge_c, phase_count: (chips, vectors); rest_a, rest_count: (chips,), current and counts of the resting column. Index 0 is
     the nominal chip, the others those of ``seeds``.
 
-    phase_count: before truncation, less the whole counts of the same chip at rest. With an ideal clamp it and rest_count are empty.
+    phase_count: before truncation, less the whole counts of the same chip at rest. Empty, like rest_count, with an ideal clamp.
     """
 
     seeds: tuple[int, ...]

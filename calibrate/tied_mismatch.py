@@ -29,6 +29,8 @@ TIED_RATE_CURRENTS_A = np.array([-170.0, -155.0, -130.0, -95.0, -50.0, 0.0, 50.0
 STATIC_POINTS = 75
 #: Line current about which a departure's tilt and bend are taken [A]: the resting column's.
 REFERENCE_A = 0.0
+#: Regulator current above which it still works, in units of the nominal least.
+LEAST_SHARE = 0.5
 #: Conductance of the cells whose transistors are looked at [S]: near the largest, where the transistor takes most.
 CELL_S = 25e-6
 
@@ -38,9 +40,9 @@ class TiedReadoutPopulation:
     """Read-outs alone, at equal regulator currents.
 
     current_a (points,): line current of the nominal read-out; clamp_v, mirror_a (chips, points): of each chip where its regulator
-    carries what the nominal one does there. rate_current_a (currents,), rate_hz (chips, currents): likewise. bias_a (chips,): what
-    the regulator carries at no line current. offset_count (chips,): counts gained at the start. Index 0 is the nominal
-    read-out. threshold_v, sigma_v: as ``ReadoutPopulation``'s.
+    carries what the nominal one does there, NaN outside its own curve. rate_current_a (currents,), rate_hz (chips, currents):
+    likewise. bias_a (chips,): what the regulator carries at no line current. offset_count (chips,): counts gained at the start.
+    Index 0 is the nominal read-out. threshold_v, sigma_v: as ``ReadoutPopulation``'s.
     """
 
     seeds: tuple[int, ...]
@@ -73,12 +75,7 @@ def simulate_tied_readouts(
     ]  # fmt: skip
     static = run_many(decks, jobs, cache_dir, "read-outs", progress)
     line, nominal = static[0].scale, static[0]["i(vreg)"]
-    # Beyond a chip's own curve lies a piece as long as its bias' shift, a tenth of the whole.
-    clamp, mirror = (
-        np.stack([CubicSpline(w["i(vreg)"], w[name])(nominal) for w in static]) for name in ("v(bl)", "i(vmir)")
-    )
-    inside = np.stack([(nominal >= w["i(vreg)"][0]) & (nominal <= w["i(vreg)"][-1]) for w in static])
-    clamp, mirror = (np.where(inside, curve, np.nan) for curve in (clamp, mirror))
+    clamp, mirror = (np.stack([_at(nominal, w["i(vreg)"], w[name]) for w in static]) for name in ("v(bl)", "i(vmir)"))
     bias = np.array([np.interp(0.0, w.scale, w["i(vreg)"]) for w in static])
     at_a = np.tile(np.interp(TIED_RATE_CURRENTS_A, line, nominal), (len(chips), 1))
     at = int(np.searchsorted(TIED_RATE_CURRENTS_A, REFERENCE_A))
@@ -89,9 +86,16 @@ def simulate_tied_readouts(
     )  # fmt: skip
 
 
+def _at(wanted_a: np.ndarray, regulator_a: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A chip's curve at other regulator currents. A shifted bias leaves one end of them without a counterpart (NaN): at the low
+    end the regulator has let go, which is no part of a smooth curve."""
+    kept = regulator_a >= LEAST_SHARE * wanted_a[0]
+    return CubicSpline(regulator_a[kept], values[kept], extrapolate=False)(wanted_a)
+
+
 def tied_readout_numbers(p: TiedReadoutPopulation) -> tuple[np.ndarray, dict[str, float]]:
-    """The numbers of TIED_READOUT_NAMES of each chip, (chips, numbers), and what they leave of the chips' curves: rms residuals of
-    each table, in volts for the clamp, relative for the others."""
+    """The numbers of TIED_READOUT_NAMES of each chip, (chips, numbers), and what they leave of its curves: rms residuals in volts
+    for the clamp, relative for mirror and rate."""
     columns, left = [p.bias_a[1:, None] - p.bias_a[0]], {}
     tables = {
         "clamp": (p.current_a, p.clamp_v[1:] - p.clamp_v[0]),
@@ -140,9 +144,7 @@ def simulate_tied_cells(
     axes = (V_COMMON_V, V_COMMON_V + 1e-3, 2), (V_COMMON_V - bench.v_read_v, V_COMMON_V + bench.v_read_v, 2)
     each = [np.full(n, CELL_S) for n in (cells, 1)]
     chips = (t, bench.technology)
-    decks = [
-        tied_cell_deck(x, bench.corner, bench.temperature_c, g, widths, *axes) for x, g in zip(chips, each, strict=True)
-    ]
+    decks = [tied_cell_deck(x, bench.corner, bench.temperature_c, g, widths, *axes) for x, g in zip(chips, each, strict=True)]
     waves = run_many(decks, 1, cache_dir, progress=False)
     r_on = []
     for w, g in zip(waves, each, strict=True):

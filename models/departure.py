@@ -1,9 +1,9 @@
 """How one line's look-up table departs from the nominal one: a power series in the logarithm of the current.
 
 A shifted threshold changes a mirrored current by g_m/I times the shift, and g_m/I is smooth in log I from weak to strong
-inversion. So δ(I) = Σ c_k·l^k, l = ln((I + I_idle)/(I_ref + I_idle)), with I the line's current and I_idle the bleed, or a tied
-read-out's bias. δ is added to the clamp's voltage; a mirrored current and a rate are multiplied by exp δ, for they are positive and
-skewed.
+inversion. So δ(I) = Σ c_k·l^k, l = ln((I + I_idle)/(I_ref + I_idle)), with I the line's current and I_idle the bleed, or
+a tied read-out's bias. δ is added to the clamp's voltage; a mirrored current and a rate are multiplied by exp δ, for they
+are positive and skewed.
 """
 
 from __future__ import annotations
