@@ -61,6 +61,11 @@ class TiedLinePopulation:
     rest_count: np.ndarray
     deck_hashes: tuple[str, ...]
 
+    @property
+    def beyond_rest(self) -> np.ndarray:
+        """Phases less the resting column's, neither truncated, (chips, vectors)."""
+        return self.phase_count + (np.floor(self.rest_count) - self.rest_count)[:, None]
+
 
 def simulate_tied_lines(
     bench: ColumnBench, line: PairLine, seeds: Sequence[int], *, clamp: str = "ota", part: str = "all",
