@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def _is_tied(card: Card) -> bool:
 
 def circuit_noise(
     card: Card, bench: ColumnBench, model: Tile, cache_dir: str | Path | None
-) -> tuple[tuple[Table, ...], tuple[str, ...]]:
+) -> tuple[Sequence[Table], tuple[str, ...]]:
     """Noise tables of the card's read-out and the hashes of their decks; a tied card has none."""
     return ((), ()) if _is_tied(card) else noise_tables(bench, model.tables, cache_dir=cache_dir)
 

@@ -51,7 +51,8 @@ class TiedTileChip:
 
         In counts or [C]; nothing for a column at rest. lines: G+ and G− (..., lines, rows) [S]; codes (..., batch, rows).
         """
-        column = effective_column(c.cell, c.wire, *(g.double().cpu() for g in lines), c.w_um)
+        plus, minus = (g.double().cpu() for g in lines)
+        column = effective_column(c.cell, c.wire, plus, minus, c.w_um)
         x, levels = codes.double().cpu(), torch.arange(BINS, dtype=torch.float64)
         on = (x.abs()[..., None, :] / c.code_max * BINS - levels[:, None]).clamp(0.0, 1.0)
         odd, even = (w.mT[..., None, :, :] for w in (column.weight_a, column.even_a))
