@@ -22,9 +22,12 @@ from aimcard.calibrate.mismatch import (
     simulate_readouts,
 )
 from aimcard.calibrate.noise import noise_tables
-from aimcard.models.card import Card
+from aimcard.calibrate.tied_noise import tied_noise_tables
+from aimcard.models.card import Card, Table
 from aimcard.models.errors import CardError, InputError
+from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
+from aimcard.models.topology import tile_of
 from aimcard.netlists.column_decks import ColumnBench
 from aimcard.netlists.mismatch import mismatched
 from aimcard.netlists.ngspice import simulator_version
@@ -66,8 +69,6 @@ class Population:
 def bench_of(card: Card) -> ColumnBench:
     """The circuits of a card. Raises TechnologyError if its technology or corner is not known here."""
     meta = card.meta
-    if meta["topology"] != "gated":
-        raise CardError(f"{card.source}: meta@topology: statistics know the gated column; got {meta['topology']!r}")
     technology = get_technology(str(meta["technology"]))
     return ColumnBench(
         technology, str(meta["corner"]), float(meta["temperature_c"]), default_readout(technology), float(meta["v_read_v"])
@@ -94,10 +95,14 @@ def add_statistics(
     What the card had of these is replaced; everything else stays. Raises CardError if the card has no read-out, and as
     ``run_many``.
     """
-    model = TileModel(card)
+    model = tile_of(card)
     if not model.has_readout:
         raise CardError(f"{card.source}: tables/adc: missing (statistics need a card with a read-out)")
     bench = bench_of(card)
+    if isinstance(model, TiedTile):
+        if options.columns:
+            raise InputError(f"columns: expected 0, for a tied card has no chips to judge; got {options.columns}")
+        return with_tables(card, *tied_noise_tables(bench, model.tables, cache_dir=cache_dir)), None
     technology = mismatched(bench.technology, options.seed, a_vt_v_um=options.a_vt_v_um)
     a_vt = technology.a_vt_v_um
     assert a_vt is not None
@@ -114,17 +119,9 @@ def add_statistics(
         f"what the departures leave of the chips' curves, rms: clamp {left['clamp'] * 1e6:.2g} uV, "
         f"mirror {left['mirror'] * 1e6:.0f} ppm, rate {left['rate'] * 1e6:.0f} ppm"
     )
-    hashes = "".join((*noise_hashes, *cells.deck_hashes, *readouts.deck_hashes))
-    made = attrs.evolve(
-        card.provenance,
-        reference_hashes=card.provenance.reference_hashes | {"statistics": hashlib.sha256(hashes.encode()).hexdigest()},
-    )
-    new = {t.name for t in tables}
     out = attrs.evolve(
-        card,
-        tables=(*(t for t in card.tables if t.name not in new), *tables),
+        with_tables(card, tables, (*noise_hashes, *cells.deck_hashes, *readouts.deck_hashes)),
         spreads=(readout_spread(readouts), cell),
-        provenance=made,
         validation={k: v for k, v in card.validation.items() if k != "population"},
     )
     if not options.columns:
@@ -132,6 +129,13 @@ def add_statistics(
     line = population_line(options.rows, options.seed, options.vectors, model.w_ref_um)
     result = judge(out, bench, line, options, cache_dir, progress)
     return attrs.evolve(out, validation=out.validation | {"population": result.to_json()}), result
+
+
+def with_tables(card: Card, tables: list[Table], deck_hashes: tuple[str, ...]) -> Card:
+    """The card with these tables, in place of its own of the same names, and the hash of the statistics' decks."""
+    new, one = {t.name for t in tables}, hashlib.sha256("".join(deck_hashes).encode()).hexdigest()
+    made = attrs.evolve(card.provenance, reference_hashes=card.provenance.reference_hashes | {"statistics": one})
+    return attrs.evolve(card, tables=(*(t for t in card.tables if t.name not in new), *tables), provenance=made)
 
 
 def judge(

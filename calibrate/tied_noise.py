@@ -89,7 +89,15 @@ def sink_conductance(n: TiedNoise) -> np.ndarray:
     return np.array([max(0.0, offset / slope) for slope, offset in lines])
 
 
-def tied_noise_tables(n: TiedNoise, tables: Mapping[str, tuple[Tensor, Tensor]]) -> list[Table]:
+def tied_noise_tables(
+    bench: ColumnBench, tables: Mapping[str, tuple[Tensor, Tensor]], *, cache_dir: str | Path | None = None
+) -> tuple[list[Table], tuple[str, ...]]:
+    """Noise tables of a tied card with these tables, and the hashes of their decks; what ``noise_tables`` is for gated ones."""
+    found = simulate_tied_noise(bench, tables, cache_dir=cache_dir)
+    return tables_of(found, tables), found.deck_hashes
+
+
+def tables_of(n: TiedNoise, tables: Mapping[str, tuple[Tensor, Tensor]]) -> list[Table]:
     """White and flicker tables by source, over the line current, and the sink's conductance.
 
     Sources at the column's node are kept as the current that they inject, over their power of its conductance

@@ -14,7 +14,6 @@ import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
 from aimcard.models.errors import InputError
-from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column_decks import ColumnBench
 from aimcard.netlists.deck import Deck, make_deck
 from aimcard.netlists.noise_decks import SOURCES, add_stage, stage_noise_deck
@@ -79,12 +78,11 @@ def _circuit(bench: ColumnBench, column: NoiseColumn) -> Circuit:
 def _add_cells(circuit: Circuit, bench: ColumnBench, tag: str, node: str, rail: str, total_s: float, rows: int) -> None:
     """``rows`` equal cells between ``node`` and as many source lines on ``rail``, as one: noise of equal branches that know
     nothing of each other is that of all in parallel."""
-    technology, driver, cell = bench.technology, default_tied_driver(bench.technology), CellDesign()
+    technology, driver = bench.technology, default_tied_driver(bench.technology)
+    cell = driver.cell
     mos = technology.mosfet
     circuit.R(f"cell{tag}", f"x{tag}", f"s{tag}", 1 / total_s)
-    mos(
-        circuit, f"select{tag}", f"s{tag}", "vdd", node, "0", kind="nmos", w_um=cell.w_select_um, flavour=cell.flavour, m=rows
-    )
+    mos(circuit, f"select{tag}", f"s{tag}", "vdd", node, "0", kind="nmos", w_um=cell.w_select_um, flavour=cell.flavour, m=rows)
     circuit.R(f"row{tag}", f"d{tag}", f"x{tag}", 0.5 * driver.columns * driver.r_row_ohm / rows)
     for kind, w_um in driver.switch_um(rail).items():
         if w_um > 0:

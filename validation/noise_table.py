@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def typical_noise(
     check_positive("jitter_s", jitter_s, zero=True)
     if model.mode.name != "conventional":
         raise InputError(f"mode: noise is known in conventional PWM; {card.source} is of {model.mode.name}; take another card")
-    how = {"v_read_v": model.v_read_v, "t_lsb_s": model.t_lsb_s, "jitter_s": jitter_s, "lowest_hz": lowest_hz}
+    how: dict[str, Any] = {"v_read_v": model.v_read_v, "t_lsb_s": model.t_lsb_s, "jitter_s": jitter_s, "lowest_hz": lowest_hz}
     if isinstance(model, TiedTile):
         plus, minus, vectors = typical_columns(rows, model.code_max)
         column_s = model.effective(torch.from_numpy(plus), torch.from_numpy(minus)).y_s
