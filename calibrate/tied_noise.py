@@ -66,12 +66,14 @@ def simulate_tied_noise(
         decks = [tied_point_deck(bench, c) for c in of]
         return [tied_point(w) for w in run_many(decks, 1, cache_dir, progress=False)]
 
-    # A noiseless current beside the cells brings the line to its current; the column answers to it with its conductance.
+    # A noiseless current beside the cells brings the line to its current; the column answers to it with its conductance. Where
+    # the regulator's resistance changes fast one step of Newton's is not enough.
     r_each = np.repeat(r_out, len(CONDUCTANCES))
-    columns = [
-        replace(c, trim_a=(c.current_a - p.current_a) * (1 + float(r) * p.conductance_s))
-        for c, p, r in zip(columns, points(columns), r_each, strict=True)
-    ]
+    for _ in range(2):
+        columns = [
+            replace(c, trim_a=c.trim_a + (c.current_a - p.current_a) * (1 + float(r) * p.conductance_s))
+            for c, p, r in zip(columns, points(columns), r_each, strict=True)
+        ]
     waves = run_many([tied_noise_deck(bench, c) for c in columns], 1, cache_dir, progress=False)
     rows, found = iter(points(columns)), iter([readout_noise(w, TIED_SOURCES) for w in waves])
     each = [[(next(rows), next(found)) for _ in CONDUCTANCES] for _ in current]

@@ -19,7 +19,7 @@ from aimcard.netlists.deck import Deck, make_deck
 from aimcard.netlists.noise_decks import SOURCES, add_stage, stage_noise_deck
 from aimcard.netlists.readout import add_supplies
 from aimcard.netlists.readout_decks import LINE_SECTIONS, add_line
-from aimcard.netlists.tied import V_COMMON_V
+from aimcard.netlists.tied import TIED_OPTIONS, V_COMMON_V
 from aimcard.netlists.tied_driver import default_tied_driver
 from aimcard.netlists.tied_readout import add_tied_regulator, default_tied_readout
 from aimcard.netlists.waveforms import Waveforms
@@ -33,7 +33,6 @@ TIED_SOURCES = SOURCES | {
 }
 #: Steps of the reference's voltage and of the line's current either way, which show a point's derivatives.
 PROBE_V, PROBE_A = 0.5e-3, 2e-6
-OPTIONS = "reltol=1e-6 vntol=1e-9 abstol=1e-14"
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def tied_point_deck(bench: ColumnBench, column: NoiseColumn) -> Deck:
     )
     return make_deck(
         circuit, f"tied noise point {column.current_a * 1e6:g} uA", bench.technology, bench.corner, bench.temperature_c,
-        f".dc {sweeps}", ("v(bl)", "i(vcol)", "i(vsn)", "i(vsp)"), OPTIONS, expected_cpu_s=0.2,
+        f".dc {sweeps}", ("v(bl)", "i(vcol)", "i(vsn)", "i(vsp)"), TIED_OPTIONS, expected_cpu_s=0.2,
     )  # fmt: skip
 
 
@@ -134,4 +133,4 @@ def tied_point(waves: Waveforms) -> NoisePoint:
 def tied_noise_deck(bench: ColumnBench, column: NoiseColumn) -> Deck:
     """Densities of a stage's relative current behind a column; read it with ``readout_noise(waves, TIED_SOURCES)``."""
     name = f"tied noise {column.current_a * 1e6:g} uA {column.conductance_s * 1e3:g} mS"
-    return stage_noise_deck(_circuit(bench, column), name, bench.technology, bench.corner, bench.temperature_c, OPTIONS)
+    return stage_noise_deck(_circuit(bench, column), name, bench.technology, bench.corner, bench.temperature_c, TIED_OPTIONS)
