@@ -54,7 +54,7 @@ class GatedHardware(Hardware, topology="gated"):
 
     def draw_chip(self, chip: int, place: str, held: Written) -> TileChip:
         """The mismatch of lines and rows."""
-        return TileChip.draw(self.model, chip, place, *held.lines.shape)
+        return TileChip.draw(self.model, chip, place, *held.lines.shape[-2:])
 
     @property
     def has_converter(self) -> bool:

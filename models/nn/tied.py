@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from aimcard.models.nn.hardware import Hardware
 from aimcard.models.nn.options import Mapping, NonIdealities
 from aimcard.models.nn.pairs import Written
 from aimcard.models.nn.read_noise import draw_per_device, draw_per_line
+from aimcard.models.nn.tied_chip import TiedTileChip
 from aimcard.models.nn.usage import Usage
 from aimcard.models.tied import on_resistance
 from aimcard.models.tied_tile import TiedTile
@@ -48,13 +48,14 @@ class TiedHardware(Hardware, topology="tied"):
         """The product with effective weights."""
         return TiedProduct(self.model, self.accuracy, n.wire_scale, dtype, effects=n.effects, rate=self._rate)
 
-    def lines(self, held: Written, n: NonIdealities, chip: Any) -> tuple[Tensor, Tensor]:
+    def lines(self, held: Written, n: NonIdealities, chip: TiedTileChip | None) -> tuple[Tensor, Tensor]:
         """G+ and G− of every column, (..., pairs · outputs, rows) [S] each."""
-        return held.side(0), held.side(1)
+        pair = held.side(0), held.side(1)
+        return pair if chip is None else chip.cells(*pair, n)
 
-    def draw_chip(self, chip: int, place: str, held: Written) -> Any:
-        """Tied cards have no statistics."""
-        raise InputError("mismatch: a tied card has no population of chips; switch mismatch off, or take a gated card")
+    def draw_chip(self, chip: int, place: str, held: Written) -> TiedTileChip:
+        """The mismatch of columns and rows."""
+        return TiedTileChip.draw(self.model, chip, place, *held.side(0).shape[-2:])
 
     @property
     def has_converter(self) -> bool:
@@ -73,11 +74,14 @@ class TiedHardware(Hardware, topology="tied"):
 
     def signed_charge(
         self, tile: TiedProduct, lines: tuple[Tensor, Tensor], codes: Tensor, n: NonIdealities, mapping: Mapping,
-        generator: torch.Generator | None, usage: Usage | None = None, chip: Any = None,
+        generator: torch.Generator | None, usage: Usage | None = None, chip: TiedTileChip | None = None,
     ) -> Tensor:  # fmt: skip
         """One reading: the column has subtracted already. Its answer without inputs was read once and is taken off."""
         converts = self.converts(n)
         seen = (tile.phase if converts else tile.charge)(*lines, codes, idle=False)
+        if chip is not None:
+            gain, added = chip.readout(tile.circuit, lines, codes, converts)
+            seen = seen * gain + added
         if n.read_noise != "off":
             seen = seen + self._noise(lines, codes, n, generator)
         if n.circuit_noise:
