@@ -23,6 +23,7 @@ from aimcard.models.noise import (
     flicker_variance,
     white_variance,
 )
+from aimcard.models.pcm import read_noise_sigma
 from aimcard.models.tied import on_resistance
 from aimcard.models.tied_tile import TiedTile
 from aimcard.netlists.column_decks import ColumnBench
@@ -233,6 +234,20 @@ class TestTable:
         assert float(busy.count.mean().abs()) < float(busy.count.std()) * 3
         assert busy.sigma["oscillator"].mean() == pytest.approx(float(noise.idle.sigma["oscillator"].mean()), rel=0.1)
         assert float(noise.idle.sigma["pcm read noise"].max()) == 0
+
+    def test_pcm_noise_of_devices_through_the_column(self, card, parameters):
+        """A sample of every device's noise in a column each: what the formula leaves out, source line and select transistor
+        above all, takes a tenth off."""
+        tile, rng, rows, draws = TiedTile(card), np.random.default_rng(1), 24, 400
+        g, codes = rng.uniform(1e-6, 24e-6, (2, 1, rows)), rng.integers(-127, 128, (1, rows))
+        sigma = [read_noise_sigma(torch.tensor(side), torch.tensor(np.abs(codes)) * T_S).numpy() for side in g]
+        noisy = [np.abs(side + s * rng.normal(0, 1, (draws, rows))) for side, s in zip(g, sigma, strict=True)]
+        drawn = tile.respond(noisy[0], codes, conductance_minus_s=noisy[1], clamp="ota").phase_count
+        current = torch.tensor(tile.respond(g[0], codes, conductance_minus_s=g[1], clamp="ota").current_a)
+        both, twice = torch.tensor(np.concatenate(g, -1)), torch.tensor(np.concatenate([codes, codes], -1))
+        formula = count_noise(parameters, both, twice, current, v_read_v=V_READ_V, t_lsb_s=T_S, column_s=both.sum(-1))
+        assert drawn is not None
+        assert 0.80 < float(drawn.std() / formula.sigma["pcm read noise"]) < 0.97
 
     def test_another_mode_is_refused(self, card):
         with pytest.raises(InputError, match=r"mode: noise is known in conventional PWM; .* is of split"):
