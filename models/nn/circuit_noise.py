@@ -30,7 +30,8 @@ def bin_currents(conductance_s: Tensor, codes: Tensor, v_read_v: float, slots: i
 def column_conductance(plus_s: Tensor, minus_s: Tensor, r_on_ohm: float, r_column_ohm: float) -> Tensor:
     """Conductance of tied columns at their read-out [S], (..., lines), of cells (..., lines, rows): select transistors in series,
     and the conductance taken as spread evenly along a wire of ``r_column_ohm`` in all: Y·tanh(k)/k, k² = r·Y."""
-    y = sum((g / (1 + g * r_on_ohm)).double().sum(-1) for g in (plus_s, minus_s))
+    cells = torch.cat([plus_s, minus_s], -1).double()
+    y = (cells / (1 + cells * r_on_ohm)).sum(-1)
     k = torch.sqrt((r_column_ohm * y).clamp(min=1e-12))
     return y * torch.tanh(k) / k
 
