@@ -146,8 +146,7 @@ def statistics(
     made, result = add_statistics(find_card(card), options, say=say)
     made.write(target)
     say(f"card: {target}")
-    if any(table.name.startswith("noise_") for table in made.tables):
-        print(noise_table(made))
+    print(noise_table(made))
     if result is not None:
         if "--json" in results:
             result.write_json(results["--json"])

@@ -32,6 +32,7 @@ from aimcard.calibrate.tied_mismatch import (
     tied_readout_numbers,
     tied_readout_spread,
 )
+from aimcard.calibrate.tied_noise import tied_noise_tables
 from aimcard.models.card import Card, Spread, Table
 from aimcard.models.errors import CardError, InputError
 from aimcard.models.lut import lookup
@@ -145,8 +146,9 @@ def _is_tied(card: Card) -> bool:
 def circuit_noise(
     card: Card, bench: ColumnBench, model: Tile, cache_dir: str | Path | None
 ) -> tuple[Sequence[Table], tuple[str, ...]]:
-    """Noise tables of the card's read-out and the hashes of their decks; a tied card has none."""
-    return ((), ()) if _is_tied(card) else noise_tables(bench, model.tables, cache_dir=cache_dir)
+    """Noise tables of the card's read-out and the hashes of their decks."""
+    tables_of_noise = tied_noise_tables if _is_tied(card) else noise_tables
+    return tables_of_noise(bench, model.tables, cache_dir=cache_dir)
 
 
 def mismatch_spreads(

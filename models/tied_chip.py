@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from aimcard.models.card import Card
@@ -40,8 +41,10 @@ class TiedChipTile(TiedTile):
     def conducting(self, g_plus_s: Tensor, g_minus_s: Tensor, w_select_um: float) -> tuple[Tensor, Tensor]:
         return self.drawn.cells(g_plus_s, g_minus_s, float(on_resistance(self.parameters()[0], w_select_um)))
 
-    def carried(self, current_a: Tensor) -> Tensor:
-        return current_a + self.drawn.shift_a
+    def judged(self, current_a: Tensor) -> Tensor:
+        # A shifted bias matters where it leads beyond the read-out's tables: below them the regulator lets go.
+        table, carried = self.tables["clamp"][0], current_a + self.drawn.shift_a
+        return torch.where((carried < table[0]) | (carried > table[-1]), carried, current_a)
 
     def respond(self, conductance_s: np.ndarray, codes: np.ndarray, **options: Any) -> Response:
         """As `TiedTile.respond`; InputError if the conductances are not of this chip's columns and rows."""

@@ -149,8 +149,8 @@ class TiedTile:
         del w_select_um
         return g_plus_s, g_minus_s
 
-    def carried(self, current_a: Tensor) -> Tensor:
-        """Line currents (..., lines, slots) [A] at which the nominal regulator carries what this one does at ``current_a``."""
+    def judged(self, current_a: Tensor) -> Tensor:
+        """Line currents (..., lines, slots) [A] as the card's validity domain sees them."""
         return current_a
 
     def chip(self, seed: int, lines: int, rows: int, w_select_um: float | None = None) -> TiedChipTile:
@@ -263,7 +263,7 @@ class TiedTile:
         self, base_a: Tensor, static_a: Tensor, column: EffectiveColumn, end: Clamp, w_select_um: float, mode: Mode, rule: str
     ) -> Response:
         got, (phases, counts, bias) = self.reading(base_a, static_a, column, end, w_select_um, mode, rule)
-        check_domain(self.card, line_current_a=self.carried(got.current_a))
+        check_domain(self.card, line_current_a=self.judged(got.current_a))
         weights = torch.tensor(mode.weights, dtype=phases.dtype)
         return Response(
             np.arange(mode.window_slots(self.guard_slots) + 1) * self.t_lsb_s,
