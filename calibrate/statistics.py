@@ -118,7 +118,7 @@ def add_statistics(
     spreads, left, mismatch_hashes = mismatch_spreads(card, bench, model, options, a_vt, cache_dir, progress)
     say(
         f"what the departures leave of the chips' curves, rms: clamp {left['clamp'] * 1e6:.2g} uV, "
-        f"mirror {left['mirror'] * 1e6:.2g} ppm, rate {left['rate'] * 1e6:.2g} ppm"
+        f"mirror {left['mirror'] * 1e6:.3g} ppm, rate {left['rate'] * 1e6:.3g} ppm"
     )
     hashes = "".join((*noise_hashes, *mismatch_hashes))
     made = attrs.evolve(
