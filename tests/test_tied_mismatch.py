@@ -197,6 +197,15 @@ def test_drawn_population_has_the_cards_mean_and_covariance():
     assert np.abs(error).max() < 4.5 * np.sqrt(2 / n)
 
 
+@pytest.mark.parametrize("name", ["freepdk45_tied", "sky130_tied"])
+def test_cards_that_ship_can_be_drawn_as_chips(name):
+    model, case = TiedTile.read(shipped_card(name)), column(lines=2, vectors=1)
+    counts = [counts_of(model.chip(seed, 2, ROWS), case)[0] for seed in (1, 1, 2)]
+    assert np.array_equal(counts[0], counts[1])
+    assert not np.array_equal(counts[0], counts[2])
+    assert 0 < np.abs(counts[0] / counts_of(model, case)[0] - 1).max() < 1
+
+
 def test_errors_name_what_is_missing():
     bare = attrs.evolve(CARD, spreads=())
     with pytest.raises(CardError, match=r"spreads/readout: missing.*run: aimcard statistics"):

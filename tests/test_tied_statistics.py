@@ -33,9 +33,11 @@ from aimcard.netlists.column_decks import ColumnBench
 from aimcard.netlists.deck import Deck
 from aimcard.netlists.mismatch import mismatched
 from aimcard.netlists.readout import default_readout
+from aimcard.netlists.source_edges import source_lines
 from aimcard.netlists.technology import Technology, get_technology
 from aimcard.netlists.tied import tied_column_deck
 from aimcard.netlists.tied_cell_decks import tied_cell_deck
+from aimcard.netlists.tied_driver import default_tied_driver
 from aimcard.netlists.tied_readout import default_tied_readout, tied_static_deck
 
 TECH = get_technology("freepdk45")
@@ -194,6 +196,18 @@ def test_the_population_column_has_vectors_of_either_sign():
     assert np.array_equal(tied_population_line(64, vectors=1).codes, line.codes[:1])
     with pytest.raises(InputError, match="of a tied card gaussian, positive, negative"):
         Population(vectors=4)
+
+
+@pytest.mark.slow  # five transients of a row's switches: 12 s
+def test_drivers_of_a_chips_rows_differ_by_a_picosecond():
+    """Four chips' source lines, every transistor of switches and chains with its own threshold, against nominal ones."""
+    chips = [TECH, *(mismatched(TECH, seed) for seed in range(1, 5))]
+    nominal, *own = [source_lines(t, "nom", 27.0, default_tied_driver(t)) for t in chips]
+    gains = np.array([line.gain / nominal.gain - 1 for line in own])
+    delays = np.array([line.delay_s + line.common_delay_s - nominal.delay_s - nominal.common_delay_s for line in own])
+    print("gains [ppm]", np.round(1e6 * gains[:, 1], 1), "edges [ps]", np.round(1e12 * delays[:, 1], 2))
+    assert 1e-6 < np.abs(gains).max() < 1e-4
+    assert 0.1e-12 < delays.std() < 2e-12
 
 
 @pytest.mark.slow  # 36 rings of 127 ns, from the cache of `aimcard statistics freepdk45_tied --columns 30`: else six minutes
