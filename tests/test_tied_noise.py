@@ -213,6 +213,13 @@ class TestTable:
         assert all((t.y >= 0).all() for t in found.values())
         assert len(set(spectra.deck_hashes)) == len(spectra.deck_hashes)
 
+    def test_cards_that_ship_have_the_tables_that_the_command_makes(self, card):
+        shipped, made = (tables_by_name(c) for c in (find_card("freepdk45_tied"), card))
+        for name, (x, y) in made.items():
+            torch.testing.assert_close(shipped[name][0], x, rtol=1e-9, atol=0)
+            torch.testing.assert_close(shipped[name][1], y, rtol=1e-4, atol=0)
+        assert NoiseParameters.of(find_card("sky130_tied")).sources == SOURCES
+
     @pytest.mark.parametrize("source", SOURCES)
     def test_interpolation_between_the_tables_points(self, source, parameters):
         """Relative densities follow smooth laws between the points: leave one out and find it again."""
