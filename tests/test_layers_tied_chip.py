@@ -125,11 +125,11 @@ def test_a_gradient_has_the_columns_own_gain(card):
 def test_products_of_two_activations_are_written_on_the_same_chip(card, name):
     """Every head and sample is written on the one tile, so equal operands give equal products."""
     torch.manual_seed(3)
-    block = nn.MultiheadAttention(8, 2, batch_first=True).eval()
-    x = torch.randn(1, 5, 8).expand(3, 5, 8)
+    block = nn.MultiheadAttention(4, 2, batch_first=True).eval()
+    x = torch.randn(1, 2, 4).expand(2, 2, 4)
     of = card if name == "tied" else Card.read(shipped_card("freepdk45_gated"))
     analog = convert_to_analog(block, Hardware(of, "exact"), non_idealities=NonIdealities(mismatch=True))
     with torch.no_grad():
         out = analog(x, x, x)[0]
     assert torch.isfinite(out).all()
-    torch.testing.assert_close(out[1:], out[:1].expand(2, 5, 8), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(out[1:], out[:1], rtol=1e-4, atol=1e-5)

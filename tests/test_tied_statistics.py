@@ -169,7 +169,7 @@ def test_a_chips_own_numbers_predict_a_short_column(chips, tmp_path):
     cell = tied_cell_spread(single, 2e-3, TECH.l_min_um, 0.5)
     left = np.log(single.r_on_ohm[0] / single.nominal_r_on_ohm[0])
     c, delta = cell.constants, single.threshold_v[0]
-    # Gate drive is 1 - 0.4 V less the threshold, so a threshold does some four times what it does in a gated cell.
+    # Gate drive is 1 - 0.4 V less the threshold, so a threshold does some six times what it does in a gated cell.
     assert 5 < c["on_per_v"] < 9
     assert left == pytest.approx(delta * (c["on_per_v"] + c["on_per_v2"] * delta), abs=2e-3)
     (nominal, idle), card = counts_of(TiedTile(short_card()), line), short_card()
