@@ -19,6 +19,8 @@ from aimcard.netlists.noise_decks import Jitter, jitter, jitter_deck, readout_no
 SOURCES = ("cells", "regulator", "mirror", "oscillator")
 #: Line currents of the noise tables [A].
 NOISE_CURRENTS_A = np.array([0.0, 5.0, 15.0, 40.0, 80.0, 150.0, 250.0, 450.0]) * 1e-6
+#: Half of the distance of two operating points, as a share of the current between them, and at least [A].
+SLOPE_STEP, LEAST_STEP_A = 0.02, 0.25e-6
 
 
 def noise_tables(
@@ -26,9 +28,10 @@ def noise_tables(
 ) -> tuple[list[Table], tuple[str, ...]]:
     """White and flicker tables by source, over the line current, and the hashes of their decks.
 
-    ``tables``: the card's, of which ``adc`` and ``mirror`` say how a rate follows its current: relative noise of the current
-    times d ln rate/d ln mirror current. The stages' own noise joins the oscillator's without that factor (`jitter_check`).
+    ``tables``: the card's, of which ``adc`` says how a rate follows the line's current: relative noise of a stage's current
+    times d ln rate/d ln stage current. The stages' own noise joins the oscillator's without that factor (`jitter_check`).
     """
+    stage, point_hashes = stage_log_slope(bench, NOISE_CURRENTS_A, cache_dir=cache_dir)
     waves = run_many(
         [
             readout_noise_deck(
@@ -39,7 +42,8 @@ def noise_tables(
         ],
         1, cache_dir, progress=False,
     )  # fmt: skip
-    gain = rate_exponent(tables, NOISE_CURRENTS_A) ** 2
+    i = torch.from_numpy(NOISE_CURRENTS_A)
+    gain = ((lookup_slope(*tables["adc"], i) / lookup(*tables["adc"], i)).numpy() / stage) ** 2
     found = [readout_noise(w) for w in waves]
     out = []
     for source in SOURCES:
@@ -50,14 +54,31 @@ def noise_tables(
             text = f"relative rate noise of the {source}, one-sided density: white + flicker/f"
             name = f"noise_{source}_{kind}"
             out.append(Table(name, NOISE_CURRENTS_A, values, "A", unit, "line current", f"{kind} noise", text))
-    return out, tuple(w.deck_hash for w in waves)
+    return out, (*(w.deck_hash for w in waves), *point_hashes)
 
 
-def rate_exponent(tables: Mapping[str, tuple[Tensor, Tensor]], current_a: np.ndarray) -> np.ndarray:
-    """d ln rate/d ln mirror current at line currents [A], same shape: 1 for a ring whose rate is proportional."""
-    i = torch.from_numpy(np.array(current_a))
-    log_slope = {name: lookup_slope(*tables[name], i) / lookup(*tables[name], i) for name in ("adc", "mirror")}
-    return (log_slope["adc"] / log_slope["mirror"]).numpy()
+def stage_log_slope(
+    bench: ColumnBench, current_a: np.ndarray, *, cache_dir: str | Path | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """d ln(stage current)/d(line current) [1/A] at line currents [A], same shape, and the hashes of its operating points.
+
+    A stage's current is the geometric mean of its two starving transistors'. Differences of two operating points,
+    ``SLOPE_STEP`` apart; without cells the line's current only rises.
+    """
+    step = np.maximum(SLOPE_STEP * current_a, LEAST_STEP_A)
+    ends = np.stack([np.maximum(current_a - step, 0.0), current_a + step])
+    waves = run_many(
+        [
+            stage_current_deck(
+                bench.technology, bench.readout, float(i),
+                corner=bench.corner, temperature_c=bench.temperature_c, read_v=bench.v_read_v,
+            )
+            for i in ends.ravel()
+        ],
+        1, cache_dir, progress=False,
+    )  # fmt: skip
+    line, n, p = (np.array([abs(float(w[f"i({v})"][0])) for w in waves]).reshape(ends.shape) for v in ("vreg", "vsn", "vsp"))
+    return np.diff(0.5 * np.log(n * p), axis=0)[0] / np.diff(line, axis=0)[0], tuple(w.deck_hash for w in waves)
 
 
 def jitter_check(
