@@ -24,7 +24,7 @@ from aimcard.models.topology import Tile, tile_of
 DRIVE_V = 0.2
 ADC_AT_A = 100e-6
 _ABOUT = "standard errors, bounds, correlations, validity domain, validation figures, provenance"
-_MODES = {"conventional": "ONE_PASS", "split": "SPLIT_MODE", "bit-wise": "BIT_WISE"}
+_MODES = {"conventional": "ONE_PASS", "split": "SPLIT_MODE", "bitwise": "BIT_WISE"}
 
 _TEMPLATE = '''\
 """aihwkit configuration nearest to the aimcard card {hash}.

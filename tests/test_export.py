@@ -189,7 +189,7 @@ def test_cards_without_a_readout_are_exported_too(card_of):
 @pytest.mark.parametrize(
     ("meta", "to", "message"),
     [
-        ({"topology": "tied"}, "spice", "topology: expected gated"),
+        ({"topology": "diagonal"}, "spice", "topology: expected one of gated, tied"),
         ({"v_read_v": 0.3}, "aihwkit", "expected a card with a read voltage of 0.2 V"),
     ],
 )
