@@ -7,6 +7,7 @@ import attrs
 import numpy as np
 import pytest
 
+from aimcard.calibrate import export_report as report
 from aimcard.data.shipped import find_card
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
@@ -216,3 +217,16 @@ def test_a_card_of_another_mode_says_that_pulses_are_conventional(card):
         spice_deck(split, plus, codes, conductance_minus_s=minus).splitlines()[-5:]
         == (spice_deck(card, plus, codes, conductance_minus_s=minus).splitlines()[-5:])
     )
+
+
+@pytest.mark.parametrize("name", ["freepdk45_gated", "freepdk45_tied"])
+def test_the_reports_command_prints_how_well_it_agrees(name, capsys):
+    report.main([name, "--rows", "4", "--clamp", "ota"])
+    found = re.search(r"charge ([-+.\d]+) ppm, slot means, worst (\S+), phase (\S+) of", capsys.readouterr().out)
+    assert found is not None
+    charge, slot, phase = (float(number) for number in found.groups())
+    assert abs(charge) < 500
+    assert slot < 2e-3
+    assert abs(phase) < 0.05
+    with pytest.raises(InputError, match="rows: expected 1 or more"):
+        report.main([name, "--rows", "0"])

@@ -23,14 +23,15 @@ from aimcard.data.shipped import find_card
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.models.export_aihwkit import to_aihwkit
-from aimcard.models.tied_tile import TiedTile
+from aimcard.models.tied_tile import EDGE_TABLES, PULSE, WIDTH, TiedTile
 from aimcard.validation.peers import installed
 from aimcard.validation.typical import normal_codes
 
-#: Parameters that are left out in turn, each step beside those before: what it is, and the parameters that become zero.
+#: What is left out in turn, each step beside those before: what it is, parameters that become zero, and tables.
 STEPS = (
-    ("R_on's dependence on voltage, gate current", ("k_mid_per_v", "k_mid_per_v2", "k_drain_per_v2", "i_gate_a")),
-    ("these, the cells' lag, the column's capacitance", ("t_start_s", "t_end_s", "t_node_s_per_s", "c_column_f", "c_width_f")),
+    ("R_on's dependence on voltage, gate current", ("k_mid_per_v", "k_mid_per_v2", "k_drain_per_v2", "i_gate_a"), ()),
+    ("these, delays, column's capacitance", (*PULSE, "c_column_f", WIDTH), EDGE_TABLES),
+    ("these, both switches", ("r_down_ohm", "r_up_ohm"), ()),
 )
 
 
@@ -123,10 +124,10 @@ def compare(of: str, against: str, a: np.ndarray, b: np.ndarray) -> Agreement:
 
 
 def without(card: Card, names: tuple[str, ...]) -> TiedTile:
-    """The tile of a card whose parameters ``names`` are zero."""
-    return TiedTile(
-        attrs.evolve(card, parameters=[attrs.evolve(p, value=0.0) if p.name in names else p for p in card.parameters])
-    )
+    """The tile of a card whose parameters and tables ``names`` are zero."""
+    parameters = [attrs.evolve(p, value=0.0) if p.name in names else p for p in card.parameters]
+    tables = [attrs.evolve(t, y=0 * t.y) if t.name in names else t for t in card.tables]
+    return TiedTile(attrs.evolve(card, parameters=parameters, tables=tables))
 
 
 def agreement(card: Card, *, columns: int = 4, vectors: int = 8, seed: int = 1) -> list[Agreement]:
@@ -142,8 +143,8 @@ def agreement(card: Card, *, columns: int = 4, vectors: int = 8, seed: int = 1) 
         compare("configuration", "card, charge, ideal clamp", out, charge),
     ]
     gone: tuple[str, ...] = ()
-    for what, names in STEPS:
-        gone += names
+    for what, names, tables in STEPS:
+        gone += (*names, *tables)
         rows.append(compare("configuration", f"card without: {what}", out, card_product(without(card, gone), given)))
     rows += [
         compare("configuration", f"card, charge, column {where} the drivers", out, card_product(tile, given, position=u))
