@@ -6,8 +6,9 @@ import importlib.util
 import itertools
 import os
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ def available() -> bool:
     if "numba" not in _said:
         _said.add("numba")
         warnings.warn(
-            "numba is not installed: the fast path runs in plain torch, some thirty times slower; pip install 'aimcard[fast]'",
+            "numba is not installed: the fast path runs in plain torch, some six times slower; pip install 'aimcard[fast]'",
             SlowerPathWarning, stacklevel=3,
         )  # fmt: skip
     return False
@@ -61,7 +62,7 @@ class Kernel:
             float(gate_current(cell, zero, c.w_select_um)) * 1e6, 1 / float(cell.v_gate_source_v), 1 / 16, ref.start_drop,
             ref.end_drop, ref.start_square, ref.end_square, ref.end_clamp, ref.line, ref.node, conv.start_gain, step, rest,
             lifted, 1 / 6, 1 / 3, TINY, conv.ideal * c.v_read_v, ref.s_const, ref.s_gain, ref.reach, 0.25, 127,
-            float(ref.g.mean()),
+            float(ref.g.mean()), 1 / len(ref.g),
         ]  # fmt: skip
         pad = torch.zeros(1, dtype=torch.float64)
         # The longest code belongs to the last bin.
@@ -91,8 +92,10 @@ class Kernel:
 
     def __call__(self, x: Tensor, rates: bool = False, *, reuse: bool = False) -> Prepared:
         """Prepare ``x`` (batch, rows), in as many threads as torch uses; ``reuse``: valid until the next such call."""
-        from aimcard.models.fast.blocks import prepare
+        from aimcard.models.fast import blocks
 
+        # What numba compiles has no type of its own, and the number of arguments is not known before it runs.
+        prepare = cast(Callable[..., None], blocks.prepare)
         batch, rows, groups = *x.shape, self.groups
         # Fresh memory costs a page fault every 4 kB, a tenth of the whole.
         made = self.scratch.get((batch, groups, rates)) if reuse else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,6 @@ from aimcard.models.card import Card
 from aimcard.models.checks import check_choice
 from aimcard.models.domain import check_domain
 from aimcard.models.errors import InputError
-from aimcard.models.nn.circuit_noise import draw_counts
 from aimcard.models.nn.inputs import straight_through
 from aimcard.models.nn.options import Mapping, NonIdealities
 from aimcard.models.nn.pairs import Written
@@ -23,7 +22,7 @@ from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
 
 
-class Hardware(ABC):
+class Hardware:
     """A card for layers: ``Hardware(card)`` is that of the card's topology. Shared, not copied, by all layers and copies.
 
     accuracy: as ``FastTile``'s or ``TiedProduct``'s. A topology is a subclass; the layers know only what is below.
@@ -39,6 +38,9 @@ class Hardware(ABC):
         super().__init_subclass__(**rest)
         if topology in cls._kinds:
             raise ValueError(f"topology {topology!r} is registered twice")
+        # What ABC would check at the first call; but to a type checker nobody may call an ABC, and here everybody does.
+        if missing := [n for n in dir(cls) if getattr(getattr(cls, n), "__isabstractmethod__", False)]:
+            raise TypeError(f"{cls.__name__}: expected the methods of Hardware; {', '.join(missing)} missing")
         cls._kinds[topology] = cls
 
     def __new__(cls, card: Card | TileModel | TiedTile | None = None, *others: Any, **options: Any) -> Hardware:
@@ -49,7 +51,7 @@ class Hardware(ABC):
         if not isinstance(card, Card | TileModel | TiedTile):
             raise InputError(f"card: expected a Card, TileModel or TiedTile, as their read(path); got {type(card).__name__}")
         topology = (card if isinstance(card, Card) else card.card).meta["topology"]
-        return super().__new__(cls._kinds[check_choice("topology", topology, cls._kinds)])
+        return object.__new__(cls._kinds[check_choice("topology", topology, cls._kinds)])
 
     def __init__(self, card: Card | TileModel | TiedTile, accuracy: str | float = "fast") -> None:
         """Raises CardError on an incomplete card, InputError on an unknown accuracy or topology."""
@@ -114,17 +116,13 @@ class Hardware(ABC):
         """Whether the answer goes through the card's converter; a card without one answers in charge."""
         return n.converts and self.has_converter
 
-    def circuit_noise(self, conductance_s: Tensor, codes: Tensor, n: NonIdealities, generator: torch.Generator) -> Tensor:
-        """Noise of counts by the circuit, (..., batch, lines), of lines (..., lines, rows) [S], which may have a sign.
-
-        Raises CardError for a card without noise tables, InputError where nothing converts.
-        """
+    def noise_parameters(self, n: NonIdealities) -> NoiseParameters:
+        """The card's circuit noise. Raises CardError for a card without noise tables, InputError where nothing converts."""
         if self._noise_of is None:
             self._noise_of = NoiseParameters.of(self.model.card)
         if not (self.converts(n) and n.adc):
             raise InputError("circuit_noise: a noise of counts, which the switches turn off; switch adc on, or circuit_noise off")
-        model = self.model
-        return draw_counts(self._noise_of, conductance_s, codes, model.v_read_v, model.t_lsb_s, model.slots, generator)
+        return self._noise_of
 
     def digitise(self, seen: Tensor, n: NonIdealities, usage: Usage | None, least: float, top: float) -> Tensor:
         """Counts before rounding as charge [C] after the counter: its range from ``least`` to ``top``, and truncation."""
