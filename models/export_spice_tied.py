@@ -101,7 +101,8 @@ def _deck(
         readout, saved = f"Xclamp bl iline aim_clamp offset={offset_v:.9g}\nVline iline 0 0", "i(Vline)"
     else:
         with torch.no_grad():
-            column = tile.effective(*torch.as_tensor(g), wire_scale=wire_scale, w_select_um=w_select_um, position=position)
+            plus, minus = torch.as_tensor(g)
+            column = tile.effective(plus, minus, wire_scale=wire_scale, w_select_um=w_select_um, position=position)
         readout = (
             "Xreadout bl run iline imir phase rest count aim_readout "
             f"y={float(column.y_s):.9g} w={w_select_um:.9g} offset={offset_v:.9g}\nVline iline 0 0\nVmir imir 0 0\n"
