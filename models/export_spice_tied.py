@@ -116,7 +116,7 @@ def _deck(
     return "\n".join([
         f"* {len(x)} rows of an aimcard column",
         f".include {include}" if include else tied_library(tile, position),
-        tied_column_subcircuit(*g, x, w_select_um=w_select_um, wire_scale=wire_scale).rstrip(),
+        tied_column_subcircuit(g[0], g[1], x, w_select_um=w_select_um, wire_scale=wire_scale).rstrip(),
         sources(x, LEAD_S).rstrip(),
         tied_column_instance(x).rstrip(),
         readout,
