@@ -2,25 +2,29 @@
 
 The target is ``TorchInferenceRPUConfigIRDropT`` (aihwkit 1.1, ``simulator/tiles/analog_mvm_irdrop_t.py``): pulse-width
 inputs in time steps of one LSB, conductance pairs, a Thévenin ladder of each column in every step, and an ADC that
-counts charge. Its columns are tied (source lines at 0.4 V ± 0.2 V, fixed in its code), and its cells are ohmic.
+counts charge. Its columns are tied (source lines at 0.4 V ± 0.2 V, fixed in its code), and its cells are ohmic: a tied
+card's are one number each too, PCM and transistor in series, so its file brings a converter that makes them.
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.models.export_form import Exported
 from aimcard.models.lut import lookup
+from aimcard.models.source_line import with_source_line
+from aimcard.models.tied import on_resistance
+from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
+from aimcard.models.topology import Tile, tile_of
 
 #: aihwkit's own constants: the drive beside the common mode [V], and the current at which its ADC's frequency is given [A].
 DRIVE_V = 0.2
 ADC_AT_A = 100e-6
-_MODES = {"conventional": "ONE_PASS", "split": "SPLIT_MODE", "bit-wise": "BIT_WISE"}
+_ABOUT = "standard errors, bounds, correlations, validity domain, validation figures, provenance"
+_MODES = {"conventional": "ONE_PASS", "split": "SPLIT_MODE", "bitwise": "BIT_WISE"}
 
 _TEMPLATE = '''\
 """aihwkit configuration nearest to the aimcard card {hash}.
@@ -28,11 +32,11 @@ _TEMPLATE = '''\
 {what}. Needs aihwkit 1.1 or newer.
 """
 
-from aihwkit.inference import PCMLikeNoiseModel, SinglePairConductanceConverter
+{imports}from aihwkit.inference import PCMLikeNoiseModel, SinglePairConductanceConverter
 from aihwkit.simulator.configs import TorchInferenceRPUConfigIRDropT
 from aihwkit.simulator.parameters.enums import AnalogMVType, BoundManagementType, NoiseManagementType
 
-
+{converter}
 def rpu_config() -> TorchInferenceRPUConfigIRDropT:
     """A new configuration; IR-drop acts in evaluation (``model.eval()``) only."""
     config = TorchInferenceRPUConfigIRDropT()
@@ -58,7 +62,7 @@ def rpu_config() -> TorchInferenceRPUConfigIRDropT:
 
     # The card says nothing of PCM noise and drift: 1.0 in place of 0.0 takes aihwkit's own statistics.
     config.noise_model = PCMLikeNoiseModel(
-        g_converter=SinglePairConductanceConverter(g_max={g_max!r}, g_min={g_min!r}),  # uS
+        g_converter={converter_name}(g_max={g_max!r}, g_min={g_min!r}),  # uS
         prog_noise_scale=0.0,
         read_noise_scale=0.0,
         drift_scale=0.0,
@@ -81,6 +85,26 @@ if __name__ == "__main__":
         print(f"rms error {{error.std() / digital(x).std():.4f}} of the product's")
 '''
 
+_TIED_CONVERTER = '''
+class TiedCells(SinglePairConductanceConverter):
+    """Pairs of PCMs, each in series with its select transistor, behind source lines that lose part of the read voltage."""
+
+    R_ON_MOHM = {r_on_mohm!r}  # the transistor at the common mode
+    GAIN = {gain!r}  # share of 0.2 V that arrives at a column in the middle of a row
+
+    def convert_to_conductances(self, weights: Tensor) -> tuple[list[Tensor], dict]:
+        """Conductances of the cells, uS. The loss is in the scale: it lessens a current, but loads no wire."""
+        pcm, params = super().convert_to_conductances(weights)
+        cells = [g / (1 + g * self.R_ON_MOHM) for g in pcm]
+        return cells, params | {{"scale_ratio": params["scale_ratio"] / self.GAIN}}
+
+    def convert_back_to_weights(self, conductances: list[Tensor], params: dict) -> Tensor:
+        """Weights of cells, which noise or drift may have changed."""
+        pcm = [g / (1 - g * self.R_ON_MOHM) for g in conductances]
+        return super().convert_back_to_weights(pcm, params | {{"scale_ratio": params["scale_ratio"] * self.GAIN}})
+
+'''
+
 
 def to_aihwkit(card: Card) -> Exported:
     """The configuration's file: a function ``rpu_config`` and a small run.
@@ -93,23 +117,38 @@ def to_aihwkit(card: Card) -> Exported:
             f"--to aihwkit: expected a card with a read voltage of {DRIVE_V} V, which aihwkit has fixed; "
             f"got {meta['v_read_v']} V; choose another form"
         )
-    model = TileModel(card)
+    model = tile_of(card)
     rows, code_max = int(meta["rows"]), model.code_max
-    r_bit, r_return = model.values["r_bit_ohm"], model.values["r_return_ohm"]
+    r_bit, r_return = model.values["r_bit_ohm"], model.values.get("r_return_ohm", 0.0)
     g = card.domain["conductance_s"]
     what = ", ".join(str(meta[key]) for key in ("topology", "mode", "technology", "corner"))
+    tied = isinstance(model, TiedTile)
+    converter = _TIED_CONVERTER.format(r_on_mohm=_digits(_r_on_ohm(model) * 1e-6), gain=_digits(_gain(model))) if tied else ""
     text = _TEMPLATE.format(
         hash=card.content_hash[:12], rows=rows, code_max=code_max, steps=2 * code_max,
-        what=f"{what}, {meta['temperature_c']:g} degC",
+        what=f"{what}, {meta['temperature_c']:g} degC", imports="from torch import Tensor\n\n" if tied else "",
+        converter=converter, converter_name="TiedCells" if tied else "SinglePairConductanceConverter",
         mode=_MODES.get(str(meta["mode"]), "ONE_PASS"), rs=float(r_bit + r_return), r_bit=r_bit, r_return=r_return,
         segments=_segments(rows, int(meta["segments"])), adc=model.has_readout, frequency=_adc_frequency(model),
-        g_max=_micro(g.hi), g_min=_micro(g.lo),
+        g_max=_digits(g.hi * 1e6), g_min=_digits(g.lo * 1e6),
     )  # fmt: skip
-    return Exported(text, _left_out(model))
+    return Exported(text, _tied_left_out(model) if isinstance(model, TiedTile) else _left_out(model))
 
 
-def _micro(value: float) -> float:
-    return float(f"{value * 1e6:.12g}")
+def _digits(value: float) -> float:
+    return float(f"{value:.12g}")
+
+
+def _r_on_ohm(tile: TiedTile) -> float:
+    cell, _, _ = tile.parameters()
+    return float(on_resistance(cell, float(tile.card.meta["w_select_um"])))
+
+
+def _gain(tile: TiedTile) -> float:
+    """Share of the read voltage that arrives at a column in the middle of its rows, mean of the way down and up."""
+    cell, _, _ = tile.parameters()
+    gain = with_source_line(cell, tile.source_line, 0.5).gain
+    return 0.5 * (float(gain.down_plus) + float(gain.up_plus))
 
 
 def _segments(rows: int, segments: int) -> int:
@@ -117,23 +156,25 @@ def _segments(rows: int, segments: int) -> int:
     return max(n for n in range(1, min(rows, segments) + 1) if rows % n == 0)
 
 
-def _adc_frequency(model: TileModel) -> float:
-    """Count rate at 100 µA less that of the idle line [GHz], times the LSB in ns, in which aihwkit counts its steps."""
+def _adc_frequency(model: Tile) -> float:
+    """Counts per 100 fC [GHz at 100 µA], times the LSB in ns, in which aihwkit counts its steps.
+
+    gated: the count rate at 100 µA less that of the idle line. tied: half the difference of the rates at ±100 µA, of
+    currents that are what the source lines' loss leaves of aihwkit's.
+    """
     if not model.has_readout:
         return 6.24
     x, rate = model.tables["adc"]
-    idle, at = lookup(x, rate, x.new_tensor([0.0, ADC_AT_A])).tolist()
-    return float(np.float64(f"{(at - idle) * 1e-9 * model.t_lsb_s * 1e9:.9g}"))
+    low, at = lookup(x, rate, x.new_tensor([-ADC_AT_A if isinstance(model, TiedTile) else 0.0, ADC_AT_A])).tolist()
+    part = 0.5 * _gain(model) if isinstance(model, TiedTile) else 1.0
+    return float(f"{(at - low) * part * 1e-9 * model.t_lsb_s * 1e9:.9g}")
 
 
 def _left_out(model: TileModel) -> list[str]:
     topology, mode = str(model.card.meta["topology"]), str(model.card.meta["mode"])
-    left = []
-    if topology != "tied":
-        left.append(f"the {topology} column: aihwkit's are tied, its IR-drop does not depend on which other cells are on")
-    if mode not in _MODES:
-        left.append(f"the PWM mode {mode}: conventional pulses (ONE_PASS) stand for it")
-    left += [
+    left = [
+        f"the {topology} column: aihwkit's are tied, its IR-drop does not depend on which other cells are on",
+        *_mode_left_out(mode),
         "the select transistor: apparent weight, leakage, gate current (cells are ohmic)",
         "what a pulse's edges add: charges, delays, recharge of internal nodes",
         "bit and return line apart: their sum is one wire",
@@ -146,4 +187,27 @@ def _left_out(model: TileModel) -> list[str]:
         ]
     else:
         left.append("an ADC: the card has no read-out, so quantisation is off")
-    return [*left, "standard errors, bounds, correlations, validity domain, validation figures, provenance"]
+    return [*left, _ABOUT]
+
+
+def _mode_left_out(mode: str) -> list[str]:
+    return [] if mode in _MODES else [f"the PWM mode {mode}: conventional pulses (ONE_PASS) stand for it"]
+
+
+def _tied_left_out(tile: TiedTile) -> list[str]:
+    left = [
+        *_mode_left_out(str(tile.card.meta["mode"])),
+        "what of a cell changes with the sign of its input and with the column's voltage: R_on is one number",
+        "the cells' gate current, which the card's column carries at rest",
+        "source lines: their loss is that of the middle column, for every column and row",
+        "what the source lines' edges add: delays, the cells' lag, the column's capacitance",
+        "devices apart from their transistors: noise and drift, once switched on, act on the pair in series",
+    ]
+    if tile.has_readout:
+        left += [
+            "clamp voltage against current, offset and lag: the clamp is ideal, at the common mode",
+            "the oscillator's curve, start and bias: its mean gain from -100 to 100 uA is kept, and truncation towards zero",
+        ]
+    else:
+        left.append("an ADC: the card has no read-out, so quantisation is off")
+    return [*left, _ABOUT]

@@ -4,19 +4,24 @@ import csv
 import io
 import math
 
+import numpy as np
+
 from aimcard.models.card import Card
 from aimcard.models.export_form import Exported
 
 #: What a row is comes first; cells that a section has no use for are empty.
-COLUMNS = ("section", "name", "index", "x", "x_unit", "value", "unit", "stderr", "min", "max", "group", "flags", "description")
+COLUMNS = (
+    "section", "name", "index", "x", "x_unit", "value", "unit", "stderr", "sigma", "min", "max", "group", "flags",
+    "description",
+)  # fmt: skip
 
 
 def to_csv(card: Card) -> Exported:
     """Meta, parameters, tables and validity domain of the card (RFC 4180, numbers exact to the last bit).
 
     section: ``meta``, ``parameter``, ``table`` (a row a point: ``index``, ``x``, ``value``), ``domain`` (``min``,
-    ``max``), ``decision`` (the winner). flags: ``at_bound``, ``not_identified``, separated by a blank. An absent error
-    or bound is an empty cell.
+    ``max``), ``decision`` (the winner), ``spread`` (of chips: ``group``, the mean as ``value``, ``sigma``). flags:
+    ``at_bound``, ``not_identified``, separated by a blank. An absent error or bound is an empty cell.
     """
     text = io.StringIO()
     out = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
@@ -42,7 +47,16 @@ def to_csv(card: Card) -> Exported:
                       "unit": interval.unit})  # fmt: skip
     for d in card.decisions:
         out.writerow({"section": "decision", "name": d.name, "value": d.winner, "description": d.measure})
+    for spread in card.spreads:
+        sigma = np.sqrt(np.diag(spread.covariance)).tolist()
+        for name, unit, mean, each in zip(spread.names, spread.units, spread.mean.tolist(), sigma, strict=True):
+            out.writerow({
+                "section": "spread", "name": name, "value": _cell(mean), "unit": unit, "sigma": _cell(each),
+                "group": spread.name, "description": spread.description,
+            })  # fmt: skip
+    spreads = ["covariances and constants of what differs from chip to chip: see json"] if card.spreads else []
     return Exported(text.getvalue(), [
+        *spreads,
         "validation figures, correlation matrix, the losing candidates' scores and the fit's messages: nested, see json",
         "provenance and the sha256 of each field, but for the card's own hash",
         "the form of the equations: parameters mean nothing without them",

@@ -10,9 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from aimcard.models.checks import check_choice
+from aimcard.models.spice_form import RAMP_S, continued
 
-#: Ramp by which a cell turns on or off [s]: its middle is the instant that the card gives.
-RAMP_S = 20e-12
 #: Span of the charges of a rising edge, in LSB. They flow once the ramp is over and the line has settled, and a shorter
 #: span would send a spike through the oscillator's curve, which the card does not have.
 RISE_SPAN = 0.5
@@ -119,7 +118,7 @@ def column_subcircuit(conductance_s: np.ndarray, codes: np.ndarray, *, w_select_
             f"Xrow{i} b{i} {bit_next} r{i} {back_next} on{code} edge{code} q aim_row "
             f"g={g * 1e6:.9g}u w={w_select_um:.9g} wire={share:g} scale={wire_scale:.9g}"
         )
-    return "\n".join([*_continued(lines[:1]), *lines[1:], ".ends aim_column", ""])
+    return "\n".join([*continued(lines[:1]), *lines[1:], ".ends aim_column", ""])
 
 
 def pulses(codes: np.ndarray, start_s: float) -> str:
@@ -132,18 +131,5 @@ def pulses(codes: np.ndarray, start_s: float) -> str:
 def column_instance(codes: np.ndarray) -> str:
     """The line that places ``aim_column`` between its pulses and a read-out on nodes ``bl`` and ``q``."""
     buses = " ".join(f"on{code} edge{code}" for code in np.unique(codes))
-    return "\n".join(_continued([f"Xcolumn bl q {buses} aim_column"])) + "\n"
+    return "\n".join(continued([f"Xcolumn bl q {buses} aim_column"])) + "\n"
 
-
-def _continued(lines: list[str], width: int = 100) -> list[str]:
-    """Long lines broken by SPICE's continuation."""
-    out: list[str] = []
-    for line in lines:
-        current = ""
-        for word in line.split():
-            if current and len(current) + len(word) > width:
-                out.append(current)
-                current = "+"
-            current = f"{current} {word}".strip()
-        out.append(current)
-    return out

@@ -79,8 +79,8 @@ def clamp_library() -> str:
 def readout_library(tables: Mapping[str, tuple[Tensor, Tensor]]) -> str:
     """Subcircuit ``aim_readout`` with the tables ``clamp``, ``mirror`` and ``adc`` of a card (SI units)."""
     return READOUT.format(
-        clamp=_pwl(*tables["clamp"], 1e6, 1.0), mirror=_pwl(*tables["mirror"], 1e6, 1e6),
-        adc=_pwl(*tables["adc"], 1e6, 1e-9), clamp_lag=_lag("clamp"), mirror_lag=_lag("mirror"),
+        clamp=pwl_points(*tables["clamp"], 1e6, 1.0), mirror=pwl_points(*tables["mirror"], 1e6, 1e6),
+        adc=pwl_points(*tables["adc"], 1e6, 1e-9), clamp_lag=_lag("clamp"), mirror_lag=_lag("mirror"),
     )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def _lag(block: str) -> str:
     return "\n".join(lines)
 
 
-def _pwl(x: Tensor, y: Tensor, x_scale: float, y_scale: float) -> str:
+def pwl_points(x: Tensor, y: Tensor, x_scale: float, y_scale: float) -> str:
     """Points of a table for ngspice's pwl(), which goes on in a straight line beyond its ends, as the card's does."""
     points = fine_points(x, y)
     pairs = [f"{a * x_scale:.8g},{b * y_scale:.10g}" for a, b in zip(*points, strict=True)]

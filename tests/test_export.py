@@ -4,6 +4,7 @@ import contextlib
 import csv
 import errno
 import io
+import json
 import math
 import re
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from aimcard.__main__ import main
 from aimcard.data import shipped_card
+from aimcard.data.shipped import find_card
 from aimcard.models.card import Card, Interval
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
@@ -37,8 +39,13 @@ def rows_of(card: Card) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(export(card, "csv").text)))
 
 
-def test_csv_gives_every_number_back_exactly(card):
+@pytest.mark.parametrize("name", ["freepdk45_gated", "freepdk45_tied", "sky130_tied"])
+def test_csv_gives_every_number_back_exactly(name):
+    card = find_card(name)
     rows = rows_of(card)
+    assert {row["name"]: row["value"] for row in rows if row["section"] == "meta"} == {
+        "content_hash": card.content_hash, **{key: str(value) for key, value in card.meta.items()}
+    }  # fmt: skip
     parameters = [row for row in rows if row["section"] == "parameter"]
     assert {row["name"]: float(row["value"]) for row in parameters} == card.values()
     for row, p in zip(parameters, card.parameters, strict=True):
@@ -52,6 +59,30 @@ def test_csv_gives_every_number_back_exactly(card):
     bounds = [row for row in rows if row["section"] == "domain"]
     domain = {row["name"]: Interval(float(row["min"]), float(row["max"]), row["unit"]) for row in bounds}
     assert domain == card.domain
+
+
+def test_csv_has_what_differs_from_chip_to_chip(card):
+    assert card.spreads
+    for spread in card.spreads:
+        rows = [row for row in rows_of(card) if (row["section"], row["group"]) == ("spread", spread.name)]
+        assert [row["name"] for row in rows] == list(spread.names)
+        assert [float(row["value"]) for row in rows] == spread.mean.tolist()
+        assert [float(row["sigma"]) for row in rows] == np.sqrt(np.diag(spread.covariance)).tolist()
+
+
+@pytest.mark.parametrize("name", ["freepdk45_gated", "freepdk45_tied"])
+def test_json_is_the_whole_card(name):
+    """Read back, it has every number of the file, and names what JSON cannot hold."""
+    card = find_card(name)
+    document = json.loads(export(card, "json").text)
+    assert document["content_hash"] == card.content_hash
+    assert document["meta"] == card.meta
+    assert {p["name"]: p["value"] for p in document["parameters"]} == card.values()
+    assert {t["name"]: (t["x"], t["y"]) for t in document["tables"]} == {
+        t.name: (t.x.tolist(), t.y.tolist()) for t in card.tables
+    }  # fmt: skip
+    assert set(document["domain"]) == set(card.domain)
+    assert document["validation"] == json.loads(json.dumps(card.validation))
 
 
 def test_csv_leaves_an_absent_bound_empty(card, card_of):
@@ -189,7 +220,7 @@ def test_cards_without_a_readout_are_exported_too(card_of):
 @pytest.mark.parametrize(
     ("meta", "to", "message"),
     [
-        ({"topology": "tied"}, "spice", "topology: expected gated"),
+        ({"topology": "diagonal"}, "spice", "topology: expected one of gated, tied"),
         ({"v_read_v": 0.3}, "aihwkit", "expected a card with a read voltage of 0.2 V"),
     ],
 )

@@ -3,16 +3,19 @@
 import re
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from aimcard.data import shipped_card
+from aimcard.data.shipped import find_card
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.models.export import export
 from aimcard.models.tile import TileModel
+from aimcard.validation.aihwkit_agreement import agreement
 from aimcard.validation.peers import installed, matmul, peers, timed
 
 ROWS, COLUMNS, CODE_MAX = 512, 4, 127
@@ -123,6 +126,52 @@ def test_the_adc_counts_as_many_as_the_cards_oscillator():
     assert (short > -1e-3 * count).all()
     assert (short < 1.01 * count).all()
     assert short.max() > 0.3 * count
+
+
+@pytest.mark.peers
+def test_a_tied_cards_configuration_is_nearly_its_charge():
+    digital, whole, ohmic, edgeless, linear, near, far, read, _ = agreement(find_card("freepdk45_tied"), columns=2, vectors=3)
+    assert digital.rms > 0.1
+    assert whole.rms < 2.5e-3
+    # Two numbers that one conductance cannot be: how long a line is down and up, and what each of its switches loses.
+    assert ohmic.scaled < 1e-3
+    assert edgeless.scaled < 1e-3
+    assert linear.scaled < 2e-4  # aihwkit counts in float32
+    # A column elsewhere sees another gain, and nothing else.
+    assert near.gain > 1.03 > 1 > far.gain
+    assert max(near.scaled, far.scaled) < 2.5e-3
+    assert 0.97 < read.gain < 1
+    assert read.scaled < 5e-3
+
+
+@pytest.mark.peers
+def test_tied_cells_convert_back_to_the_weights():
+    pytest.importorskip("aihwkit.nn", reason="pip install --no-deps aihwkit")
+    scope = {"__name__": "exported"}
+    exec(export(find_card("freepdk45_tied"), "aihwkit").text, scope)
+    converter = scope["TiedCells"](g_max=25.0, g_min=0.1)  # type: ignore[operator]
+    conductances, params = converter.convert_to_conductances(weight())
+    assert torch.allclose(converter.convert_back_to_weights(conductances, params), weight(), atol=1e-5)
+    assert all(float(g.max()) < 25 / (1 + 25 * converter.R_ON_MOHM) * 1.00001 for g in conductances)
+
+
+def test_agreement_says_what_it_takes(monkeypatch):
+    tied = find_card("freepdk45_tied")
+    with pytest.raises(InputError, match="expected a tied one"):
+        agreement(Card.read(shipped_card()))
+    with pytest.raises(InputError, match="columns: expected an even number"):
+        agreement(tied, columns=3)
+    monkeypatch.setattr("aimcard.validation.aihwkit_agreement.installed", lambda package: False)
+    with pytest.raises(InputError, match="pip install --no-deps aihwkit"):
+        agreement(tied, columns=2, vectors=1)
+
+
+@pytest.mark.parametrize(("mode", "name"), [("split", "SPLIT_MODE"), ("bitwise", "BIT_WISE"), ("staggered", "ONE_PASS")])
+def test_a_modes_name_is_aihwkits(mode, name):
+    for card in (Card.read(shipped_card()), find_card("freepdk45_tied")):
+        exported = export(attrs.evolve(card, meta=card.meta | {"mode": mode}), "aihwkit")
+        assert f"forward.mv_type = AnalogMVType.{name}" in exported.text
+        assert any(mode in part for part in exported.left_out) == (name == "ONE_PASS")
 
 
 @pytest.mark.peers
