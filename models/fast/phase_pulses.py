@@ -1,0 +1,184 @@
+"""Charges of the pulses themselves in a gated mode of several phases: as exact in the conductance as the slow twin's.
+
+The product of one phase takes a pulse's charge as a straight line in the conductance, whose error averages out over the rows.
+A phase's weight multiplies it, and its windows are short: what a small cell's recharge (C/G is 8 ns at 0.1 µS) leaves for later
+is cut off, or falls into the next phases, until the cell's next pulse. All of that is a function of code and conductance
+alone, T(x, G), while no voltage has dropped; what the product of a phase has of it already is taken off, and a singular
+value decomposition, T ≈ Σ_r φ_r(x)·ψ_r(G), makes the rest one more product, of few functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimcard.models.fast.columns import low_precision
+from aimcard.models.fast.effects import Circuit
+from aimcard.models.fast.product import Columns
+from aimcard.models.fast.weights import Plan, apparent, pulse_charge
+from aimcard.models.modes import Mode
+from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount, rise_delay
+
+#: Conductances on which the functions are found, quantiles of the tile's own.
+SAMPLE = 96
+#: Points of the functions of the conductance, on even steps of its root.
+POINTS = 1025
+#: Variance that the functions may leave, over that of the cells' ideal charges.
+LEFT = 3e-7
+MOST = 6
+
+
+@dataclass(frozen=True)
+class CellCharges:
+    """Charges of the pulses of one cell in each phase's window [µA·LSB], (phases, codes, conductances): all that it draws beside
+    the static current, and how much of that comes in the window's last slot."""
+
+    whole: Tensor
+    last: Tensor
+
+
+def cell_charges(circuits: list[Circuit], mode: Mode, guard: int, table: np.ndarray, conductance_s: Tensor) -> CellCharges:
+    """Of conductances (n,) [S], in double, for digits ``table`` (phases, codes); circuits: each phase's."""
+    c, g = circuits[0], conductance_s
+    p, e, w, t = c.line.pulse, c.edges, c.w_select_um, c.t_lsb_s
+    digit = torch.from_numpy(table)[..., None]
+    zero = g.new_zeros(1)
+    amount = recharge_amount(p, e, g, zero + c.v_read_v, zero, w) * (1e6 / t)
+    rate = g / node_capacitance(p, w)
+    rise, fall = float(rise_delay(p, e)), float(fall_delay(p, e))
+    windows = mode.windows(guard)
+
+    def left(since_s: Tensor) -> Tensor:
+        return torch.exp(-since_s.clamp(min=0.0) * rate)
+
+    whole, last = [], []
+    for k, (first, beyond) in enumerate(windows):
+        own = digit[k].to(g.dtype)
+        on = (own > 0).to(g.dtype)
+        after = (beyond - first - own) * t - fall
+        charge = pulse_charge(circuits[k], g, own) * on
+        late = amount * (left(after - t) - left(after)) * on
+        # Cells whose last pulse was in an earlier phase still recharge, until their next pulse begins.
+        idle = torch.ones_like(on)
+        for j in reversed(range(k)):
+            there = (digit[j] > 0).to(g.dtype) * idle
+            start = (first - windows[j][0] - digit[j].to(g.dtype)) * t - fall
+            end = torch.where(on > 0, start + rise, start + (beyond - first) * t)
+            charge = charge + amount * (left(start) - left(end)) * there
+            late = late + amount * (left(end - t) - left(end)) * there * (1 - on)
+            idle = idle * (digit[j] == 0)
+        whole.append(charge)
+        last.append(late)
+    return CellCharges(torch.stack(whole), torch.stack(last))
+
+
+def taken(plan: Plan, digit: Tensor, conductance_us: Tensor) -> Tensor:
+    """What a phase's product has of a pulse's charge [µA·LSB], (codes, n), of digits (codes,) and apparent conductances (n,)."""
+    ref = plan.ref
+    edges, width = ref.grid.edges, ref.grid.width
+    f = ((digit[:, None] - edges[:-1]) / width).clamp(0.0, 1.0)
+    parts = []
+    for at_edges, bend, begin in ((ref.e_const, ref.c_const, ref.s_const), (ref.e_gain, ref.c_gain, ref.s_gain)):
+        parts.append(begin + at_edges[0] + f @ (at_edges[1:] - at_edges[:-1]) + (f * f - f) @ bend)
+    const, gain = parts
+    return (const[:, None] + gain[:, None] * conductance_us) * (digit > 0)[:, None]
+
+
+def split_functions(table: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Functions of code (codes, r) and conductance (r, n) whose products leave at most ``tolerance`` of mean square in ``table``."""
+    u, s, v = torch.linalg.svd(table, full_matrices=False)
+    left = s.square().flip(0).cumsum(0).flip(0) / table.numel()
+    count = min(int((left > tolerance).sum()), MOST)
+    return u[:, :count] * s[:count], v[:count]
+
+
+@dataclass(frozen=True)
+class CellFunctions:
+    """T(x, G) beside what a phase's product has of it, as functions: of the code (codes, r), and of the conductance at even
+    steps of its root (points, r); step [√S]."""
+
+    of_code: Tensor
+    of_conductance: Tensor
+    step: float
+
+    def lines(self, conductance_s: Tensor) -> Tensor:
+        """The functions of conductances (lines, rows) [S], (lines, rows·r)."""
+        at = conductance_s.clamp(min=0.0).sqrt().div_(self.step)
+        n = at.to(torch.int64).clamp_(max=len(self.of_conductance) - 2)
+        table = self.of_conductance.to(at)
+        return torch.lerp(table[n], table[n + 1], (at - n)[..., None]).flatten(-2)
+
+    def vectors(self, codes: Tensor) -> Tensor:
+        """The functions of whole codes (batch, rows), (batch, rows·r)."""
+        return self.of_code.float()[codes].flatten(-2)
+
+
+class PhasePulses:
+    """The pulses of phase ``k`` for conductances up to ``top_s`` [S], about those of ``sample`` (n,) [S].
+
+    circuits: each phase's; hold_s: how long the ring is held at the phase's end.
+    """
+
+    def __init__(self, circuits: list[Circuit], mode: Mode, guard: int, table: np.ndarray, k: int, hold_s: float, sample: Tensor,
+                 top_s: float) -> None:  # fmt: skip
+        self.digit = torch.from_numpy(table[k]).double()
+        self.weight, self.share = mode.phases[k].weight, 1 / len(mode.phases)
+        self.step = top_s**0.5 / (POINTS - 1)
+        grid = (torch.arange(POINTS, dtype=torch.float64) * self.step).square().clamp(min=1e-9)
+        self.at = torch.cat([sample.double().cpu().clamp(min=1e-9), grid])
+        self.circuit, self.samples = circuits[k], len(sample)
+        charges = cell_charges(circuits, mode, guard, table, self.at)
+        # What still flows in the slots in which the ring is held is not counted.
+        self.charge = charges.whole[k] - hold_s / self.circuit.t_lsb_s * charges.last[k]
+        self.visible = apparent(self.circuit, self.at)
+
+    def functions(self, plan: Plan) -> CellFunctions:
+        """What the product of this plan lacks."""
+        lacks = self.charge - taken(plan, self.digit, self.visible)
+        codes = torch.arange(len(self.digit), dtype=torch.float64)
+        ideal = float(codes.square().mean() * self.visible[: self.samples].square().mean()) * self.circuit.v_read_v**2
+        u, v = split_functions(lacks[:, : self.samples], LEFT * ideal * self.share / self.weight**2)
+        grid = torch.linalg.lstsq(u, lacks[:, self.samples :])[0]
+        return CellFunctions(u, grid.T.contiguous(), self.step)
+
+
+@dataclass
+class PulseProduct:
+    """What one phase's product lacks, for one version of the weights: of each plan its functions, the lines' (lines, rows·r), what
+    the product has of each line's mean pulse (lines,), and the answer per µA·LSB."""
+
+    parts: list[tuple[CellFunctions, Tensor, Tensor, float]]
+    back: Tensor | None
+
+    @classmethod
+    def of(cls, pulses: PhasePulses, functions: list[CellFunctions], columns: Columns, conductance_s: Tensor) -> PulseProduct:
+        """Of the conductances (lines, rows) [S] that the columns were made of; functions: of each plan."""
+        g = conductance_s.detach()
+        ordered = [g] if columns.order is None else g[columns.order].split(columns.sizes)
+        low = torch.bfloat16 if g.dtype == torch.float32 and low_precision(g.device) else g.dtype
+        parts = []
+        for plan, each, some in zip(columns.plans, functions, ordered, strict=True):
+            mean = plan.pulses(apparent(pulses.circuit, some))
+            parts.append((each, each.lines(some).to(low), mean, _slope(plan)))
+        return cls(parts, columns.back)
+
+    def answers(self, codes: Tensor, pulses: Tensor) -> Tensor:
+        """Answers (batch, lines) of whole codes (batch, rows), in the units of ``Columns.answers``; pulses (batch,): how many."""
+        out = []
+        for functions, lines, mean, slope in self.parts:
+            found = (functions.vectors(codes).to(lines.dtype) @ lines.T).to(mean.dtype)
+            out.append(found.sub_(torch.outer(pulses.to(mean), mean)).mul_(slope))
+        whole = torch.cat(out, 1) if len(out) > 1 else out[0]
+        return whole if self.back is None else whole.index_select(1, self.back)
+
+
+def _slope(plan: Plan) -> float:
+    """Answer per µA·LSB at the current of a quarter of the rows."""
+    rate = plan.ref.conversion.rate
+    if rate is None:
+        return 1.0
+    current = plan.ref.idle_ua + 0.25 * plan.ref.circuit.v_read_v * float(plan.ref.g.sum())
+    return float(rate.at(torch.tensor([current], dtype=torch.float64))[1])
