@@ -76,6 +76,19 @@ def digits(mode: Mode, codes: Tensor) -> list[Tensor]:
     return [sign * t[at] + beyond * (t[at + 1] - t[at]) for t in table]
 
 
+def widths(mode: Mode, codes: Tensor) -> list[Tensor]:
+    """``digits`` of any mode: what each row conducts in each phase, also where pulses depend on the row."""
+    if digit_table(mode) is not None:
+        return digits(mode, codes)
+    size, sign = codes.detach().abs(), torch.sign(codes.detach())
+    below = size.floor().clamp(max=mode.code_max - 1)
+    rows, whole, found = torch.arange(codes.shape[-1], device=codes.device), below.to(torch.int64), []
+    for low, high in zip(mode.pulses(whole, rows), mode.pulses(whole + 1, rows), strict=True):
+        width, more = low[1] - low[0], high[1] - high[0]
+        found.append(sign * width + (codes - sign * below) * (more - width))
+    return found
+
+
 def phase_models(model: Model) -> list[Model]:
     """The tile of each phase: conventional, with the phase's longest digit as its code_max and the phase's window.
 

@@ -40,6 +40,12 @@ class TiedHardware(Hardware, topology="tied"):
             raise InputError("card: expected a tied one; got a TileModel; use Hardware(card)")
         return card if isinstance(card, TiedTile) else TiedTile(card)
 
+    def make_mode(self, model: TiedTile) -> Hardware:
+        """A reading for each phase."""
+        from aimcard.models.nn.pwm import TiedModes  # it is a TiedHardware itself
+
+        return TiedModes(self, model)
+
     def make_tile(self, n: NonIdealities, dtype: torch.dtype) -> TiedProduct:
         """The product with effective weights."""
         return TiedProduct(self.model, self.accuracy, n.wire_scale, dtype, effects=n.effects, rate=self._rate)
