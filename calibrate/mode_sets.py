@@ -1,7 +1,7 @@
 """Held-out columns in one PWM mode, without a fit: what a card of another mode is judged on.
 
 ``python -m aimcard.calibrate.mode_sets split bitwise --out folder`` writes a set for each mode; without modes it
-writes all that ship with aimcard, ``<technology>_<topology>_<mode>.reference.h5`` (gated; of tied ones split and bitwise ship).
+writes all that ship with aimcard, ``<technology>_<topology>_<mode>.reference.h5``.
 """
 
 from __future__ import annotations
