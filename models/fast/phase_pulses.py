@@ -4,12 +4,14 @@ The product of one phase takes a pulse's charge as a straight line in the conduc
 A phase's weight multiplies it, and its windows are short: what a small cell's recharge (C/G is 8 ns at 0.1 µS) leaves for later
 is cut off, or falls into the next phases, until the cell's next pulse. All of that is a function of code and conductance
 alone, T(x, G), while no voltage has dropped; what the product of a phase has of it already is taken off, and a singular
-value decomposition, T ≈ Σ_r φ_r(x)·ψ_r(G), makes the rest one more product, of few functions.
+value decomposition, T ≈ Σ_r φ_r(x)·ψ_r(G), makes the rest one more product, of few functions. Its slope in the conductance is
+treated alike: what the product's backward pass has of it is taken off, and the rest is one product more in the backward pass.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 from aimcard.models.fast.columns import low_precision
 from aimcard.models.fast.effects import Circuit
 from aimcard.models.fast.product import Columns
-from aimcard.models.fast.weights import Plan, apparent, pulse_charge
+from aimcard.models.fast.weights import MIDDLE, Plan, apparent, apparent_slope, pulse_charge, recharge_slope
 from aimcard.models.modes import Mode
 from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount, rise_delay
 
@@ -26,8 +28,8 @@ from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount, 
 SAMPLE = 96
 #: Points of the functions of the conductance, on even steps of its root.
 POINTS = 1025
-#: Variance that the functions may leave, over that of the cells' ideal charges.
-LEFT = 3e-7
+#: Variance that the functions may leave, over that of the cells' ideal charges, and over that of their slopes.
+LEFT, LEFT_SLOPE = 3e-7, 1e-6
 MOST = 6
 
 
@@ -87,6 +89,20 @@ def taken(plan: Plan, digit: Tensor, conductance_us: Tensor) -> Tensor:
     return (const[:, None] + gain[:, None] * conductance_us) * (digit > 0)[:, None]
 
 
+def taken_slope(plan: Plan, digit: Tensor, conductance_s: Tensor) -> Tensor:
+    """What the backward pass of a phase's product has of a pulse's slope [µA·LSB/S], (codes, n): see ``product.cells_back``."""
+    ref, circuit, cells = plan.ref, plan.ref.circuit, plan.cells
+    mean = ref.s_gain + np.interp(np.arange(circuit.code_max + 1), ref.grid.edges.numpy(), ref.e_gain.numpy())
+    middle = min(int(MIDDLE), circuit.code_max)
+    over = cells.over_codes - torch.from_numpy(mean) * 1e6
+    shape = over / over[middle] if float(over[middle]) != 0 else torch.ones_like(over)
+    visible = apparent_slope(circuit, conductance_s)
+    own = recharge_slope(circuit, conductance_s, MIDDLE) - float(mean[middle]) * visible
+    gain = taken(plan, digit, torch.ones(1, dtype=torch.float64)) - taken(plan, digit, torch.zeros(1, dtype=torch.float64))
+    # The own slope is taken at the mean rate of the whole table.
+    return gain * visible + (shape[digit.long()] * (digit > 0) * (ref.conversion.ideal / _slope(plan)))[:, None] * own
+
+
 def split_functions(table: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     """Functions of code (codes, r) and conductance (r, n) whose products leave at most ``tolerance`` of mean square in ``table``."""
     u, s, v = torch.linalg.svd(table, full_matrices=False)
@@ -134,13 +150,22 @@ class PhasePulses:
         # What still flows in the slots in which the ring is held is not counted.
         self.charge = charges.whole[k] - hold_s / self.circuit.t_lsb_s * charges.last[k]
         self.visible = apparent(self.circuit, self.at)
+        self._charges = lambda g: cell_charges(circuits, mode, guard, table, g).whole[k]
 
     def functions(self, plan: Plan) -> CellFunctions:
-        """What the product of this plan lacks."""
-        lacks = self.charge - taken(plan, self.digit, self.visible)
+        """What the product of this plan lacks [µA·LSB]."""
+        return self._split(self.charge - taken(plan, self.digit, self.visible), self.visible, LEFT)
+
+    def slopes(self, plan: Plan) -> CellFunctions:
+        """What its backward pass lacks [µA·LSB/S]."""
+        slope = torch.func.jvp(self._charges, (self.at,), (torch.ones_like(self.at),))[1]
+        return self._split(slope - taken_slope(plan, self.digit, self.at), apparent_slope(self.circuit, self.at), LEFT_SLOPE)
+
+    def _split(self, lacks: Tensor, per_volt: Tensor, left: float) -> CellFunctions:
+        """``per_volt`` (n,) times code and read voltage is the ideal answer, or its slope."""
         codes = torch.arange(len(self.digit), dtype=torch.float64)
-        ideal = float(codes.square().mean() * self.visible[: self.samples].square().mean()) * self.circuit.v_read_v**2
-        u, v = split_functions(lacks[:, : self.samples], LEFT * ideal * self.share / self.weight**2)
+        ideal = float(codes.square().mean() * per_volt[: self.samples].square().mean()) * self.circuit.v_read_v**2
+        u, v = split_functions(lacks[:, : self.samples], left * ideal * self.share / self.weight**2)
         grid = torch.linalg.lstsq(u, lacks[:, self.samples :])[0]
         return CellFunctions(u, grid.T.contiguous(), self.step)
 
@@ -173,6 +198,34 @@ class PulseProduct:
             out.append(found.sub_(torch.outer(pulses.to(mean), mean)).mul_(slope))
         whole = torch.cat(out, 1) if len(out) > 1 else out[0]
         return whole if self.back is None else whole.index_select(1, self.back)
+
+
+class PulseSlopes(torch.autograd.Function):
+    """``apply(g, codes, columns, functions)``: zeros (batch, lines), whose gradient in the conductances ``g`` (lines, rows) [S] is
+    what ``columns`` lack for whole codes (batch, rows); functions: of each plan, from ``PhasePulses.slopes``."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, codes: Tensor, columns: Columns, functions: list[CellFunctions]) -> Tensor:  # type: ignore[override]
+        """Keeps the arguments only."""
+        ctx.columns, ctx.functions = columns, functions
+        ctx.save_for_backward(g, codes)
+        return g.new_zeros(len(codes), len(g))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        """One product a function of each plan."""
+        (grad,) = grads
+        g, codes = ctx.saved_tensors
+        columns: Columns = ctx.columns
+        out = torch.zeros_like(g)
+        order = torch.arange(len(g), device=g.device) if columns.order is None else columns.order
+        for lines, plan, functions in zip(order.split(columns.sizes), columns.plans, ctx.functions, strict=True):
+            ours = functions.lines(g[lines]).unflatten(-1, (g.shape[1], -1))
+            theirs = functions.vectors(codes).unflatten(-1, (g.shape[1], -1)).to(grad)
+            slope = _slope(plan)
+            for r in range(ours.shape[-1]):
+                out[lines] += slope * (grad[:, lines].T @ theirs[..., r]) * ours[..., r]
+        return out, None, None, None
 
 
 def _slope(plan: Plan) -> float:

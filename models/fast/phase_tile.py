@@ -11,7 +11,7 @@ from aimcard.models.fast.bound import SAFETY, SAMPLE_LINES, SAMPLE_VECTORS, Erro
 from aimcard.models.fast.columns import Settings
 from aimcard.models.fast.curve import unit
 from aimcard.models.fast.mode_exact import solve_phases
-from aimcard.models.fast.phase_pulses import SAMPLE, CellFunctions, PhasePulses, PulseProduct
+from aimcard.models.fast.phase_pulses import SAMPLE, CellFunctions, PhasePulses, PulseProduct, PulseSlopes
 from aimcard.models.fast.phase_rest import Rest, features, sample_codes, sample_lines
 from aimcard.models.fast.phases import check_products, digits, holds, phase_models, weighted
 from aimcard.models.fast.product import Columns
@@ -56,7 +56,10 @@ class GatedPhases:
         if extras is None or not extras.fits(columns):
             extras = self._extras[counts] = Extras(self, columns, g, counts)
         more = extras.answers(columns, g, codes, found)
-        return torch.stack([a + b for a, b in zip(found, more, strict=True)])
+        found = [a + b for a, b in zip(found, more, strict=True)]
+        if torch.is_grad_enabled() and conductance_s.requires_grad:
+            found = [a + b for a, b in zip(found, extras.slopes(columns, conductance_s.to(work), codes), strict=True)]
+        return torch.stack(found)
 
     def shared(self, conductance_s: Tensor, codes: Tensor, range_s: tuple[float, float], *, counts: bool) -> Tensor:
         """The same of a batch of tiles, (phases, tiles, batch, lines), about shared mean columns (``SharedTile``)."""
@@ -82,6 +85,8 @@ class GatedPhases:
         more = []
         for t, (c, a, x) in enumerate(zip(zip(*columns, strict=True), still, codes, strict=True)):
             more.append(extras.answers(list(c), a, x, [f[t] for f in found]))
+            if torch.is_grad_enabled() and g.requires_grad:
+                more[-1] = [m + s for m, s in zip(more[-1], extras.slopes(list(c), g[t], x), strict=True)]
         return torch.stack([f + torch.stack([m[k].expand(f.shape[1:]) for m in more]) for k, f in enumerate(found)])
 
     @torch.no_grad()
@@ -104,7 +109,7 @@ class GatedPhases:
 
 class Extras:
     """What the phases' products lack, for one grouping of the columns: the pulses' own charges and what the slow twin says of the
-    rest. Without gradients: the products' own have the pulses' slopes already."""
+    rest. The answers are without gradients, ``slopes`` has what the products' own lack."""
 
     def __init__(self, phases: GatedPhases, columns: list[Columns], g: Tensor, counts: bool) -> None:
         """columns: of each phase, made of conductances ``g`` (lines, rows) [S]."""
@@ -117,6 +122,7 @@ class Extras:
         self._kept: list[tuple[Columns, PulseProduct] | None] = [None] * len(self.circuits)
         self.pulses: list[PhasePulses] = []
         self.rest: list[Rest] = []
+        self._slopes: list[list[CellFunctions]] = []
         converts = counts and tile.circuit.mirror is not None
         hold_s = holds(model) if converts else self.idle
         if converts:
@@ -172,6 +178,16 @@ class Extras:
                 out = out - self.rest[k].of(features(self.table, hist, k), found[k].detach(), total)
             more.append(out - self.idle[k])
         return more
+
+    def slopes(self, columns: list[Columns], g: Tensor, codes: Tensor) -> list[Tensor | float]:
+        """Zeros to add to each phase's answer, for the gradient in the conductances ``g`` (lines, rows) [S] that they carry."""
+        if not self.pulses:
+            return [0.0] * len(columns)
+        if not self._slopes:
+            self._slopes = [[p.slopes(plan) for plan in c.plans] for p, c in zip(self.pulses, columns, strict=True)]
+        whole = codes.detach().round().long()
+        each = zip(columns, self._slopes, self.scale, strict=True)
+        return [PulseSlopes.apply(g, whole, c, functions) * scale for c, functions, scale in each]
 
     def _histogram(self, codes: Tensor) -> Tensor:
         """How often each vector has each code, (batch, codes), in double."""

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from aimcard.models.fast import Effects, FastTile, TiedProduct
 from aimcard.models.fast.phases import phase_models, weighted, widths
+from aimcard.models.fast.tied_circuit import TiedCircuit
+from aimcard.models.modes import Mode
 from aimcard.models.nn.chip import TileChip
 from aimcard.models.nn.gated import GatedHardware
 from aimcard.models.nn.hardware import Hardware
@@ -68,11 +70,16 @@ class GatedPhase(_Carries, GatedHardware):
         return tile
 
 
+class TiedPhase(_Carries, TiedHardware):
+    """One phase of a tied card."""
+
+
 @dataclass(frozen=True)
 class Answer:
-    """What a tied phase's columns answer, in the product's place."""
+    """What a tied phase's columns answer, and their circuit, in the product's place."""
 
     values: Tensor
+    circuit: TiedCircuit
 
     def charge(self, *_: Any, **__: Any) -> Tensor:
         """The answer given."""
@@ -81,43 +88,101 @@ class Answer:
     phase = charge
 
 
-class TiedPhase(_Carries, TiedHardware):
-    """One phase of a tied card."""
-
-
 class _Modes:
-    """What both topologies share: the phases' readings."""
+    """What both topologies share: the card in conventional PWM, the tile model in its mode, and the phases' readings."""
 
-    own: Any
+    base: Hardware
     model: Any
-    accuracy: str | float
     phases: list[Any]
 
-    def take(self, model: Any, phases: list[Any]) -> None:
-        """Become the hardware of ``model``, a tile model in its mode."""
-        self.own = self.model = model
-        self.phases = phases
+    def take(self, base: Hardware, model: Any, phases: list[Any]) -> None:
+        """Become the hardware of ``model``. Raises InputError for a mode without fast products, unless the accuracy is exact."""
+        self.base, self.own, self.model, self.phases = base, model, model, phases
+        self.tile(NonIdealities.none(), torch.float32)  # type: ignore[attr-defined]
 
-    def readings(self, n: NonIdealities) -> list[Any]:
-        """The phases' readings for one product, which share the residue if they carry it."""
-        residue = Residue() if self.model.phase_rule == "carry" and n.adc_rounding else None
-        return [phase.after(residue) for phase in self.phases]
+    def in_mode(self, mode: str | Mode | None, phase_rule: str | None) -> Hardware:
+        """See ``Hardware.in_mode``: None is the card's own mode, not this one."""
+        return self.base.in_mode(mode, phase_rule)
 
     def make_mode(self, model: Any) -> Hardware:
-        """Modes are made of the conventional hardware only."""
-        raise NotImplementedError
+        """See ``Hardware.make_mode``."""
+        return self.base.make_mode(model)
 
-    def lines(self, held: Written, n: NonIdealities, chip: Any) -> Any:
+    def readings(self, codes: Tensor, n: NonIdealities, chip: list[Any] | None) -> list[tuple[Any, Tensor, Any]]:
+        """The reading of each phase for one product, what each row conducts in it (..., batch, rows), and the phase's chip."""
+        residue = Residue() if self.model.phase_rule == "carry" and n.adc_rounding else None
+        chips = [None] * len(self.phases) if chip is None else chip
+        parts = zip(self.phases, widths(self.model.mode, codes), chips, strict=True)
+        return [(phase.after(residue), width, own) for phase, width, own in parts]
+
+    def lines(self, held: Written, n: NonIdealities, chip: list[Any] | None) -> Any:
         """See ``Hardware.lines``; every phase reads the same lines."""
         return self.phases[0].lines(held, n, None if chip is None else chip[0])
 
     def draw_chip(self, chip: int, place: str, held: Written) -> list[Any]:
-        """The same mismatch for each phase."""
+        """The same chip as each phase sees it."""
         drawn = [phase.draw_chip(chip, place, held) for phase in self.phases]
         if self.model.phase_rule == "carry":
             # The oscillator starts once.
             drawn[1:] = [_without_start(d) for d in drawn[1:]]
         return drawn
+
+
+class GatedModes(_Modes, GatedHardware):
+    """A gated card in a mode that is not conventional."""
+
+    def __init__(self, base: GatedHardware, model: TileModel) -> None:
+        """base: the card; model: its tile in the mode."""
+        super().__init__(model, base.accuracy)
+        self.take(base, model, [GatedPhase(m, base.accuracy) for m in phase_models(model)])
+
+    @staticmethod
+    def _expands(tile: FastTile, n: NonIdealities) -> bool:
+        """Every phase is read by itself."""
+        return False
+
+    def read(
+        self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping, generator: torch.Generator | None,
+        usage: Usage | None = None, chip: list[Any] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """As ``GatedHardware.read``, of all phases."""
+        readings = self.readings(codes, n, chip)
+        converts = self.converts(n)
+        if n.effects == Effects.none():
+            # As in conventional PWM: one product in double.
+            unit = self.unit_c * (self.counts_per_coulomb() if converts else 1.0)
+            answers = [unit * (width.double() @ lines.double().mT) for _, width, _ in readings]
+        elif lines.ndim > 2:
+            assert tile.phases is not None
+            answers = tile.phases.shared(lines, codes, (mapping.g_min_s, mapping.g_max_s), counts=converts)
+        else:
+            answers = tile.each_phase(lines, codes, counts=converts)
+        parts = [
+            phase.read(answer, lines, width, n, mapping, generator, usage, own)
+            for answer, (phase, width, own) in zip(answers, readings, strict=True)
+        ]
+        return weighted(parts, self.model.mode)
+
+
+class TiedModes(_Modes, TiedHardware):
+    """A tied card in a mode that is not conventional."""
+
+    def __init__(self, base: TiedHardware, model: TiedTile) -> None:
+        """base: the card; model: its tile in the mode."""
+        super().__init__(model, base.accuracy, base.rate)
+        self.take(base, model, [TiedPhase(m, base.accuracy, base.rate) for m in phase_models(model)])
+
+    def signed_charge(
+        self, tile: TiedProduct, lines: tuple[Tensor, Tensor], codes: Tensor, n: NonIdealities, mapping: Mapping,
+        generator: torch.Generator | None, usage: Usage | None = None, chip: list[Any] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """As ``TiedHardware.signed_charge``, of all phases."""
+        answers = tile.each_phase(*lines, codes, counts=self.converts(n), idle=False)
+        parts = []
+        for answer, (phase, width, own) in zip(answers, self.readings(codes, n, chip), strict=True):
+            circuit = replace(tile.circuit, code_max=phase.code_max, slots=phase.model.slots)
+            parts.append(phase.signed_charge(Answer(answer, circuit), lines, width, n, mapping, generator, usage, own))
+        return weighted(parts, self.model.mode)
 
 
 def _without_start(chip: Any) -> Any:

@@ -30,7 +30,7 @@ class TiedHardware(Hardware, topology="tied"):
 
     def __init__(self, card: Card | TiedTile, accuracy: str | float = "fast", rate: Curve | None = None) -> None:
         """As ``Hardware``'s. rate: signed line current [A] and count rate [Hz], for a card without a table ``adc`` of its own."""
-        self._rate = rate
+        self.rate = rate
         super().__init__(card, accuracy)
 
     @staticmethod
@@ -48,7 +48,7 @@ class TiedHardware(Hardware, topology="tied"):
 
     def make_tile(self, n: NonIdealities, dtype: torch.dtype) -> TiedProduct:
         """The product with effective weights."""
-        return TiedProduct(self.model, self.accuracy, n.wire_scale, dtype, effects=n.effects, rate=self._rate)
+        return TiedProduct(self.model, self.accuracy, n.wire_scale, dtype, effects=n.effects, rate=self.rate)
 
     def lines(self, held: Written, n: NonIdealities, chip: Any) -> tuple[Tensor, Tensor]:
         """G+ and G− of every column, (..., pairs · outputs, rows) [S] each."""
@@ -64,7 +64,7 @@ class TiedHardware(Hardware, topology="tied"):
         return self._table() is not None
 
     def _table(self) -> Curve | None:
-        return self.model.tables.get("adc", self._rate)
+        return self.model.tables.get("adc", self.rate)
 
     def counts_per_coulomb(self) -> float:
         """Mean slope of the rate table."""
