@@ -45,7 +45,7 @@ def mode_columns(
             raise InputError(f"{name}: expected 1 or more; got {value}")
     lo, hi = Options(topology=topology).w_range_um
     if topology == "tied":
-        inputs = dict.fromkeys(CLAMPS, ("gaussian",))
+        inputs: dict[str, tuple[str, ...]] = dict.fromkeys(CLAMPS, ("gaussian",))
         found = tied_held_out_columns(lines, vectors, seed, inputs, (), (lo, hi))
         return [c for c in found if c.clamp in clamps]
     share, g_max_s, position = VARIANTS[0]
