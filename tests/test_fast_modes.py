@@ -1,4 +1,4 @@
-"""Fast products in every PWM mode, in both topologies: the slow twin in values and gradients, limits, and what a mode must not do."""
+"""Fast products in every PWM mode, in both topologies: the slow twin in values and gradients, limits, and refusals."""
 
 import attrs
 import numpy as np
@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from aimcard.data import shipped_card
-from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects, FastTile, TiedProduct
 from aimcard.models.fast.phases import digits

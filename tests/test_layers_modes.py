@@ -168,9 +168,7 @@ def test_a_chip_in_split_is_a_chip():
         for mode in ("conventional", "split"):
             mapping = Mapping(mode=mode, phase_rule=rule)
             with torch.no_grad():
-                a, b, c = (
-                    convert_to_analog(layer, SHARED["gated"], mapping=mapping, non_idealities=n)(x) for n in (on, off, on)
-                )
+                a, b, c = (convert_to_analog(layer, SHARED["gated"], mapping=mapping, non_idealities=n)(x) for n in (on, off, on))
             assert torch.equal(a, c)
             seen[mode] = a - b
         # The same chip: its departures go alike in both modes.

@@ -95,7 +95,7 @@ def print_modes(console: Console, cards: list[str], modes: list[str]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Print both tables, or with ``--mode`` that of the modes."""
     parser = argparse.ArgumentParser(prog="python -m aimcard.validation.layer_report", description=__doc__)
-    parser.add_argument("card", nargs="*", help="cards by name or path (default: freepdk45_gated; with --mode, freepdk45_tied too)")
+    parser.add_argument("card", nargs="*", help="cards (default: freepdk45_gated; with --mode freepdk45_tied too)")
     parser.add_argument("--mode", nargs="+", metavar="MODE", help="PWM modes to set beside the conventional one")
     asked = parser.parse_args(arguments)
     console = Console()

@@ -103,12 +103,12 @@ def taken_slope(plan: Plan, digit: Tensor, conductance_s: Tensor) -> Tensor:
     return gain * visible + (shape[digit.long()] * (digit > 0) * (ref.conversion.ideal / _slope(plan)))[:, None] * own
 
 
-def split_functions(table: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Functions of code (codes, r) and conductance (r, n) whose products leave at most ``tolerance`` of mean square in ``table``."""
-    u, s, v = torch.linalg.svd(table, full_matrices=False)
+def split_functions(table: Tensor, tolerance: float) -> Tensor:
+    """Functions of the code (codes, r) that, times as many of the conductance, leave ``tolerance`` of mean square."""
+    u, s, _ = torch.linalg.svd(table, full_matrices=False)
     left = s.square().flip(0).cumsum(0).flip(0) / table.numel()
     count = min(int((left > tolerance).sum()), MOST)
-    return u[:, :count] * s[:count], v[:count]
+    return u[:, :count] * s[:count]
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class CellFunctions:
 
     def vectors(self, codes: Tensor) -> Tensor:
         """The functions of whole codes (batch, rows), (batch, rows·r)."""
-        return self.of_code.float()[codes].flatten(-2)
+        return self.of_code.float().to(codes.device)[codes].flatten(-2)
 
 
 class PhasePulses:
@@ -165,15 +165,18 @@ class PhasePulses:
         """``per_volt`` (n,) times code and read voltage is the ideal answer, or its slope."""
         codes = torch.arange(len(self.digit), dtype=torch.float64)
         ideal = float(codes.square().mean() * per_volt[: self.samples].square().mean()) * self.circuit.v_read_v**2
-        u, v = split_functions(lacks[:, : self.samples], left * ideal * self.share / self.weight**2)
+        u = split_functions(lacks[:, : self.samples], left * ideal * self.share / self.weight**2)
         grid = torch.linalg.lstsq(u, lacks[:, self.samples :])[0]
         return CellFunctions(u, grid.T.contiguous(), self.step)
 
 
 @dataclass
 class PulseProduct:
-    """What one phase's product lacks, for one version of the weights: of each plan its functions, the lines' (lines, rows·r), what
-    the product has of each line's mean pulse (lines,), and the answer per µA·LSB."""
+    """What one phase's product lacks, for one version of the weights.
+
+    Of each plan: its functions, the lines' (lines, rows·r), what the product has of each line's mean pulse (lines,), and the
+    answer per µA·LSB.
+    """
 
     parts: list[tuple[CellFunctions, Tensor, Tensor, float]]
     back: Tensor | None
@@ -201,11 +204,13 @@ class PulseProduct:
 
 
 class PulseSlopes(torch.autograd.Function):
-    """``apply(g, codes, columns, functions)``: zeros (batch, lines), whose gradient in the conductances ``g`` (lines, rows) [S] is
-    what ``columns`` lack for whole codes (batch, rows); functions: of each plan, from ``PhasePulses.slopes``."""
+    """``apply(g, codes, columns, functions)``: zeros (batch, lines), whose gradient in the conductances ``g`` (lines, rows) [S]
+    is what ``columns`` lack for whole codes (batch, rows); functions: of each plan, from ``PhasePulses.slopes``."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, codes: Tensor, columns: Columns, functions: list[CellFunctions]) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        ctx: Any, g: Tensor, codes: Tensor, columns: Columns, functions: list[CellFunctions]
+    ) -> Tensor:
         """Keeps the arguments only."""
         ctx.columns, ctx.functions = columns, functions
         ctx.save_for_backward(g, codes)

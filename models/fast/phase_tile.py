@@ -91,8 +91,8 @@ class GatedPhases:
 
     @torch.no_grad()
     def bound(self, conductance_s: Tensor, codes: Tensor, settings: Settings, *, counts: bool) -> ErrorBound:
-        """Error of the weighted answer in eight lines and six vectors solved slot by slot; ``bound.SAFETY`` times the worst stands
-        for the other lines."""
+        """Error of the weighted answer in eight lines and six vectors solved slot by slot; the worst, times ``SAFETY`` as an rms,
+        stands for the other lines."""
         g, x = conductance_s.detach(), codes.detach()
         order = g.sum(1).argsort()
         lines = order[torch.linspace(0, len(order) - 1, min(SAMPLE_LINES, len(order))).round().long()]
@@ -147,19 +147,22 @@ class Extras:
         total = g.sum(1).double()
         some = sample_lines(total)
         with torch.no_grad():
-            twin = solve_phases(model, tile.circuit, g[some], x.double(), counts=counts)
+            twin = solve_phases(model, tile.circuit, g[some].cpu(), x.double().cpu(), counts=counts)
             hist = self._histogram(x)
             base = [c.forward(d) * s for c, d, s in zip(columns, digits(phases.mode, x.to(g)), self.scale, strict=True)]
             more = self.answers(columns, g, x.to(g), base)
             bends = columns[0].plans[0].ref.conversion.rate is not None
             self.rest = [
-                Rest.fit(features(self.table, hist, k), b[:, some].double(), (b + m)[:, some].double() - t, total[some], own=bends)
+                Rest.fit(
+                    features(self.table, hist, k), b[:, some].double(), (b + m)[:, some].double() - t, total[some], own=bends
+                )
                 for k, (b, m, t) in enumerate(zip(base, more, twin, strict=True))
             ]
 
     def fits(self, columns: list[Columns]) -> bool:
         """Whether the columns' tables of pulses are those of the grouping."""
-        return all(a is b for a, b in zip(self.marks, _marks(columns), strict=True))
+        now = _marks(columns)
+        return len(now) == len(self.marks) and all(a is b for a, b in zip(self.marks, now, strict=True))
 
     @torch.no_grad()
     def answers(self, columns: list[Columns], g: Tensor, codes: Tensor, found: list[Tensor]) -> list[Tensor]:

@@ -86,7 +86,7 @@ class FastTile:
         return self._answer(conductance_s, codes, counts=True)
 
     def each_phase(self, conductance_s: Tensor, codes: Tensor, *, counts: bool = False) -> Tensor:
-        """Charges, or counts before truncation, of each PWM phase, not weighted, (phases, batch, lines); arguments as ``charge``'s."""
+        """Charges, or counts before truncation, of each PWM phase, not weighted, (phases, batch, lines)."""
         self._check(conductance_s, codes)
         if self.phases is None:
             return self._answer(conductance_s, codes, counts=counts)[None]

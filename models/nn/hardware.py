@@ -48,7 +48,7 @@ class Hardware:
             raise TypeError(f"{cls.__name__}: expected the methods of Hardware; {', '.join(missing)} missing")
         cls._kinds[topology] = cls
 
-    def __new__(cls, card: Card | TileModel | TiedTile | None = None, *others: Any, **options: Any) -> Hardware:
+    def __new__(cls, card: Any = None, *others: Any, **options: Any) -> Hardware:
         """Of the card's topology, where no subclass is named."""
         del others, options
         if cls is not Hardware:
@@ -60,7 +60,7 @@ class Hardware:
 
     def __init__(self, card: Card | TileModel | TiedTile, accuracy: str | float = "fast") -> None:
         """Raises CardError on an incomplete card, InputError on an unknown accuracy or topology."""
-        self.own = self.read_model(card)
+        self.own: Any = self.read_model(card)
         # Conventional PWM; ``in_mode`` gives the others.
         self.model = in_mode(self.own, "conventional")
         self.accuracy = accuracy

@@ -61,8 +61,8 @@ class MappingTable:
         width = max(len("layer"), *(len(row.name) for row in self.layers))
         modes = max(len("mode"), *(len(row.mode) for row in self.layers))
         lines = [
-            f"{'layer':<{width}}  {'mode':<{modes}}  {'outputs x rows':>15}  {'tiles':>9}  {'rows used':>10}  {'counts seen / range':>20}  "
-            f"{'clipped: weights':>16}  {'inputs':>8}  {'counts':>8}"
+            f"{'layer':<{width}}  {'mode':<{modes}}  {'outputs x rows':>15}  {'tiles':>9}  {'rows used':>10}  "
+            f"{'counts seen / range':>20}  {'clipped: weights':>16}  {'inputs':>8}  {'counts':>8}"
         ]
         for r in self.layers:
             top = "-" if r.adc_top is None else f"{r.adc_top:.0f}"
