@@ -31,6 +31,10 @@ def _nines(code_max: int) -> tuple[Phase, ...]:
 NINES = build_mode("nines", _nines)
 
 
+NAME = lambda m: getattr(m, "name", m)  # noqa: E731
+SPLIT = "split"
+
+
 def draw(lines=8, rows=256, batch=12, on=0.5, seed=0):
     """Positive parts of normal weights, and normal codes on half of the rows."""
     rng = np.random.default_rng(seed)
@@ -60,8 +64,10 @@ def worst(found, truth):
     return float(((found - truth).square().mean(0) / truth.var(0, correction=0)).max())
 
 
-@pytest.mark.parametrize("mode", [*mode_names(), NINES], ids=lambda m: getattr(m, "name", m))
-@pytest.mark.parametrize("rule", ["reset", "carry"])
+@pytest.mark.parametrize(
+    ("mode", "rule"), [*((m, "reset") for m in (*mode_names(), NINES)), ("split", "carry"), (NINES, "carry")],
+    ids=NAME,
+)  # fmt: skip
 def test_exact_is_the_tile_model(mode, rule):
     g, x = draw(lines=2, rows=40, batch=2)
     truth = GATED.respond(g.numpy(), x.numpy().astype(int), mode=mode, phase_rule=rule)
@@ -72,7 +78,7 @@ def test_exact_is_the_tile_model(mode, rule):
     np.testing.assert_allclose(phases.movedim(0, -1).numpy(), truth.phase_counts, rtol=1e-12)
 
 
-@pytest.mark.parametrize("mode", [*mode_names(), NINES], ids=lambda m: getattr(m, "name", m))
+@pytest.mark.parametrize("mode", [*mode_names(), NINES], ids=NAME)
 def test_exact_tied_is_the_tied_tile(mode):
     *g, x = pairs(lines=2, rows=24, batch=2)
     truth = TIED.respond(g[0].numpy(), x.numpy().astype(int), conductance_minus_s=g[1].numpy(), mode=mode)
@@ -87,19 +93,19 @@ LIMITS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", [*ALIGNED, NINES], ids=lambda m: getattr(m, "name", m))
+@pytest.mark.parametrize("mode", [SPLIT, *(pytest.param(m, marks=pytest.mark.slow) for m in ALIGNED[1:]), NINES], ids=NAME)
 @pytest.mark.parametrize(("counts", "effects"), [(False, IDEAL_CLAMP), (True, Effects())], ids=["charge", "counts"])
 def test_fast_against_the_slow_twin(mode, counts, effects):
     g, x = draw()
     response = GATED.respond(g.numpy(), x.numpy().astype(int), clamp="ota" if counts else "ideal", mode=mode)
     truth = torch.tensor(response.phase_count if counts else response.charge_c)
     found = run(FastTile(GATED, effects, mode=mode), counts, g.float(), x.float()).double()
-    assert worst(found, truth) < LIMITS[getattr(mode, "name", mode)][counts]
+    assert worst(found, truth) < LIMITS[NAME(mode)][counts]
     # Conventional products of the same codes are far off: the test can tell.
     assert worst(run(FastTile(GATED, effects), counts, g.float(), x.float()).double(), truth) > 1e-2
 
 
-@pytest.mark.parametrize("mode", [*ALIGNED, NINES], ids=lambda m: getattr(m, "name", m))
+@pytest.mark.parametrize("mode", [*ALIGNED, NINES], ids=NAME)
 def test_fast_tied_against_the_slow_twin(mode):
     *g, x = pairs()
     truth = torch.tensor(TIED.respond(g[0].numpy(), x.numpy().astype(int), conductance_minus_s=g[1].numpy(), mode=mode).charge_c)
@@ -112,7 +118,9 @@ def test_fast_tied_against_the_slow_twin(mode):
     assert float((found - exact).abs().max()) < 5e-3 * float(exact.abs().max())
 
 
-@pytest.mark.parametrize(("counts", "effects"), [(False, IDEAL_CLAMP), (True, Effects())], ids=["charge", "counts"])
+@pytest.mark.parametrize(
+    ("counts", "effects"), [pytest.param(False, IDEAL_CLAMP, marks=pytest.mark.slow), (True, Effects())], ids=["charge", "counts"]
+)
 def test_gradients_against_the_slow_twin(counts, effects):
     g, x = draw(lines=3, rows=64, batch=3)
     cotangent = torch.tensor(np.random.default_rng(5).normal(size=(3, 3)))
@@ -159,7 +167,7 @@ def test_digits_are_those_of_the_mode_and_add_up_between_codes():
         assert float((slope - 1).abs().max()) < 1e-12
 
 
-@pytest.mark.parametrize("mode", [*ALIGNED, NINES], ids=lambda m: getattr(m, "name", m))
+@pytest.mark.parametrize("mode", [*ALIGNED, NINES], ids=NAME)
 def test_all_off_is_the_product(mode):
     g, x = draw(lines=5, rows=33, batch=4)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
@@ -171,7 +179,7 @@ def test_all_off_is_the_product(mode):
 def test_one_phase_under_another_name_is_conventional():
     """The phases' own code, with nothing to correct but the pulses' charges, against the conventional product."""
     alone = build_mode("alone", lambda top: get_mode("conventional", top).phases)
-    g, x = (a.float() for a in draw())
+    g, x = (a.float() for a in draw(rows=64))
     for counts in (False, True):
         found, plain = (run(FastTile(GATED, mode=m), counts, g, x).double() for m in (alone, "conventional"))
         assert worst(found, plain) < 1e-5
@@ -219,5 +227,11 @@ def test_the_bound_of_an_error_holds():
     exact = FastTile(GATED, IDEAL_CLAMP, accuracy="exact", mode="split", dtype=torch.float64).charge(g.double(), x.double())
     assert worst(tile.charge(g, x).double(), exact) <= bound.one_minus_r2
     assert bound.one_minus_r2 < 1e-4
+
+
+@pytest.mark.slow
+def test_a_tolerance_is_met():
+    g, x = (a.float() for a in draw())
+    exact = FastTile(GATED, IDEAL_CLAMP, accuracy="exact", mode="split", dtype=torch.float64).charge(g.double(), x.double())
     finer = FastTile(GATED, IDEAL_CLAMP, accuracy=1e-6, mode="split")
     assert worst(finer.charge(g, x).double(), exact) < 5e-6
