@@ -14,6 +14,7 @@ from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.models.modes import Phase, get_mode, register_mode
 from aimcard.models.nn import Hardware, Mapping, NonIdealities, convert_to_analog, convert_to_digital, mapping_table, show
+from aimcard.models.nn.circuit_noise import bin_currents, count_sigma
 from aimcard.models.nn.read_noise import charge_sigma
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
@@ -162,7 +163,30 @@ def test_read_noise_of_every_phase_counts_with_its_weight(topology):
         torch.testing.assert_close(seen, expected, rtol=0.2, atol=0)
 
 
-def test_a_chip_in_split_is_a_chip():
+@pytest.mark.parametrize("rule", ["reset", "carry"])
+def test_circuit_noise_of_every_phase_counts_with_its_weight(rule):
+    layer, x = linear(rows=60, outputs=3, batch=400, dtype=torch.float32)
+    x = x[:1].expand(400, -1)
+    hardware, n = SHARED["gated"], NonIdealities.none(adc=True, circuit_noise=True)
+    analog = convert_to_analog(layer, hardware, mapping=Mapping(mode="split", phase_rule=rule), non_idealities=n)
+    with torch.no_grad():
+        seen = analog(x).std(0)
+        lines = analog.crossbar.written(layer.weight, slice(0, 60), 0, n)
+    scale = float(x[0].abs().max())
+    square = torch.zeros(6)
+    for sign in (1, -1):
+        size = (sign * x[:1] / scale * 127).clamp(min=0)
+        for weight, (phase, digit, _) in zip((8, 1), analog.crossbar.plan.hardware.readings(size, n, None), strict=True):
+            slots = phase.model.slots
+            current = bin_currents(lines.lines, digit, 0.2, slots)
+            square += (weight * count_sigma(hardware.noise_parameters(n), current, 1e-9, slots)[0].float()) ** 2
+    counts = hardware.unit_c * 24.9e-6 * 127 * hardware.counts_per_coulomb()
+    expected = (square[:3] + square[3:]).sqrt() / counts * lines.scale[:, 0] * scale
+    torch.testing.assert_close(seen, expected, rtol=0.15, atol=0)
+
+
+@BOTH
+def test_a_chip_in_split_is_a_chip(topology):
     layer, x = linear(rows=16, outputs=2, dtype=torch.float32)
     on, off = (NonIdealities(mismatch=m, adc_rounding=False) for m in (True, False))
     for rule in ("reset", "carry"):
@@ -170,7 +194,9 @@ def test_a_chip_in_split_is_a_chip():
         for mode in ("conventional", "split"):
             mapping = Mapping(mode=mode, phase_rule=rule)
             with torch.no_grad():
-                a, b, c = (convert_to_analog(layer, SHARED["gated"], mapping=mapping, non_idealities=n)(x) for n in (on, off, on))
+                a, b, c = (
+                    convert_to_analog(layer, SHARED[topology], mapping=mapping, non_idealities=n)(x) for n in (on, off, on)
+                )
             assert torch.equal(a, c)
             seen[mode] = a - b
         # The same chip: its departures go alike in both modes.

@@ -7,7 +7,8 @@ counter's range and truncation come once a phase, before its weight.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+import weakref
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -74,12 +75,11 @@ class TiedPhase(_Carries, TiedHardware):
     """One phase of a tied card."""
 
 
-@dataclass(frozen=True)
 class Answer:
-    """What a tied phase's columns answer, and their circuit, in the product's place."""
+    """What a tied phase's columns answer, and their circuit, in the product's place; ``values`` are those of the last call."""
 
-    values: Tensor
-    circuit: TiedCircuit
+    def __init__(self, circuit: TiedCircuit) -> None:
+        self.circuit, self.values = circuit, torch.zeros(())
 
     def charge(self, *_: Any, **__: Any) -> Tensor:
         """The answer given."""
@@ -170,6 +170,8 @@ class TiedModes(_Modes, TiedHardware):
     def __init__(self, base: TiedHardware, model: TiedTile) -> None:
         """base: the card; model: its tile in the mode."""
         super().__init__(model, base.accuracy, base.rate)
+        #: What was read once of a product's lines, such as noise of idle counts, is known by these.
+        self._answers: weakref.WeakKeyDictionary[TiedProduct, list[Answer]] = weakref.WeakKeyDictionary()
         self.take(base, model, [TiedPhase(m, base.accuracy, base.rate) for m in phase_models(model)])
 
     def signed_charge(
@@ -177,11 +179,15 @@ class TiedModes(_Modes, TiedHardware):
         generator: torch.Generator | None, usage: Usage | None = None, chip: list[Any] | None = None,
     ) -> Tensor:  # fmt: skip
         """As ``TiedHardware.signed_charge``, of all phases."""
-        answers = tile.each_phase(*lines, codes, counts=self.converts(n), idle=False)
+        answers = self._answers.get(tile)
+        if answers is None:
+            circuits = [replace(tile.circuit, code_max=p.code_max, slots=p.model.slots) for p in self.phases]
+            answers = self._answers[tile] = [Answer(c) for c in circuits]
+        seen = tile.each_phase(*lines, codes, counts=self.converts(n), idle=False)
         parts = []
-        for answer, (phase, width, own) in zip(answers, self.readings(codes, n, chip), strict=True):
-            circuit = replace(tile.circuit, code_max=phase.code_max, slots=phase.model.slots)
-            parts.append(phase.signed_charge(Answer(answer, circuit), lines, width, n, mapping, generator, usage, own))
+        for answer, values, (phase, width, own) in zip(answers, seen, self.readings(codes, n, chip), strict=True):
+            answer.values = values
+            parts.append(phase.signed_charge(answer, lines, width, n, mapping, generator, usage, own))
         return weighted(parts, self.model.mode)
 
 
