@@ -42,7 +42,7 @@ def features(table: Tensor, hist: Tensor, k: int) -> Tensor:
     rows = hist.sum(1, keepdim=True)
     on = (table > 0).to(hist)
     n = hist @ on[k][:, None] / rows
-    q = hist @ table[k].to(hist)[:, None] / (rows * float(table[k].max()))
+    q = hist @ table[k].to(hist)[:, None] / (rows * table[k].amax())
     found = [n, n * n, n * n * n, q, q * q, q * n]
     if k:
         # Cells that still recharge from the phase before.

@@ -38,7 +38,7 @@ class GatedPhases:
             kind(m, tile.effects, tile.accuracy, wire_scale, tile.work, w_select_um, position, plain=tile.plain)
             for m in phase_models(tile.model)
         ]
-        self._extras: dict[bool, Extras] = {}
+        self.extras: dict[bool, Extras] = {}
         self._shared: dict[tuple[float, float], list[SharedTile]] = {}
         self._shared_extras: dict[tuple[bool, float, float, int, torch.dtype], Extras] = {}
 
@@ -52,9 +52,9 @@ class GatedPhases:
             found.append((tile.phase if counts else tile.charge)(conductance_s, digit))
             columns.append(tile.columns(conductance_s, digit, counts))
         g = conductance_s.detach().to(work)
-        extras = self._extras.get(counts)
+        extras = self.extras.get(counts)
         if extras is None or not extras.fits(columns):
-            extras = self._extras[counts] = Extras(self, columns, g, counts)
+            extras = self.extras[counts] = Extras(self, columns, g, counts)
         more = extras.answers(columns, g, codes, found)
         found = [a + b for a, b in zip(found, more, strict=True)]
         if torch.is_grad_enabled() and conductance_s.requires_grad:
@@ -91,8 +91,8 @@ class GatedPhases:
 
     @torch.no_grad()
     def bound(self, conductance_s: Tensor, codes: Tensor, settings: Settings, *, counts: bool) -> ErrorBound:
-        """Error of the weighted answer in eight lines and six vectors solved slot by slot; the worst, times ``SAFETY`` as an rms,
-        stands for the other lines."""
+        """Error of the weighted answer in eight lines and six vectors solved slot by slot. The worst of it, times ``SAFETY`` as an
+        rms, stands for the other lines, half as much of a line's own for the other vectors."""
         g, x = conductance_s.detach(), codes.detach()
         order = g.sum(1).argsort()
         lines = order[torch.linspace(0, len(order) - 1, min(SAMPLE_LINES, len(order))).round().long()]
@@ -102,7 +102,7 @@ class GatedPhases:
         error = fast[vectors][:, lines] - twin
         seen = error.square().mean(0) / fast.var(0, correction=0)[lines].clamp(min=1e-300)
         per_line = torch.full((len(g),), SAFETY**2 * float(seen.max()), dtype=torch.float64)
-        per_line[lines] = seen
+        per_line[lines] = seen if len(vectors) == len(x) else seen * SAFETY
         relative = float(error.square().mean().sqrt() / twin.square().mean().sqrt().clamp(min=1e-300))
         return ErrorBound(float(per_line.max()), relative, settings, len(vectors), len(lines), per_line)
 
@@ -115,7 +115,7 @@ class Extras:
         """columns: of each phase, made of conductances ``g`` (lines, rows) [S]."""
         tile, model = phases.tile, phases.tile.model
         self.circuits = [t.circuit for t in phases.tiles]
-        self.table = torch.from_numpy(phases.table)
+        self.table = torch.from_numpy(phases.table).to(g.device)
         self.marks = _marks(columns)
         self.scale = [unit(c, counts) for c in self.circuits]
         self.idle = [0.0] * len(self.circuits)
@@ -152,12 +152,11 @@ class Extras:
             base = [c.forward(d) * s for c, d, s in zip(columns, digits(phases.mode, x.to(g)), self.scale, strict=True)]
             more = self.answers(columns, g, x.to(g), base)
             bends = columns[0].plans[0].ref.conversion.rate is not None
-            self.rest = [
-                Rest.fit(
-                    features(self.table, hist, k), b[:, some].double(), (b + m)[:, some].double() - t, total[some], own=bends
-                )
-                for k, (b, m, t) in enumerate(zip(base, more, twin, strict=True))
-            ]
+            rest = []
+            for k, (b, m, t) in enumerate(zip(base, more, twin, strict=True)):
+                answer, found, size = (v[..., some].double().cpu() for v in (b, b + m, total))
+                rest.append(Rest.fit(features(self.table, hist, k).cpu(), answer, found - t, size, own=bends))
+            self.rest = rest
 
     def fits(self, columns: list[Columns]) -> bool:
         """Whether the columns' tables of pulses are those of the grouping."""
@@ -194,8 +193,8 @@ class Extras:
 
     def _histogram(self, codes: Tensor) -> Tensor:
         """How often each vector has each code, (batch, codes), in double."""
-        hist = torch.zeros(len(codes), self.table.shape[1], dtype=torch.float64)
-        return hist.scatter_add_(1, codes.cpu(), torch.ones(codes.shape, dtype=torch.float64))
+        hist = torch.zeros(len(codes), self.table.shape[1], dtype=torch.float64, device=codes.device)
+        return hist.scatter_add_(1, codes, torch.ones(codes.shape, dtype=torch.float64, device=codes.device))
 
 
 def _marks(columns: list[Columns]) -> list[Tensor]:
