@@ -91,8 +91,8 @@ def pulsed_sums(
         total = total + (part if start is None else part - conducting_sums(weights, start, slots, bounds))
     if all(start is None for start, _ in pulses):
         return total
-    # Differences of sums leave rounding where nothing conducts; a count is exact.
-    return total * (total[..., -1:, :, :] > 0.5)
+    # Differences of sums leave rounding where nothing conducts; a count of whole pulses is exact. Slopes stay.
+    return torch.where(total[..., -1:, :, :] > 1e-6, total, total - total.detach())
 
 
 def gather_segments(

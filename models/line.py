@@ -100,7 +100,7 @@ def edge_charges(p: LineParameters, drive: LineDrive, static: LineSolution) -> T
     bounds = segment_bounds(drive.codes.shape[-1], p.wire.segments)
     owner = torch.cat([torch.full((b - a,), s) for s, (a, b) in enumerate(bounds)])
     pulses = _whole_pulses(drive)
-    conductance = drive.conductance_s.expand(pulses[0][1].shape)
+    conductance = drive.conductance_s.expand(pulses[0][2].shape)
     g = expand(p.cell, drive.conductance_s, w).g_s.expand(conductance.shape)
     slot_edge_s = torch.arange(drive.slots + 1, dtype=i.dtype) * drive.t_lsb_s
     bits, backs = static.v_bit_v.flatten(-2), static.v_return_v.flatten(-2)
@@ -111,18 +111,19 @@ def edge_charges(p: LineParameters, drive: LineDrive, static: LineSolution) -> T
 
     charge = line_charge(p, static, w)
     rising, falling = torch.zeros_like(i), torch.zeros_like(i)
-    for k, (first, stop, on) in enumerate(pulses):
+    for k, first, stop, on in pulses:
         last = stop.clamp(max=drive.slots - 1)
         # Voltages seen by each cell when its pulse begins, just before it ends, and when it is over.
-        bit, back = seen(first.clamp(max=drive.slots - 1))
+        begin = first.clamp(max=drive.slots - 1)
+        bit, back = seen(begin)
         rise = rise_charge(p.pulse, e, g * (bit - back), back, w, r_return) * on
         bit, back = seen((last - 1).clamp(min=0))
         fall = fall_charge(p.pulse, e, conductance, g * (bit - back), back, w, r_return) * on
-        charge = charge.scatter_add(-1, first, rise).scatter_add(-1, last, fall)
-        rising = rising.scatter_add(-1, first, p.cell.v_read_v * g * on)
+        charge = charge.scatter_add(-1, begin, rise).scatter_add(-1, last, fall)
+        rising = rising.scatter_add(-1, begin, p.cell.v_read_v * g * on)
         falling = falling.scatter_add(-1, last, p.cell.v_read_v * g * on)
         amount = recharge_amount(p.pulse, e, conductance, *seen(last), w)
-        until = None if drive.pulses is None else _next_start(pulses[k + 1 :], drive.slots)
+        until = None if drive.pulses is None else _next_start(drive.window_pulses()[k + 1 :], drive.slots)
         share = recharge_share(p.pulse, e, conductance, stop, slot_edge_s, drive.t_lsb_s, w, on, until)
         charge = charge + (amount[..., None] * share).sum(-2)
     # Each boundary's step is the sum of what rises and what falls there, shared out as the cells' nominal currents are.
@@ -132,30 +133,39 @@ def edge_charges(p: LineParameters, drive: LineDrive, static: LineSolution) -> T
     return charge - rise_delay(p.pulse, e) * up + fall_delay(p.pulse, e) * (up - step)
 
 
-def _whole_pulses(drive: LineDrive) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """(start, stop, weight) of the drive's pulses in whole slots; weight is 1 where there is a pulse, else 0.
+def _whole_pulses(drive: LineDrive) -> list[tuple[int, Tensor, Tensor, Tensor]]:
+    """(phase, start, stop, weight) of the drive's pulses in whole slots; weight is 1 where there is a pulse, else 0.
 
-    A broken code is the share of each neighbour, so it ends in between and is differentiable.
+    A broken code is the share of each neighbour, so it begins or ends in between and is differentiable.
     """
     dtype, found = drive.conductance_s.dtype, []
-    for start, stop in drive.window_pulses():
-        if not stop.is_floating_point():
-            first = torch.zeros_like(stop) if start is None else start
-            found.append((first, stop, (stop > first).to(dtype)))
+    for k, (start, stop) in enumerate(drive.window_pulses()):
+        first = torch.zeros_like(stop, dtype=torch.int64) if start is None else start
+        if not stop.is_floating_point() and not first.is_floating_point():
+            found.append((k, first, stop, (stop > first).to(dtype)))
             continue
-        whole = stop.detach().floor().clamp(max=drive.slots - 1)
-        on, part, below = (stop > 0).to(dtype), stop - whole, whole.to(torch.int64)
-        first = torch.zeros_like(below)
-        found += [(first, below, (1 - part) * on), (first, below + 1, part * on)]
+        on = (stop > first).to(dtype)
+        for begin, early in _neighbours(first, drive.slots):
+            found += [(k, begin, end, early * late * on) for end, late in _neighbours(stop, drive.slots)]
     return found
 
 
-def _next_start(later: list[tuple[Tensor, Tensor, Tensor]], slots: int) -> Tensor | None:
+def _neighbours(at: Tensor, slots: int) -> list[tuple[Tensor, Tensor | float]]:
+    """The whole slots on both sides of ``at``, each with its share; a whole number's is itself."""
+    if not at.is_floating_point():
+        return [(at, 1.0)]
+    whole = at.detach().floor().clamp(max=slots - 1)
+    part, below = at - whole, whole.to(torch.int64)
+    return [(below, 1 - part), (below + 1, part)]
+
+
+def _next_start(later: tuple[tuple[Tensor | None, Tensor], ...], slots: int) -> Tensor | None:
     """Slot at which each row's next pulse starts, ``slots`` + some where there is none; None if no phase follows."""
     until = None
-    for start, stop, _ in reversed(later):
+    for start, stop in reversed(later):
+        first = torch.zeros_like(stop) if start is None else start
         none = torch.full_like(stop, 2 * slots) if until is None else until
-        until = torch.where(stop > start, start, none)
+        until = torch.where(stop > first, first.to(none), none)
     return until
 
 

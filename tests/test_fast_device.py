@@ -70,6 +70,34 @@ def test_answers_and_gradients_stay_where_the_weights_are(counts, half):
         assert value.shape == shape
 
 
+@pytest.mark.parametrize("counts", [False, True], ids=["charge", "phase"])
+def test_what_a_modes_phases_add_stays_there_too(counts):
+    rng = torch.Generator().manual_seed(0)
+    g = torch.rand(24, 40, generator=rng) * torch.linspace(1e-6, 8e-6, 24)[:, None]
+    x = torch.randint(0, 128, (5, 40), generator=rng).float()
+    effects = Effects() if counts else Effects(regulator=False)
+    tile = FastTile(TileModel.read(shipped_card()), effects, plain=True, mode="split")
+    (tile.phase if counts else tile.charge)(g, x)
+    assert tile.phases is not None
+    extras = tile.phases.extras[counts]
+    columns = [t.columns(g, x, counts) for t in tile.phases.tiles]
+    elsewhere = [replace(c, order=move(c.order), back=move(c.back)) for c in columns]
+    assert elsewhere[0].order is not None
+    extras.table = extras.table.to("meta")
+    conductance_s, codes = g.to("meta").requires_grad_(), x.to("meta")
+    with Watch() as watch:
+        more = extras.answers(elsewhere, conductance_s.detach(), codes, [torch.zeros(5, 24, device="meta")] * 2)
+        slopes = extras.slopes(elsewhere, conductance_s, codes)
+        (found,) = torch.autograd.grad(sum(slopes).sum(), conductance_s)
+    assert "meta" in watch.seen
+    assert [(m.device.type, m.shape) for m in more] == [("meta", (5, 24))] * 2
+    assert (found.device.type, found.shape) == ("meta", (24, 40))
+
+
+def move(places):
+    return None if places is None else places.to("meta")
+
+
 def test_the_watch_sees_what_cuda_would_refuse():
     here, there = torch.ones(3, 3), torch.ones(3, 3, device="meta")
     with Watch():

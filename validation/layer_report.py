@@ -1,10 +1,12 @@
 """What each non-ideality does to one layer, added one at a time; and read noise by device against its formula.
 
 python -m aimcard.validation.layer_report
+python -m aimcard.validation.layer_report --mode split
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 
@@ -21,6 +23,7 @@ from aimcard.models.nn import Hardware, Mapping, NonIdealities, calibrate_affine
 from aimcard.models.nn.pairs import write
 from aimcard.models.nn.read_noise import charge_sigma, draw_per_device, draw_per_line
 from aimcard.models.nn.streams import stream
+from aimcard.validation.layer_modes import STEPS, mode_errors
 
 CASES: dict[str, NonIdealities] = {
     "none": NonIdealities.none(),
@@ -79,14 +82,37 @@ def read_noise(hardware: Hardware, rows: int = 512, outputs: int = 256, batch: i
     return out
 
 
-def main() -> int:
-    """Print both tables."""
+def print_modes(console: Console, cards: list[str], modes: list[str]) -> None:
+    """Errors of a layer by topology and mode."""
+    table = Table("card", "mode", "ring", *(head for step in STEPS for head in (f"{step} [%]", "after affine [%]")))
+    for name in cards:
+        for k, (mode, rule, errors) in enumerate(mode_errors(Hardware(find_card(name)), modes)):
+            cells = (f"{100 * e:.3g}" for pair in errors.values() for e in pair)
+            table.add_row("" if k else name, mode, rule, *cells)
+    console.print(table)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print both tables, or with ``--mode`` that of the modes."""
+    parser = argparse.ArgumentParser(prog="python -m aimcard.validation.layer_report", description=__doc__)
+    parser.add_argument("card", nargs="*", help="cards (default: freepdk45_gated; with --mode freepdk45_tied too)")
+    parser.add_argument("--mode", nargs="+", metavar="MODE", help="PWM modes to set beside the conventional one")
+    asked = parser.parse_args(arguments)
+    console = Console()
     try:
-        hardware = Hardware(find_card(sys.argv[1] if len(sys.argv) > 1 else "freepdk45_gated"))
+        if asked.mode:
+            print_modes(console, asked.card or ["freepdk45_gated", "freepdk45_tied"], asked.mode)
+            return 0
+        for name in asked.card or ["freepdk45_gated"]:
+            print_switches(console, Hardware(find_card(name)))
     except AimcardError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    console = Console()
+    return 0
+
+
+def print_switches(console: Console, hardware: Hardware) -> None:
+    """Errors of a layer by switch, and the two ways to read noise."""
     table = Table("one layer, 512 x 256", "error / rms [%]", "after affine [%]")
     for name, (plain, affine) in switch_errors(hardware).items():
         table.add_row(name, f"{100 * plain:.3g}", f"{100 * affine:.3g}")
@@ -97,7 +123,6 @@ def main() -> int:
         f"{n['device_s'] / n['formula_s']:.0f} times faster; standard deviation over the formula's {n['device_std']:.4f} and "
         f"{n['formula_std']:.4f}, Kolmogorov-Smirnov p {n['device_p']:.2f} and {n['formula_p']:.2f}"
     )
-    return 0
 
 
 if __name__ == "__main__":

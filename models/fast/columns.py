@@ -78,9 +78,11 @@ def group(circuit: Circuit, conductance_s: Tensor, settings: Settings, *, counts
     g = conductance_s.detach()
     order, plans_of = arrange(g.sum(1), settings.ratio, settings.groups)
     parts = [g] if order is None else g[order].split([sum(sizes) for sizes in plans_of])
+    # A bin is one LSB at least.
+    bins = min(settings.bins, circuit.code_max)
     # More segments than the slow twin has would be another circuit.
     segments = min(settings.segments, circuit.line.wire.segments)
-    grid = make_grid(g.shape[1], circuit.code_max, settings.bins, segments)
+    grid = make_grid(g.shape[1], circuit.code_max, bins, segments)
     compiled = not plain and g.device.type == "cpu" and g.dtype == torch.float32 and available()
     cells = Cells.of(circuit, g)
     plans: list[Plan] = []
@@ -88,7 +90,7 @@ def group(circuit: Circuit, conductance_s: Tensor, settings: Settings, *, counts
         ref = make_reference(circuit, part.cpu(), grid, counts, sizes)
         # Without curvature there is no second order; all off is then exactly linear.
         flat = not circuit.effects.ir_drop and ref.conversion.rate is None
-        plans.append(plan_of(ref, 0 if flat else settings.squares, cells, compiled, g, plans))
+        plans.append(plan_of(ref, 0 if flat else min(settings.squares, bins), cells, compiled, g, plans))
     return Columns(plans, [len(p) for p in parts], order, None if order is None else order.argsort())
 
 

@@ -17,9 +17,16 @@ BLOCK = 64
 
 def currents(circuit: Circuit, conductance_s: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     """Slot currents and the static ones behind them [A], (lines, slots), of ``codes`` (rows,) on (lines, rows)."""
-    drive = LineDrive(
-        conductance_s, codes.expand(conductance_s.shape), circuit.slots, circuit.t_lsb_s, circuit.w_select_um, circuit.edges
+    return drive_currents(
+        circuit,
+        LineDrive(
+            conductance_s, codes.expand(conductance_s.shape), circuit.slots, circuit.t_lsb_s, circuit.w_select_um, circuit.edges
+        ),
     )
+
+
+def drive_currents(circuit: Circuit, drive: LineDrive) -> tuple[Tensor, Tensor]:
+    """The same of a drive."""
     clamp = ideal_clamp(circuit.v_read_v) if circuit.readout is None else regulated_clamp(circuit.readout)
     if circuit.effects.pulse:
         current, static = slot_currents(circuit.line, drive, clamp)
@@ -27,7 +34,7 @@ def currents(circuit: Circuit, conductance_s: Tensor, codes: Tensor) -> tuple[Te
         static = static_solution(circuit.line, drive, clamp)
         current = static.current_a
     if circuit.readout is not None:
-        current = current + step_charges(circuit.readout.clamp, static.current_a) / circuit.t_lsb_s
+        current = current + step_charges(circuit.readout.clamp, static.current_a, drive.starts) / circuit.t_lsb_s
     return current, static.current_a
 
 

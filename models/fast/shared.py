@@ -8,14 +8,16 @@ lines at hand, group by group of like total conductance: answers depend on no ea
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from aimcard.models.fast.columns import Columns, about, group, share_of
 from aimcard.models.fast.curve import unit
-from aimcard.models.fast.tile import FastTile
+
+if TYPE_CHECKING:
+    from aimcard.models.fast.tile import FastTile
 
 #: Lines from which a reference's tables are made.
 LINES = 16
@@ -67,21 +69,30 @@ class SharedTile:
         circuit = self.tile.circuit
         work = torch.float64 if codes.dtype == torch.float64 else torch.float32
         g, x = conductance_s.to(work), codes.to(work)
-        total = g.detach().sum(-1)
-        edges = _edges(total, RATIO[counts])
-        made, lines = self._columns(g, counts), g.detach().flatten(0, -2)
-        owner = torch.bucketize(total, edges)
-        plans = [about(made.plans[0], lines[owner.flatten() == k]) for k in range(len(edges) + 1)]
-        parts = [_columns_of(plans, o).answers(circuit, a, b) for a, b, o in zip(g, x, owner, strict=True)]
+        parts = [c.answers(circuit, a, b) for c, a, b in zip(self.columns(g, counts), g, x, strict=True)]
         return torch.stack(parts) * unit(circuit, counts)
 
-    def _columns(self, g: Tensor, counts: bool) -> Columns:
+    def columns(self, g: Tensor, counts: bool) -> list[Columns]:
+        """The columns of each tile of conductances (tiles, lines, rows) [S]."""
+        total = g.detach().sum(-1)
+        edges = _edges(total, RATIO[counts])
+        made, lines = self.reference(g, counts), g.detach().flatten(0, -2)
+        owner = torch.bucketize(total, edges)
+        plans = [about(made.plans[0], lines[owner.flatten() == k]) for k in range(len(edges) + 1)]
+        return [_columns_of(plans, o) for o in owner]
+
+    def sample(self, g: Tensor) -> Tensor:
+        """Conductances (lines, rows) [S] like normal weights', of as many rows and the type of ``g``."""
+        rng = torch.Generator().manual_seed(0)
+        low, high = self.range_s
+        share = (torch.randn(LINES, g.shape[-1], dtype=torch.float64, generator=rng) / 3).clamp(0.0, 1.0)
+        return (low + (high - low) * share).to(g)
+
+    def reference(self, g: Tensor, counts: bool) -> Columns:
+        """The columns of ``sample``, in one group."""
         key = (counts, g.shape[-1], g.dtype)
         if key not in self._made:
-            rng = torch.Generator().manual_seed(0)
-            low, high = self.range_s
-            share = (torch.randn(LINES, g.shape[-1], dtype=torch.float64, generator=rng) / 3).clamp(0.0, 1.0)
-            lines = (low + (high - low) * share).to(g)
+            lines = self.sample(g)
             settings = replace(self.tile.settings(lines, g.new_zeros(3, g.shape[-1]), counts=counts), groups=1)
             self._made[key] = group(self.tile.circuit, lines, settings, counts=counts, plain=self.tile.plain)
         return self._made[key]

@@ -19,11 +19,14 @@ from torch import Tensor
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.models.fast.effects import Effects
+from aimcard.models.fast.phases import digits, in_mode, weighted
 from aimcard.models.fast.tied_circuit import Curve, tied_circuit
 from aimcard.models.fast.tied_exact import solve
 from aimcard.models.fast.tied_modes import Modes
+from aimcard.models.fast.tied_phases import TiedPhases
 from aimcard.models.fast.tied_response import Response, response, rounded_up
 from aimcard.models.fast.tied_weights import TiedWeights, answers, prepare
+from aimcard.models.modes import Mode
 from aimcard.models.tied_tile import TiedTile
 
 ACCURACIES = ("fast", "two", "exact")
@@ -49,6 +52,13 @@ LADDER = tuple(TiedSettings(n) for n in (1, 2, 3, 4)) + tuple(TiedSettings(n, Tr
 LINES, VECTORS = 4, 6
 
 
+def _chosen(plus: Tensor, codes: Tensor, lines: int, vectors: int) -> tuple[Tensor, Tensor]:
+    if len(codes) < 3:
+        raise InputError(f"codes: expected at least 3 vectors to judge an error by; got {len(codes)}")
+    k, v = (torch.linspace(0, n - 1, min(m, n)).round().long() for n, m in ((len(plus), lines), (len(codes), vectors)))
+    return k, v
+
+
 class TiedProduct:
     """A tied card's columns as a fast, differentiable product.
 
@@ -66,28 +76,30 @@ class TiedProduct:
         position: float = 0.5,
         effects: Effects | None = None,
         rate: Curve | None = None,
+        mode: str | Mode | None = None,
+        phase_rule: str | None = None,
     ) -> None:
         """accuracy: "fast", "two" (a product of its own for the even part), "exact" (slot by slot, whole codes only), or 1 − R²
         to stay below.
 
         wire_scale, w_select_um and position as ``TiedTile.respond``'s; dtype is the answer's. effects: what acts, by default
         all of the column and the converter, with an ideal clamp. rate: signed line current [A] and count rate [Hz], for a card
-        that has no table ``adc`` of its own.
-        Raises InputError for another accuracy or a card of another PWM mode than conventional, CardError for a card of another
-        topology.
+        that has no table ``adc`` of its own. mode, phase_rule: as ``TiedTile.respond``'s; a product needs pulses that start with
+        their phase, the same in all rows, other modes are for "exact".
+        Raises InputError for another accuracy or an unknown mode, CardError for a card of another topology.
         """
         if accuracy not in ACCURACIES and not (isinstance(accuracy, float) and 0 < accuracy < 1):
             raise InputError(f"accuracy: expected {', '.join(ACCURACIES)}, or 1 - R² between 0 and 1; got {accuracy!r}")
-        self.tile = tile if isinstance(tile, TiedTile) else TiedTile(tile)
-        if self.tile.mode.name != "conventional":
-            raise InputError(
-                f"mode: the fast product of a tied tile is that of conventional PWM; got a card of {self.tile.mode.name}; "
-                "take TiedTile.respond"
-            )
+        self.tile = in_mode(tile if isinstance(tile, TiedTile) else TiedTile(tile), mode, phase_rule)
         self.accuracy, self.dtype = accuracy, dtype
+        self._place = {"wire_scale": wire_scale, "w_select_um": w_select_um, "position": position}
         self.effects = Effects(regulator=False) if effects is None else effects
         self.circuit = tied_circuit(self.tile, self.effects, wire_scale, w_select_um, position, rate)
-        self._work = torch.float64 if dtype == torch.float64 else torch.float32
+        self.work = torch.float64 if dtype == torch.float64 else torch.float32
+        #: The phases of a mode that is not conventional.
+        self.phases = None
+        if self.tile.mode.name != "conventional":
+            self.phases = TiedPhases(self, wire_scale, w_select_um, position, rate)
         self._kept: dict[bool, tuple[tuple, TiedWeights, TiedSettings]] = {}
         self._responses: dict[tuple[bool, float], Response] = {}
         self._modes: dict[int, Modes] = {}
@@ -107,10 +119,23 @@ class TiedProduct:
             raise InputError("phase: this tied card has no table 'adc'; take the charge, or give rate=(current, rate)")
         return self._answer(conductance_s, conductance_minus_s, codes, counts=True, idle=idle)
 
+    def each_phase(
+        self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, *, counts: bool = False, idle: bool = True
+    ) -> Tensor:
+        """Charges, or counts before truncation, of each PWM phase, not weighted, (phases, ..., batch, lines)."""
+        self._check(conductance_s, conductance_minus_s, codes)
+        if self.phases is None:
+            return self._answer(conductance_s, conductance_minus_s, codes, counts=counts, idle=idle)[None]
+        return self.phases.answers(conductance_s, conductance_minus_s, codes, counts=counts, idle=idle).to(self.dtype)
+
     def settings(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, *, counts: bool) -> TiedSettings:
         """What ``accuracy`` comes to for these weights; a tolerance is met on a sample of ``codes``, or the finest is taken."""
         if not isinstance(self.accuracy, float):
             return TiedSettings(0, self.accuracy == "two")
+        if self.phases is not None:
+            # Every phase has its own; the first one's stand for them.
+            digit = digits(self.tile.mode, codes.to(self.work))[0]
+            return self.phases.products[0].settings(conductance_s, conductance_minus_s, digit, counts=counts)
         plus, minus, x = (a if a.ndim == 2 else a.flatten(0, -3)[0] for a in (conductance_s, conductance_minus_s, codes))
         sample = self._sample(plus, minus, x, counts)
         for settings in LADDER:
@@ -123,18 +148,29 @@ class TiedProduct:
         counts: bool = False,
     ) -> float:  # fmt: skip
         """1 − R² against the slow twin, the worst of a few lines and vectors of the ones given. At least 3 vectors."""
+        if self.phases is not None:
+            return self._phases_error(conductance_s, conductance_minus_s, codes, counts, lines, vectors)
         settings = self.settings(conductance_s, conductance_minus_s, codes, counts=counts)
         sample = self._sample(conductance_s, conductance_minus_s, codes, counts, lines, vectors)
         return self._distance(sample, settings, counts)
+
+    @torch.no_grad()
+    def _phases_error(self, plus: Tensor, minus: Tensor, codes: Tensor, counts: bool, lines: int, vectors: int) -> float:
+        k, v = _chosen(plus, codes, lines, vectors)
+        x = codes[v].detach().round()
+        twin = TiedProduct(
+            self.tile, "exact", dtype=torch.float64, effects=self.effects, rate=self.circuit.rate, **self._place
+        )
+        exact = twin._answer(plus[k].detach(), minus[k].detach(), x.double(), counts=counts, idle=True)
+        fast = self._answer(plus.detach(), minus.detach(), x, counts=counts, idle=True).double()[:, k]
+        return float(((fast - exact).square().mean(0) / exact.var(0, correction=0).clamp(min=1e-300)).max())
 
     @torch.no_grad()
     def _sample(
         self, plus: Tensor, minus: Tensor, codes: Tensor, counts: bool, lines: int = LINES, vectors: int = VECTORS
     ) -> tuple[Tensor, ...]:
         """A few lines and vectors, and the slow twin's answers to them."""
-        if len(codes) < 3:
-            raise InputError(f"codes: expected at least 3 vectors to judge an error by; got {len(codes)}")
-        k, v = (torch.linspace(0, n - 1, min(m, n)).round().long() for n, m in ((len(plus), lines), (len(codes), vectors)))
+        k, v = _chosen(plus, codes, lines, vectors)
         x = codes[v].detach().round()
         return plus.detach(), minus.detach(), x, k, solve(self.circuit, plus[k].detach(), minus[k].detach(), x, counts=counts)
 
@@ -142,18 +178,21 @@ class TiedProduct:
     def _distance(self, sample: tuple[Tensor, ...], settings: TiedSettings, counts: bool) -> float:
         plus, minus, x, k, twin = sample
         made = self._prepare(plus, minus, settings, counts)
-        fast = answers(made, x.to(self._work), self._modes_of(settings, made)).double()[:, k]
+        fast = answers(made, x.to(self.work), self._modes_of(settings, made)).double()[:, k]
         return float(((fast - twin).square().mean(0) / twin.var(0, correction=0).clamp(min=1e-300)).max())
 
     def _answer(self, plus: Tensor, minus: Tensor, codes: Tensor, *, counts: bool, idle: bool) -> Tensor:
         self._check(plus, minus, codes)
+        if self.phases is not None:
+            parts = self.phases.answers(plus, minus, codes, counts=counts, idle=idle)
+            return weighted(parts, self.tile.mode).to(self.dtype)
         if self.accuracy == "exact":
             out = solve(self.circuit, plus, minus, codes, counts=counts)
             if not idle:
                 out = out - solve(self.circuit, plus, minus, torch.zeros_like(codes[..., :1, :]), counts=counts)
             return out.to(self.dtype)
         weights, settings = self._weights(plus, minus, codes, counts)
-        return answers(weights, codes.to(self._work), self._modes_of(settings, weights), idle=idle).to(self.dtype)
+        return answers(weights, codes.to(self.work), self._modes_of(settings, weights), idle=idle).to(self.dtype)
 
     def _weights(self, plus: Tensor, minus: Tensor, codes: Tensor, counts: bool) -> tuple[TiedWeights, TiedSettings]:
         """Prepared columns, kept while the conductances stay and no gradient is asked for."""
@@ -168,7 +207,7 @@ class TiedProduct:
         return made, settings
 
     def _prepare(self, plus: Tensor, minus: Tensor, settings: TiedSettings, counts: bool) -> TiedWeights:
-        g = plus.to(self._work), minus.to(self._work)
+        g = plus.to(self.work), minus.to(self.work)
         return prepare(self.circuit, *g, lambda y_s: self._response(counts, y_s), two=settings.two)
 
     def _response(self, counts: bool, y_s: float) -> Response:

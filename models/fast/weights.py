@@ -83,6 +83,7 @@ def apparent_slope(circuit: Circuit, conductance_s: Tensor) -> Tensor:
 
 def recharge_slope(circuit: Circuit, conductance_s: Tensor, codes: Tensor | float) -> Tensor:
     """Derivative of a pulse's charge to the conductance [µA·LSB/S], beside the static current's; arguments broadcast."""
+    codes = codes.clamp(max=circuit.code_max) if isinstance(codes, Tensor) else min(codes, circuit.code_max)
     shape = torch.broadcast_shapes(conductance_s.shape, torch.as_tensor(codes).shape)
     if not circuit.effects.pulse:
         return torch.zeros(shape, dtype=conductance_s.dtype)

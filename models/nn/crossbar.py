@@ -22,12 +22,17 @@ from aimcard.models.pcm import normal_like
 
 @dataclass(frozen=True)
 class Plan:
-    """What a crossbar is made of: the tile, the mapping, the switches, and the name that its random streams have."""
+    """What a crossbar is made of: the tile, in the mapping's PWM mode, the mapping, the switches, and the name that its random
+    streams have."""
 
     hardware: Hardware
     mapping: Mapping
     non_idealities: NonIdealities
     name: str = ""
+
+    def __post_init__(self) -> None:
+        hardware = self.hardware.in_mode(self.mapping.mode, self.mapping.phase_rule)
+        object.__setattr__(self, "hardware", hardware)
 
     def part(self, name: str) -> Plan:
         """The same for a part of the layer."""

@@ -44,6 +44,12 @@ class GatedHardware(Hardware, topology="gated"):
             raise InputError("card: expected a gated one; got a TiedTile; use Hardware(card)")
         return card if isinstance(card, TileModel) else TileModel(card)
 
+    def make_mode(self, model: TileModel) -> Hardware:
+        """A reading for each phase."""
+        from aimcard.models.nn.pwm import GatedModes  # it is a GatedHardware itself
+
+        return GatedModes(self, model)
+
     def make_tile(self, n: NonIdealities, dtype: torch.dtype) -> FastTile:
         """The fast product."""
         return FastTile(self.model, n.effects, accuracy=self.accuracy, wire_scale=n.wire_scale, dtype=dtype)

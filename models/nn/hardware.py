@@ -13,6 +13,8 @@ from aimcard.models.card import Card
 from aimcard.models.checks import check_choice
 from aimcard.models.domain import check_domain
 from aimcard.models.errors import InputError
+from aimcard.models.fast.phases import in_mode
+from aimcard.models.modes import Mode
 from aimcard.models.nn.inputs import straight_through
 from aimcard.models.nn.options import Mapping, NonIdealities
 from aimcard.models.nn.pairs import Written
@@ -34,8 +36,10 @@ class Hardware:
 
     model: TileModel | TiedTile
 
-    def __init_subclass__(cls, *, topology: str, **rest: Any) -> None:
+    def __init_subclass__(cls, *, topology: str | None = None, **rest: Any) -> None:
         super().__init_subclass__(**rest)
+        if topology is None:
+            return
         if topology in cls._kinds:
             raise ValueError(f"topology {topology!r} is registered twice")
         # What ABC would check at the first call; but to a type checker nobody may call an ABC, and here everybody does.
@@ -43,7 +47,7 @@ class Hardware:
             raise TypeError(f"{cls.__name__}: expected the methods of Hardware; {', '.join(missing)} missing")
         cls._kinds[topology] = cls
 
-    def __new__(cls, card: Card | TileModel | TiedTile | None = None, *others: Any, **options: Any) -> Hardware:
+    def __new__(cls, card: Any = None, *others: Any, **options: Any) -> Hardware:
         """Of the card's topology, where no subclass is named."""
         del others, options
         if cls is not Hardware:
@@ -55,14 +59,31 @@ class Hardware:
 
     def __init__(self, card: Card | TileModel | TiedTile, accuracy: str | float = "fast") -> None:
         """Raises CardError on an incomplete card, InputError on an unknown accuracy or topology."""
-        self.model = self.read_model(card)
+        self.own: Any = self.read_model(card)
+        # Conventional PWM; ``in_mode`` gives the others.
+        self.model = in_mode(self.own, "conventional")
         self.accuracy = accuracy
+        self._modes: dict[tuple[Mode, str], Hardware] = {}
         self.code_max = self.model.code_max
         self._noise_of: NoiseParameters | None = None
         self.tile(NonIdealities.none(), torch.float32)
 
     def __deepcopy__(self, memo: dict) -> Hardware:
         return self
+
+    def in_mode(self, mode: str | Mode | None, phase_rule: str | None) -> Hardware:
+        """The same card in a PWM mode; None is the card's own. InputError for an unknown one, or one without fast products."""
+        model = in_mode(self.own, mode, phase_rule)
+        if model.mode.name == "conventional":
+            return self
+        key = (model.mode, model.phase_rule)
+        if key not in self._modes:
+            self._modes[key] = self.make_mode(model)
+        return self._modes[key]
+
+    @abstractmethod
+    def make_mode(self, model: Any) -> Hardware:
+        """The hardware of the same card for a tile model in a mode that is not conventional."""
 
     @staticmethod
     @abstractmethod
@@ -131,6 +152,9 @@ class Hardware:
         if n.adc_clip:
             seen = seen.clamp(min=None if least == 0 else least, max=top)
         if n.adc_rounding:
-            # A counter truncates; half a count more than it shows is its best reading.
-            seen = straight_through(seen, count(seen) + 0.5)
+            seen = straight_through(seen, self.shown(seen))
         return seen / self.counts_per_coulomb()
+
+    def shown(self, seen: Tensor) -> Tensor:
+        """The best reading of a counter that has seen so many counts: it truncates, so half a count more than it shows."""
+        return count(seen) + 0.5

@@ -7,9 +7,11 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from aimcard.models.adc import PHASE_RULES
 from aimcard.models.checks import check_choice, check_positive
 from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects
+from aimcard.models.modes import Mode, get_mode
 
 SCALINGS = ("column", "tile")
 RANGES = ("vector", "fixed")
@@ -34,6 +36,8 @@ class Mapping:
     ``calibrate_inputs`` ("fixed").
     signed: inputs of either sign; False saves the second phase of a gated tile and refuses inputs below zero.
     adc_bits: width of the counter; a tied one's range is half of it on either side of the idle count.
+    mode: PWM mode of ``models/modes.py``, by name or itself; None: the card's own. phase_rule: what a phase boundary does to the
+    oscillator's phase, one of PHASE_RULES; None: the card's own.
     """
 
     rows: int = 512
@@ -46,6 +50,8 @@ class Mapping:
     input_range: str = "vector"
     signed: bool = True
     adc_bits: int = 12
+    mode: str | Mode | None = None
+    phase_rule: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("rows", 1), ("columns", 2), ("adc_bits", 1)):
@@ -62,6 +68,10 @@ class Mapping:
             raise InputError(f"significance: {len(self.significance)} pairs do not fit {self.columns} columns; use fewer")
         check_choice("scaling", self.scaling, SCALINGS)
         check_choice("input_range", self.input_range, RANGES)
+        if self.mode is not None:
+            get_mode(self.mode)
+        if self.phase_rule is not None:
+            check_choice("phase_rule", self.phase_rule, PHASE_RULES)
 
     def outputs(self, lines_per_pair: int = 2) -> int:
         """Weights' columns that fit a tile, each pair on two lines (gated) or one (tied)."""

@@ -20,7 +20,7 @@ from aimcard.models.nn.usage import Usage
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One crossbar: matrix (outputs, rows), row and column tiles, rows used in each, and shares clipped.
+    """One crossbar: matrix (outputs, rows), row and column tiles, rows used in each, shares clipped, and the PWM mode.
 
     outputs and rows are 0 for products of activations, whose matrices change. adc_top: the largest count seen, and
     counts_clipped, inputs_clipped: shares; None where no batches were given or nothing converts.
@@ -38,6 +38,7 @@ class LayerRow:
     adc_top: float | None = None
     counts_clipped: float | None = None
     inputs_clipped: float | None = None
+    mode: str = "conventional"
 
     @property
     def tiles(self) -> int:
@@ -58,9 +59,10 @@ class MappingTable:
 
     def __str__(self) -> str:
         width = max(len("layer"), *(len(row.name) for row in self.layers))
+        modes = max(len("mode"), *(len(row.mode) for row in self.layers))
         lines = [
-            f"{'layer':<{width}}  {'outputs x rows':>15}  {'tiles':>9}  {'rows used':>10}  {'counts seen / range':>20}  "
-            f"{'clipped: weights':>16}  {'inputs':>8}  {'counts':>8}"
+            f"{'layer':<{width}}  {'mode':<{modes}}  {'outputs x rows':>15}  {'tiles':>9}  {'rows used':>10}  "
+            f"{'counts seen / range':>20}  {'clipped: weights':>16}  {'inputs':>8}  {'counts':>8}"
         ]
         for r in self.layers:
             top = "-" if r.adc_top is None else f"{r.adc_top:.0f}"
@@ -68,7 +70,7 @@ class MappingTable:
             tiles = f"{r.row_tiles} x {r.column_tiles}" if r.rows else "-"
             used = f"{r.rows_used} of {r.rows_of}" if r.rows else "-"
             lines.append(
-                f"{r.name:<{width}}  {shape:>15}  {tiles:>9}  {used:>10}  {f'{top} / {r.adc_range}':>20}  "
+                f"{r.name:<{width}}  {r.mode:<{modes}}  {shape:>15}  {tiles:>9}  {used:>10}  {f'{top} / {r.adc_range}':>20}  "
                 f"{_percent(r.weights_clipped):>16}  {_percent(r.inputs_clipped):>8}  {_percent(r.counts_clipped):>8}"
             )
         lines.append(f"{self.tiles} tiles in all")
@@ -101,7 +103,7 @@ def mapping_table(model: nn.Module, batches: Iterable[Any] | None = None) -> Map
 
 def _row(name: str, crossbar: Crossbar, weight: torch.Tensor | None, usage: Usage | None) -> LayerRow:
     m, n = crossbar.plan.mapping, crossbar.plan.non_idealities
-    seen: dict[str, float] = {}
+    seen: dict[str, Any] = {"mode": crossbar.plan.hardware.model.mode.name}
     if usage is not None and usage.counts:
         seen |= {"adc_top": usage.top_count, "counts_clipped": usage.counts_clipped / usage.counts}
     if usage is not None and usage.inputs:

@@ -32,7 +32,7 @@ class TiedHardware(Hardware, topology="tied"):
 
     def __init__(self, card: Card | TiedTile, accuracy: str | float = "fast", rate: Curve | None = None) -> None:
         """As ``Hardware``'s. rate: signed line current [A] and count rate [Hz], for a card without a table ``adc`` of its own."""
-        self._rate = rate
+        self.rate = rate
         #: Noise of the idle counts that were read of a product's last lines.
         self._idle: weakref.WeakKeyDictionary[TiedProduct, tuple[weakref.ref[Tensor], Tensor]] = weakref.WeakKeyDictionary()
         super().__init__(card, accuracy)
@@ -44,9 +44,15 @@ class TiedHardware(Hardware, topology="tied"):
             raise InputError("card: expected a tied one; got a TileModel; use Hardware(card)")
         return card if isinstance(card, TiedTile) else TiedTile(card)
 
+    def make_mode(self, model: TiedTile) -> Hardware:
+        """A reading for each phase."""
+        from aimcard.models.nn.pwm import TiedModes  # it is a TiedHardware itself
+
+        return TiedModes(self, model)
+
     def make_tile(self, n: NonIdealities, dtype: torch.dtype) -> TiedProduct:
         """The product with effective weights."""
-        return TiedProduct(self.model, self.accuracy, n.wire_scale, dtype, effects=n.effects, rate=self._rate)
+        return TiedProduct(self.model, self.accuracy, n.wire_scale, dtype, effects=n.effects, rate=self.rate)
 
     def lines(self, held: Written, n: NonIdealities, chip: TiedTileChip | None) -> tuple[Tensor, Tensor]:
         """G+ and G− of every column, (..., pairs · outputs, rows) [S] each."""
@@ -63,7 +69,7 @@ class TiedHardware(Hardware, topology="tied"):
         return self._table() is not None
 
     def _table(self) -> Curve | None:
-        return self.model.tables.get("adc", self._rate)
+        return self.model.tables.get("adc", self.rate)
 
     def counts_per_coulomb(self) -> float:
         """Mean slope of the rate table."""
