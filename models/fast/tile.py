@@ -58,7 +58,8 @@ class FastTile:
         self.plain = plain
         w = float(self.model.card.meta["w_select_um"]) if w_select_um is None else float(w_select_um)
         self.circuit = circuit_of(self.model, self.effects, wire_scale, w, 0.5 if position is None else position)
-        self._work = torch.float64 if dtype == torch.float64 else torch.float32
+        #: Type of the products.
+        self.work = torch.float64 if dtype == torch.float64 else torch.float32
         self._kept: dict[bool, tuple[tuple, Columns, Tensor, Settings]] = {}
 
     def charge(self, conductance_s: Tensor, codes: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ class FastTile:
 
         R² needs a variance: at least 3 vectors that differ, else InputError.
         """
-        self._check(conductance_s, codes)
+        self.check(conductance_s, codes)
         settings = self.settings(conductance_s, codes, counts=counts)
         return self._bound(self._judge(conductance_s, codes, counts), conductance_s, codes, settings, counts)
 
@@ -99,21 +100,21 @@ class FastTile:
     def _judge(self, conductance_s: Tensor, codes: Tensor, counts: bool) -> Judge:
         if len(codes) < 3:
             raise InputError(f"codes: expected at least 3 vectors to judge an error by; got {len(codes)}")
-        g, x = conductance_s.detach().to(self._work), codes.detach().to(self._work)
+        g, x = conductance_s.detach().to(self.work), codes.detach().to(self.work)
         fine = group(self.circuit, g, LADDER[-1], counts=counts, plain=self.plain).answers(self.circuit, g, x)
         return Judge(self.circuit, g, x, fine, unit(self.circuit, counts), counts)
 
     @torch.no_grad()
     def _bound(self, judge: Judge, conductance_s: Tensor, codes: Tensor, settings: Settings, counts: bool) -> ErrorBound:
-        g, x = conductance_s.detach().to(self._work), codes.detach().to(self._work)
+        g, x = conductance_s.detach().to(self.work), codes.detach().to(self.work)
         fast = group(self.circuit, g, settings, counts=counts, plain=self.plain).answers(self.circuit, g, x)
         return judge.bound(fast, settings)
 
     def _answer(self, conductance_s: Tensor, codes: Tensor, *, counts: bool) -> Tensor:
-        self._check(conductance_s, codes)
+        self.check(conductance_s, codes)
         if self.accuracy == "exact":
             return solve(self.circuit, conductance_s, codes, counts=counts).to(self.dtype)
-        g, x = conductance_s.to(self._work), codes.to(self._work)
+        g, x = conductance_s.to(self.work), codes.to(self.work)
         return self._run(self._columns(conductance_s, codes, counts), g, x, counts).to(self.dtype)
 
     def _run(self, columns: Columns, g: Tensor, x: Tensor, counts: bool) -> Tensor:
@@ -128,7 +129,7 @@ class FastTile:
         if kept is not None and kept[0][0]() is conductance_s and kept[0][1] == conductance_s._version:
             return kept[1]
         key = (weakref.ref(conductance_s), conductance_s._version)
-        g = conductance_s.detach().to(self._work)
+        g = conductance_s.detach().to(self.work)
         total = g.sum(1)
         if kept is not None and kept[2].shape == total.shape and bool(((total - kept[2]).abs() <= 0.02 * kept[2].abs()).all()):
             columns, settings, total = refresh(kept[1], g), kept[3], kept[2]
@@ -138,7 +139,8 @@ class FastTile:
         self._kept[counts] = (key, columns, total, settings)
         return columns
 
-    def _check(self, conductance_s: Tensor, codes: Tensor) -> None:
+    def check(self, conductance_s: Tensor, codes: Tensor) -> None:
+        """Raises InputError on shapes, and on codes that are no pulses."""
         for name, value, meaning in (("conductance_s", conductance_s, "(lines, rows)"), ("codes", codes, "(batch, rows)")):
             if value.ndim != 2 or not value.is_floating_point() or value.numel() == 0:
                 raise InputError(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.models.cell import expand
+from aimcard.models.cell import expand, read_conductance
 from aimcard.models.fast.compiled import Kernel
 from aimcard.models.fast.effects import Circuit
 from aimcard.models.fast.meanfield import EXTRA, Prepared, prepare
@@ -63,7 +63,7 @@ class Cells:
 
 def apparent(circuit: Circuit, conductance_s: Tensor) -> Tensor:
     """Apparent conductances [µS] of ``conductance_s`` [S], differentiable, same shape."""
-    return expand(circuit.line.cell, conductance_s, circuit.w_select_um).g_s * 1e6
+    return read_conductance(circuit.line.cell, conductance_s, circuit.w_select_um)[0] * 1e6
 
 
 def apparent_slope(circuit: Circuit, conductance_s: Tensor) -> Tensor:
@@ -122,17 +122,35 @@ class Plan:
             return by_group[0, :, None]
         return by_group.T.repeat_interleave(torch.tensor(self.ref.sizes, device=by_group.device), 1)
 
+    def beside(self, weight: Tensor, sums: Tensor) -> Tensor:
+        """Squared departure of each line from the multiple ``sums`` of the mean column (lines,)."""
+        mean = self.ref.g.to(weight)
+        if self.kernel is None:
+            return torch.addr(weight, sums, mean, alpha=-1).square_().sum(1)
+        from aimcard.models.fast.line_passes import beside
+
+        out = weight.new_empty(len(weight))
+        beside(weight.contiguous().numpy(), sums.numpy(), mean.numpy(), out.numpy())
+        return out
+
     def pulses(self, weight: Tensor) -> Tensor:
         """Charge of the mean pulse of each line beside what the group's straight line gives, about the group's mean (lines,)."""
         if not self.ref.circuit.effects.pulse:
             return weight.new_zeros(len(weight))
         table = self.cells.pulse.to(weight)
+        gain = self.ref.s_gain + float(self.ref.e_gain.mean())
+        if self.kernel is not None:
+            from aimcard.models.fast.line_passes import mean_of_root
+
+            charge = weight.new_empty(len(weight))
+            mean_of_root(weight.contiguous().numpy(), table.numpy(), np.float32(self.cells.pulse_step), charge.numpy())
+            line = charge - gain * weight.mean(1)
+            return line - line.mean()
         u = weight.clamp(min=0).sqrt_().div_(self.cells.pulse_step)
         n = u.to(torch.int32).clamp_(max=len(table) - 2)
         u -= n
         low, high = table[n], table[n + 1]
         charge = torch.lerp(low, high, u).mean(1)
-        gain = self.ref.s_gain + float(self.ref.e_gain.mean())
         line = charge - gain * weight.mean(1)
         return line - line.mean()
 
@@ -174,16 +192,16 @@ class Weights:
         sums = weight.sum(1) / whole if whole > 0 else middle
         e = sums / middle - 1
         near = torch.minimum(torch.maximum(e, -reach), reach)
-        share = torch.addr(weight, sums, mean, alpha=-1).square_().sum(1) / total if total > 0 else torch.zeros_like(e)
+        share = plan.beside(weight, sums) / total if total > 0 else torch.zeros_like(e)
         columns = torch.stack([torch.ones_like(e), -share, near * near, near**4, plan.pulses(weight), -share * near], 1)
         wide = torch.cat([weight, columns, weight.new_zeros(len(weight), EXTRA - 6)], 1)
         if not plan.squares:
             return cls(wide, weight.new_zeros(0), None, e, near, middle)
-        departure = torch.addr(weight, middle, mean, alpha=-1)
         if plan.kernel is None:
+            departure = torch.addr(weight, middle, mean, alpha=-1)
             return cls(wide, departure.bfloat16() if plan.half else departure, None, e, near, middle)
-        from aimcard.models.fast.passes import to_bytes
+        from aimcard.models.fast.line_passes import departures
 
         small, scale = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
-        to_bytes(departure.numpy(), small.numpy(), scale.numpy())
+        departures(weight.contiguous().numpy(), middle.numpy(), mean.numpy(), small.numpy(), scale.numpy())
         return cls(wide, small, scale, e, near, middle)

@@ -12,6 +12,7 @@ from aimcard.models.cell import on_resistance
 from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects, FastTile
 from aimcard.models.fast.effects import linear_gain
+from aimcard.models.fast.pair import PairTile
 from aimcard.models.fast.shared import SharedTile
 from aimcard.models.lut import lookup_slope
 from aimcard.models.nn.chip import TileChip
@@ -24,6 +25,11 @@ from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
 
 
+def needs_gradient(*values: Tensor) -> bool:
+    """Whether a product of these is to be differentiated."""
+    return torch.is_grad_enabled() and any(v.requires_grad for v in values)
+
+
 class GatedHardware(Hardware, topology="gated"):
     """A gated card: cells know no sign."""
 
@@ -34,6 +40,7 @@ class GatedHardware(Hardware, topology="gated"):
         """As ``Hardware``'s."""
         #: What batches of tiles share, as long as their product lives.
         self._shared: weakref.WeakKeyDictionary[FastTile, SharedTile] = weakref.WeakKeyDictionary()
+        self._pairs: weakref.WeakKeyDictionary[FastTile, PairTile] = weakref.WeakKeyDictionary()
         super().__init__(card, accuracy)
 
     @staticmethod
@@ -68,7 +75,9 @@ class GatedHardware(Hardware, topology="gated"):
         self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping,
         generator: torch.Generator | None, usage: Usage | None = None, chip: TileChip | None = None,
     ) -> Tensor:  # fmt: skip
-        """Four readings for signed inputs, two for inputs that have none."""
+        """Four readings for signed inputs, two for inputs that have none; or what they come to, where none is seen by itself."""
+        if usage is None and chip is None and self.is_linear(n) and self._expands(tile, n) and not needs_gradient(lines, codes):
+            return self._difference(tile, lines, codes, n, mapping)
         phases = torch.cat(halves(codes), -2) if mapping.signed else codes
         charge = self.read(tile, lines, phases, n, mapping, generator, usage, chip)
         sides = charge.unflatten(-1, (len(mapping.significance), 2, -1))
@@ -77,6 +86,28 @@ class GatedHardware(Hardware, topology="gated"):
             return out
         positive, negative = out.chunk(2, -2)
         return positive - negative
+
+    def is_linear(self, n: NonIdealities) -> bool:
+        """Whether nothing but sums happens to readings: no noise, and no converter that rounds or ends."""
+        return not n.draws and not (self.converts(n) and (n.adc_rounding or n.adc_clip))
+
+    @staticmethod
+    def _expands(tile: FastTile, n: NonIdealities) -> bool:
+        """Whether there is a middle column: neither the limit of no effects nor the slow twin has one."""
+        return n.effects != Effects.none() and tile.accuracy != "exact"
+
+    def _difference(self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping) -> Tensor:
+        """What the readings come to, all pairs' first order in one product."""
+        if lines.ndim > 2:
+            shared, counts = self._shared_tile(tile, mapping), self.converts(n)
+            out = shared.difference(lines, codes, counts=counts, levels=len(mapping.significance))
+            return out / self.counts_per_coulomb() if counts else out
+        pairs = self._pairs.get(tile)
+        if pairs is None:
+            pairs = self._pairs[tile] = PairTile(tile, len(mapping.significance))
+        if not self.converts(n):
+            return pairs.charge(lines, codes)
+        return pairs.phase(lines, codes) / self.counts_per_coulomb()
 
     def phase(self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping) -> Tensor:
         """Counts before rounding, or charges [C] where nothing converts, (..., batch, lines)."""
@@ -94,10 +125,14 @@ class GatedHardware(Hardware, topology="gated"):
         if tile.accuracy == "exact":
             solver = tile.phase if counts else tile.charge
             return torch.stack([solver(g, x) for g, x in zip(lines, codes, strict=True)])
+        shared = self._shared_tile(tile, mapping)
+        return (shared.phase if counts else shared.charge)(lines, codes)
+
+    def _shared_tile(self, tile: FastTile, mapping: Mapping) -> SharedTile:
         shared = self._shared.get(tile)
         if shared is None:
             shared = self._shared[tile] = SharedTile(tile, mapping.g_min_s, mapping.g_max_s)
-        return (shared.phase if counts else shared.charge)(lines, codes)
+        return shared
 
     def read(
         self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping, generator: torch.Generator | None,
