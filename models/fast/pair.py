@@ -96,14 +96,6 @@ class Part:
             start += size
         return found
 
-    def some(self, pairs: slice) -> Part:
-        """Some of the pairs, whose answers then go to the first places."""
-        sides, scales = self.sides, self.scales
-        if len(sides[0]):
-            sides = sides[0][pairs], sides[1][pairs]
-        scales = None if scales is None else (scales[0][pairs], scales[1][pairs])
-        return Part(self.wide[pairs], sides, scales, slice(0, pairs.stop - pairs.start), self.group)
-
     def answer(self, prepared: Prepared, y: Tensor, out: Tensor) -> None:
         """Differences into ``out`` (batch, pairs); y (batch, rows + 8): that of the first phase less that of the second."""
         torch.mm(y, self.wide.T, out=out[:, self.place])

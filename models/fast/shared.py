@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aimcard.models.fast.batch import differences, readings
-from aimcard.models.fast.columns import Columns, about, group, share_of
+from aimcard.models.fast.batch import readings
+from aimcard.models.fast.columns import Columns, Settings, about, group, share_of
 from aimcard.models.fast.curve import unit
-from aimcard.models.fast.pair import phases_of
 from aimcard.models.fast.tile import FastTile
 from aimcard.models.fast.weights import apparent
 
@@ -26,10 +25,10 @@ LINES = 16
 
 #: Rows of a segment, four segments at least: short lines drop little.
 ROWS = 32
-#: Largest total conductance over smallest among lines about one mean column, for charges and for counts.
-RATIO = {False: 3.0, True: 1.5}
-#: The same for pairs.
-PAIR_RATIO = {False: 5.0, True: 3.0}
+#: Largest total conductance over smallest among lines about one mean column. Short lines bend so little that it may be large.
+RATIO = 5.0
+#: How finely they are computed.
+FAST = {False: Settings(4, 8, 1), True: Settings(6, 8, 3)}
 
 
 def _edges(total: Tensor, ratio: float) -> Tensor:
@@ -74,35 +73,16 @@ class SharedTile:
         circuit = self.tile.circuit
         if not (torch.is_grad_enabled() and (conductance_s.requires_grad or codes.requires_grad)):
             g, x = conductance_s.to(self.tile.work), codes.to(self.tile.work)
-            return readings(self._columns(g, counts).plans[0], g, x, RATIO[counts]) * unit(circuit, counts)
+            return readings(self._columns(g, counts).plans[0], g, x, RATIO) * unit(circuit, counts)
         work = torch.float64 if codes.dtype == torch.float64 else torch.float32
         g, x = conductance_s.to(work), codes.to(work)
         total = g.detach().sum(-1)
-        edges = _edges(total, RATIO[counts])
+        edges = _edges(total, RATIO)
         made, lines = self._columns(g, counts), apparent(circuit, g.detach().flatten(0, -2))
         owner = torch.bucketize(total, edges)
         plans = [about(made.plans[0], lines[owner.flatten() == k]) for k in range(len(edges) + 1)]
         parts = [_columns_of(plans, o).answers(circuit, a, b) for a, b, o in zip(g, x, owner, strict=True)]
         return torch.stack(parts) * unit(circuit, counts)
-
-    def difference(self, conductance_s: Tensor, codes: Tensor, *, counts: bool, levels: int = 1) -> Tensor:
-        """Charges [C] or counts, (tiles, batch, levels · outputs): what four readings of lines (levels, 2, outputs) come to.
-
-        conductance_s (tiles, levels · 2 · outputs, rows) [S]; codes (tiles, batch, rows) of either sign. No derivatives.
-        """
-        g, x = conductance_s.to(self.tile.work), codes.to(self.tile.work)
-        pairs = g.unflatten(1, (levels, 2, -1)).transpose(2, 3).flatten(1, 2)
-        out, rest = differences(self._columns(g, counts).plans[0], pairs, x, PAIR_RATIO[counts])
-        if len(rest):
-            tiles, inverse = (rest // pairs.shape[1]).unique(return_inverse=True)
-            here, batch = phases_of(x[tiles]), x.shape[1]
-            read = readings(self._columns(g, counts).plans[0], pairs[tiles].transpose(1, 2).flatten(1, 2), here, RATIO[counts])
-            plus, minus = read.chunk(2, -1)
-            found = plus - minus
-            found = found if here.shape[1] == batch else found[:, :batch] - found[:, batch:]
-            column = rest % pairs.shape[1]
-            out[tiles[inverse], :, column] = found[inverse, :, column]
-        return out * unit(self.tile.circuit, counts)
 
     def _columns(self, g: Tensor, counts: bool) -> Columns:
         key = (counts, g.shape[-1], g.dtype)
@@ -111,8 +91,10 @@ class SharedTile:
             low, high = self.range_s
             share = (torch.randn(LINES, g.shape[-1], dtype=torch.float64, generator=rng) / 3).clamp(0.0, 1.0)
             lines = (low + (high - low) * share).to(g)
-            settings = self.tile.settings(lines, g.new_zeros(3, g.shape[-1]), counts=counts)
-            segments = max(4, g.shape[-1] // ROWS) if self.tile.accuracy == "fast" else settings.segments
-            settings = replace(settings, groups=1, segments=min(settings.segments, segments))
+            if self.tile.accuracy == "fast":
+                settings = replace(FAST[counts], segments=min(FAST[counts].segments, max(4, g.shape[-1] // ROWS)))
+            else:
+                settings = self.tile.settings(lines, g.new_zeros(3, g.shape[-1]), counts=counts)
+            settings = replace(settings, groups=1)
             self._made[key] = group(self.tile.circuit, lines, settings, counts=counts, plain=self.tile.plain)
         return self._made[key]

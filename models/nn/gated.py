@@ -76,32 +76,34 @@ class GatedHardware(Hardware, topology="gated"):
         generator: torch.Generator | None, usage: Usage | None = None, chip: TileChip | None = None,
     ) -> Tensor:  # fmt: skip
         """Four readings for signed inputs, two for inputs that have none; or what they come to, where none is seen by itself."""
-        if usage is None and chip is None and self.is_linear(n) and self._expands(tile, n) and not needs_gradient(lines, codes):
+        if usage is None and chip is None and self.is_linear(n) and self._expands(tile, lines, n) and not needs_gradient(lines, codes):
             return self._difference(tile, lines, codes, n, mapping)
-        phases = torch.cat(halves(codes), -2) if mapping.signed else codes
+        phases = codes
+        if mapping.signed:
+            positive, negative = halves(codes)
+            if usage is None and chip is None and not n.draws and not bool((codes < 0).any()):
+                # All vectors of the second phase are one.
+                negative = negative[..., :1, :]
+            phases = torch.cat([positive, negative], -2)
         charge = self.read(tile, lines, phases, n, mapping, generator, usage, chip)
         sides = charge.unflatten(-1, (len(mapping.significance), 2, -1))
         out = (sides[..., 0, :] - sides[..., 1, :]).flatten(-2)
         if not mapping.signed:
             return out
-        positive, negative = out.chunk(2, -2)
-        return positive - negative
+        return out[..., : codes.shape[-2], :] - out[..., codes.shape[-2] :, :]
 
     def is_linear(self, n: NonIdealities) -> bool:
         """Whether nothing but sums happens to readings: no noise, and no converter that rounds or ends."""
         return not n.draws and not (self.converts(n) and (n.adc_rounding or n.adc_clip))
 
     @staticmethod
-    def _expands(tile: FastTile, n: NonIdealities) -> bool:
-        """Whether there is a middle column: neither the limit of no effects nor the slow twin has one."""
-        return n.effects != Effects.none() and tile.accuracy != "exact"
+    def _expands(tile: FastTile, lines: Tensor, n: NonIdealities) -> bool:
+        """Whether pairs are expanded about middle columns: the limit of no effects and the slow twin have none, and tiles that
+        share them are so small that readings cost as little."""
+        return n.effects != Effects.none() and tile.accuracy != "exact" and lines.ndim == 2
 
     def _difference(self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping) -> Tensor:
         """What the readings come to, all pairs' first order in one product."""
-        if lines.ndim > 2:
-            shared, counts = self._shared_tile(tile, mapping), self.converts(n)
-            out = shared.difference(lines, codes, counts=counts, levels=len(mapping.significance))
-            return out / self.counts_per_coulomb() if counts else out
         pairs = self._pairs.get(tile)
         if pairs is None:
             pairs = self._pairs[tile] = PairTile(tile, len(mapping.significance))
@@ -125,14 +127,10 @@ class GatedHardware(Hardware, topology="gated"):
         if tile.accuracy == "exact":
             solver = tile.phase if counts else tile.charge
             return torch.stack([solver(g, x) for g, x in zip(lines, codes, strict=True)])
-        shared = self._shared_tile(tile, mapping)
-        return (shared.phase if counts else shared.charge)(lines, codes)
-
-    def _shared_tile(self, tile: FastTile, mapping: Mapping) -> SharedTile:
         shared = self._shared.get(tile)
         if shared is None:
             shared = self._shared[tile] = SharedTile(tile, mapping.g_min_s, mapping.g_max_s)
-        return shared
+        return (shared.phase if counts else shared.charge)(lines, codes)
 
     def read(
         self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping, generator: torch.Generator | None,
