@@ -10,7 +10,7 @@ from typing import Any
 from aimcard.calibrate.plan import Options
 from aimcard.calibrate.sweep import cells, numbers, sweep, texts
 from aimcard.data.reference import ReferenceSet
-from aimcard.data.shipped import find_card
+from aimcard.data.shipped import find_card, nominal_card_for
 from aimcard.models.card import Card
 from aimcard.models.card_set import CardSet
 from aimcard.models.h5 import write_bytes
@@ -57,12 +57,16 @@ def judge_between(
 
 
 def trim_to(
-    card: str, nominal: str, against: Path | None, full_scale_a: float | None, second_a: float | None,
+    card: str, nominal: str | None, against: Path | None, full_scale_a: float | None, second_a: float | None,
     document: Path | None, figure: Path | None, say: Say,
 ) -> TrimReport:  # fmt: skip
-    """A card's ADC trimmed to the nominal card's; figures of merit and drawing where files are given."""
-    reference = None if against is None else ReferenceSet.read(against)
-    report = trim_report(find_card(nominal), [find_card(card)], [reference], full_scale_a, second_a)
+    """A card's ADC trimmed to the nominal card's; figures of merit and drawing where files are given.
+
+    Without a name the nominal card is the one that ships for the card's technology and topology; InputError if none does.
+    """
+    trimmed, reference = find_card(card), None if against is None else ReferenceSet.read(against)
+    known = nominal_card_for(trimmed) if nominal is None else find_card(nominal)
+    report = trim_report(known, [trimmed], [reference], full_scale_a, second_a)
     if document is not None:
         _write_json(document, report.to_json(), say)
     if figure is not None:

@@ -1,7 +1,7 @@
 """Held-out columns in one PWM mode, without a fit: what a card of another mode is judged on.
 
 ``python -m aimcard.calibrate.mode_sets split bitwise --out folder`` writes a set for each mode; without modes it
-writes all that ship with aimcard, ``<technology>_<topology>_<mode>.reference.h5`` (gated; of tied ones split and bitwise ship).
+writes all that ship with aimcard, ``<technology>_<topology>_<mode>.reference.h5``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def mode_columns(
             raise InputError(f"{name}: expected 1 or more; got {value}")
     lo, hi = Options(topology=topology).w_range_um
     if topology == "tied":
-        inputs = dict.fromkeys(CLAMPS, ("gaussian",))
+        inputs: dict[str, tuple[str, ...]] = dict.fromkeys(CLAMPS, ("gaussian",))
         found = tied_held_out_columns(lines, vectors, seed, inputs, (), (lo, hi))
         return [c for c in found if c.clamp in clamps]
     share, g_max_s, position = VARIANTS[0]

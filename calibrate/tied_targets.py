@@ -12,7 +12,18 @@ from torch import Tensor
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.modes import Mode, get_mode
 from aimcard.models.source_line import SourceLine, with_source_line
-from aimcard.models.tied import Clamp, RowPulses, TiedEdges, cell_current, effective_column, fixed_clamp, slot_currents
+from aimcard.models.tied import (
+    Clamp,
+    RowPulses,
+    TiedCell,
+    TiedEdges,
+    TiedPulse,
+    TiedWire,
+    cell_current,
+    effective_column,
+    fixed_clamp,
+    slot_currents,
+)
 from aimcard.models.tied_tile import EDGE_TABLES, row_pulses, tied_edges_at, tied_parameters
 
 Values = Mapping[str, Tensor]
@@ -41,21 +52,26 @@ class TiedSetting:
         (record,) = reference.select(kind="source_edge", role="fit")
         place = torch.tensor(record["position"])
         tables = {n: (place, torch.tensor(record[f"{n.removeprefix('edge_')}_delay_s"])) for n in EDGE_TABLES}
-        keys, meta = ("w_ref_um", "v_read_v", "v_common_v", "t_lsb_s"), reference.meta
-        load = int(record.attrs.get("columns", 1)), float(record.attrs.get("load_s", 0.0))
-        mode = get_mode(str(meta["mode"]), int(meta["code_max"]))
-        return cls(*(float(meta[key]) for key in keys), tables, *load, mode, int(meta["guard_slots"]))
+        meta = reference.meta
+        return cls(
+            w_ref_um=float(meta["w_ref_um"]), v_read_v=float(meta["v_read_v"]), v_common_v=float(meta["v_common_v"]),
+            t_lsb_s=float(meta["t_lsb_s"]), edge_tables=tables, row_columns=int(record.attrs.get("columns", 1)),
+            row_load_s=float(record.attrs.get("load_s", 0.0)), mode=get_mode(str(meta["mode"]), int(meta["code_max"])),
+            guard=int(meta["guard_slots"]),
+        )  # fmt: skip
 
     def windows(self, slots: int) -> tuple[tuple[int, int], ...]:
         """Slots (first, beyond) of the PWM phases."""
         return ((0, slots),) if len(self.mode.phases) == 1 else self.mode.windows(self.guard)
 
-    def parameters(self, values: Values, wire_scale: Tensor | float = 1.0, position: Tensor | float | None = None):
+    def parameters(
+        self, values: Values, wire_scale: Tensor | float = 1.0, position: Tensor | float | None = None
+    ) -> tuple[TiedCell, TiedWire, TiedPulse]:
         """Cell, wire and pulse parameters of these values; with a position, the cell behind its source lines."""
-        cell, *rest = tied_parameters(values, w_ref_um=self.w_ref_um, v_read_v=self.v_read_v, wire_scale=wire_scale)
+        cell, wire, pulse = tied_parameters(values, w_ref_um=self.w_ref_um, v_read_v=self.v_read_v, wire_scale=wire_scale)
         if position is not None and self.row_load_s > 0:
             cell = with_source_line(cell, SourceLine.of(values, self.row_columns, self.row_load_s), position)
-        return cell, *rest
+        return cell, wire, pulse
 
 
 def source_line_residual(record: Record, setting: TiedSetting) -> Callable[[Values], Tensor]:
@@ -110,24 +126,27 @@ def stack_pairs(records: list[Record], setting: TiedSetting) -> TiedColumns:
     plus, minus, x, w, scale, place, owner, current, order = ([] for _ in range(9))
     for k, r in enumerate(records):
         turned = slice(None, None, -1) if r.attrs.get("read_out", "south") == "north" else slice(None)
-        for v, codes in enumerate(r["codes"]):
+        for v, vector in enumerate(r["codes"]):
             for line in range(r.sizes["lines"]):
                 plus.append(r["conductance_s"][line, turned])
                 minus.append(r["conductance_minus_s"][line, turned])
-                x.append(codes[turned])
-                order.append(np.arange(len(codes))[turned])
+                x.append(vector[turned])
+                order.append(np.arange(len(vector))[turned])
                 current.append(r["current_a"][v, line])
                 for rows, name in ((w, "w_select_um"), (scale, "wire_scale"), (place, "position")):
                     rows.append([float(r.attrs[name])])
                 owner.append(k)
-    stacked = [torch.tensor(np.stack(rows)) for rows in (plus, minus, x, w, scale)]
+    g_plus, g_minus, codes, width, wire_scale = (torch.tensor(np.stack(rows)) for rows in (plus, minus, x, w, scale))
     position = torch.tensor(place, dtype=torch.float64)
     edges = tied_edges_at(setting.edge_tables, position)
     read = [torch.cat([torch.tensor(r[n]).flatten(0, 1) for r in records]) if all(n in r for r in records) else None
             for n in ("mirror_a", "phase_counts", "phase_count")]  # fmt: skip
     phases = read[1] if read[1] is not None or read[2] is None else read[2][:, None]
-    pulses = row_pulses(setting.mode, setting.guard, stacked[2], torch.tensor(np.stack(order)))
-    return TiedColumns(*stacked, position, edges, np.array(owner), torch.tensor(np.stack(current)), read[0], phases, pulses)
+    pulses = row_pulses(setting.mode, setting.guard, codes, torch.tensor(np.stack(order)))
+    return TiedColumns(
+        g_plus, g_minus, codes, width, wire_scale, position, edges, np.array(owner), torch.tensor(np.stack(current)),
+        read[0], phases, pulses,
+    )  # fmt: skip
 
 
 def base_currents(c: TiedColumns, setting: TiedSetting, values: Values, clamp: Clamp) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,6 +21,14 @@ def find_card(name: str | Path) -> Card:
     return Card.read(shipped_card(str(name)))
 
 
+def nominal_card_for(card: Card) -> Card:
+    """The shipped card of the card's technology and topology; InputError if none ships."""
+    name = f"{card.meta['technology']}_{card.meta['topology']}"
+    if name not in shipped_cards():
+        raise InputError(f"--nominal: no card for {name} ships with aimcard (of {', '.join(shipped_cards())}); name one")
+    return Card.read(shipped_card(name))
+
+
 def mode_references(card: Card) -> dict[str, ReferenceSet]:
     """Shipped sets of the card's technology, corner, temperature, supply and topology, by the PWM mode they were driven in."""
     found: dict[str, ReferenceSet] = {}

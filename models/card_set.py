@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 import numpy as np
@@ -24,6 +25,7 @@ PARAMETER_LAWS: dict[str, str] = {
     "r_on_ohm": "power-quadratic", "i_leak_a": "arrhenius-quadratic", "i_gate_a": "log-quadratic",
 }  # fmt: skip
 DEFAULT_LAW = "quadratic"
+_Known = TypeVar("_Known", str, float)
 
 
 class CardSet:
@@ -80,7 +82,7 @@ class CardSet:
         Raises InputError for a corner or supply that it has not, or if it has several and none is named: cards of
         different corners are different circuits, with nothing between them.
         """
-        corner = str(_the_one("corner", corner, self.corners, self.source))
+        corner = _the_one("corner", corner, self.corners, self.source)
         vdd = float(_the_one("vdd", vdd_v, self.supplies_v, self.source))
         found = tuple(c for c in self.cards if c.meta["corner"] == corner and c.meta["vdd_v"] == vdd)
         if not found:
@@ -121,7 +123,7 @@ def _celsius(card: Card) -> float:
     return float(card.meta["temperature_c"])
 
 
-def _the_one(name: str, value: object, known: Sequence[object], source: str) -> object:
+def _the_one(name: str, value: _Known | None, known: Sequence[_Known], source: str) -> _Known:
     shown = ", ".join(f"{k:g}" if isinstance(k, float) else str(k) for k in known)
     if value is None and len(known) > 1:
         raise InputError(f"{name}: expected one of {shown}, for {source} has several; got none")

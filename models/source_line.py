@@ -10,7 +10,7 @@ with u from 0 at the driver to 1, g the conductance of one column's cell, r the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -52,7 +52,7 @@ def source_gain(columns: int, r_row_ohm: Scalar, r_switch_ohm: Scalar, load_s: S
 
 
 def with_source_line(
-    cell: TiedCell, line: SourceLine, position: Scalar, row_load_s: tuple[Scalar, Scalar] | None = None
+    cell: TiedCell, line: SourceLine, position: Scalar, row_load_s: Sequence[Scalar] | None = None
 ) -> TiedCell:
     """The cell behind its source lines. row_load_s: mean conductances along the plus and the minus line, numbers or (rows,);
     None: the mean load for both."""

@@ -99,6 +99,8 @@ def tied_charges(
     widths = [np.asarray(stop) - np.asarray(start) for start, stop in mode.pulses(codes, np.arange(codes.shape[1]))]
     phases = []
     for (first, beyond), width in zip(mode.windows(guard), widths, strict=True):
-        sums = [stacked[name][:, :, first:beyond].sum(2) * t for name in ("line", "mirror", "oscillator", "rail")]
-        phases.append(PhaseCharges(*sums, (width > 0).sum(-1), width.sum(-1) * t, (beyond - first) * t))
+        line, mirror, oscillator, rail = (
+            stacked[name][:, :, first:beyond].sum(2) * t for name in ("line", "mirror", "oscillator", "rail")
+        )
+        phases.append(PhaseCharges(line, mirror, oscillator, rail, (width > 0).sum(-1), width.sum(-1) * t, (beyond - first) * t))
     return tuple(phases)

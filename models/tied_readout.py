@@ -79,7 +79,8 @@ def tied_readout(values: Values, tables: Tables, y_s: Tensor, width: Scalar, bia
         raise InputError(f"parameters: a tied read-out needs {', '.join(missing)}, which are not given")
     y = (y_s / Y_REF_S)[..., None]
     (ic, vc), (im, m), (ia, rate) = (tables[name] for name in TABLES)
-    p = ReadoutParameters(ic, vc, im, m, *(_response(block, values, y, width - 1, bias_a) for block in BLOCKS))
+    clamp, mirror = (_response(block, values, y, width - 1, bias_a) for block in BLOCKS)
+    p = ReadoutParameters(ic, vc, im, m, clamp, mirror)
     return TiedReadout(p, AdcParameters(ia, rate, values["phase_start"], values["t_wait_s"]), bias_a)
 
 

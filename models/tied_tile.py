@@ -21,6 +21,7 @@ from aimcard.models.tied import (
     Clamp,
     EffectiveColumn,
     RowPulses,
+    SourceGain,
     TiedCell,
     TiedEdges,
     TiedPulse,
@@ -56,7 +57,7 @@ def tied_parameters(
     missing = [n for n in (*CELL, *WIRE, *PULSE) if n not in values]
     if missing:
         raise InputError(f"parameters: a tied column needs {', '.join(missing)}, which are not given")
-    cell = TiedCell(**{n: values[n] for n in CELL}, w_ref_um=w_ref_um, v_read_v=v_read_v)
+    cell = TiedCell(**{n: values[n] for n in CELL}, w_ref_um=w_ref_um, v_read_v=v_read_v, gain=SourceGain())
     wire = TiedWire(values["r_bit_ohm"] * wire_scale, values["c_column_f"], values.get(WIDTH, 0.0))
     return cell, wire, TiedPulse(**{n: values[n] for n in PULSE})
 

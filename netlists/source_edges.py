@@ -114,8 +114,8 @@ def record_source_edges(
             error = max(error, float(np.abs(np.interp(time, x, y) - wave).max()))
             level[p, k], transition[p, k] = wave, _passes(time, wave, 0.9) - _passes(time, wave, 0.1)
             found[f"{line}_{when}"] = SourceEdge(tuple(x.tolist()), tuple(y.tolist()))
-        gains = {f"{line}_gain": abs(reached[f"{line}{place}"]) / v_read_v for line in LINES}
-        at[place] = SourceEdges(**found, **gains)
+        down, up = (abs(reached[f"{line}{place}"]) / v_read_v for line in LINES)
+        at[place] = SourceEdges(**found, down_gain=down, up_gain=up)
     held = [stop - (stop - begin) / 3, stop]
     load = np.abs([waves.slot_means(f"i(v{rail})", held)[0] for rail in ("low", "high")])
     columns = (0, design.columns // 2, design.columns)
@@ -137,8 +137,11 @@ def source_lines(
     Raises InputError if the switches are too weak for ``t_lsb_s``, SimulationError if ngspice fails.
     """
     design = design or default_tied_driver(technology)
-    volts = {"v_common_v": v_common_v, "v_read_v": v_read_v}
     deck = tied_driver_deck(
-        technology, design, _CODE, corner=corner, temperature_c=temperature_c, t_lsb_s=t_lsb_s, **volts
+        technology, design, _CODE, corner=corner, temperature_c=temperature_c, t_lsb_s=t_lsb_s, v_common_v=v_common_v,
+        v_read_v=v_read_v,
     )  # fmt: skip
-    return record_source_edges(run(deck, cache=cache_dir), _CODE, design, t_lsb_s=t_lsb_s, tolerance=tolerance, **volts)
+    waves = run(deck, cache=cache_dir)
+    return record_source_edges(
+        waves, _CODE, design, t_lsb_s=t_lsb_s, v_common_v=v_common_v, v_read_v=v_read_v, tolerance=tolerance
+    )

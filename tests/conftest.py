@@ -12,6 +12,8 @@ from aimcard.models.card import DOMAIN_UNITS, Card, FitSummary, Interval, Parame
 from aimcard.models.pulse import EDGE_TABLES
 from aimcard.models.tile import TileModel
 
+pytest.register_assert_rewrite("made_card", "made_set")
+
 ROWS, CODE_MAX, GUARD, T_LSB_S, V_READ_V = 24, 15, 2, 1e-9, 0.2
 SLOTS = CODE_MAX + GUARD
 WIRE = {"r_bit_ohm": 0.15, "r_return_ohm": 0.15}

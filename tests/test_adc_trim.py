@@ -6,6 +6,7 @@ import pytest
 
 from aimcard.data import shipped_card, shipped_reference
 from aimcard.data.reference import ReferenceSet
+from aimcard.data.shipped import nominal_card_for
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.models.trim import two_point_trim, window_counts
@@ -75,6 +76,17 @@ def test_full_scale_is_within_the_tables(card_of):
         trim_report(card_of(), [card_of()], full_scale_a=1e-3)
     with pytest.raises(InputError, match=r"second: expected a current above 0 and up to 100 uA, .*; got 0"):
         trim_report(card_of(), [card_of()], second_a=0.0)
+
+
+@pytest.mark.parametrize("name", ["sky130_gated", "freepdk45_tied"])
+def test_the_nominal_card_is_of_the_same_technology_and_topology(name):
+    card = Card.read(shipped_card(name))
+    assert nominal_card_for(card).content_hash == card.content_hash
+    with pytest.raises(InputError, match=r"nominal: expected a card of (technology 'sky130'|topology 'tied') as "):
+        trim_report(Card.read(shipped_card("freepdk45_gated")), [card])
+    alien = attrs.evolve(card, meta=card.meta | {"technology": "else"})
+    with pytest.raises(InputError, match="--nominal: no card for else_"):
+        nominal_card_for(alien)
 
 
 def test_a_tied_lines_current_has_both_signs():

@@ -1,7 +1,6 @@
-"""Fits on data of known truth: the optimiser, the bootstrap, the drawn columns, the plan, and a whole calibration."""
+"""A whole calibration on data made from the equations: what made them comes back."""
 
 import dataclasses
-import itertools
 
 import attrs
 import numpy as np
@@ -9,30 +8,16 @@ import pytest
 import torch
 
 from aimcard.calibrate import pipeline
-from aimcard.calibrate.bootstrap import bootstrap
-from aimcard.calibrate.columns import (
-    CODE_MAX,
-    DISTRIBUTIONS,
-    G_MAX_S,
-    G_MIN_S,
-    POSITIONS,
-    ROWS,
-    draw_codes,
-    fit_columns,
-    floor_columns,
-    held_out_columns,
-    pair_conductances,
-)
-from aimcard.calibrate.fit import jacobian, minimise, tensors
+from aimcard.calibrate.columns import POSITIONS
+from aimcard.calibrate.fit import minimise, tensors
 from aimcard.calibrate.parameters import SPECS
 from aimcard.calibrate.pipeline import calibrate
-from aimcard.calibrate.plan import EFFORTS, Options, estimate, expected_cpu_s, plan
 from aimcard.calibrate.stages import CELL_ON, GATE, LEAK, LINE, PULSE, READOUT
 from aimcard.calibrate.targets import Columns, Setting, cell_on, edge_tables, quiet_current, quiet_slots
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.adc import phase
 from aimcard.models.cell import cell_current, gate_current, idle_weight, leakage_current
-from aimcard.models.errors import FitError, InputError, TechnologyError
+from aimcard.models.errors import FitError
 from aimcard.models.line import LineDrive
 from aimcard.models.pulse import (
     R_REF_OHM,
@@ -63,233 +48,6 @@ TRUTH = {n: s.start + {"read-out": -1.0, "adc": 1.0}.get(s.group, 0.0) * s.scale
 
 def f64(x) -> torch.Tensor:
     return torch.tensor(np.asarray(x), dtype=torch.float64)
-
-
-# --- one fit ---------------------------------------------------------------------------------------------------
-
-
-def decay(names=("r_on_ohm", "k_source_per_v")):
-    """y = a·exp(−k·x) at a = 560, k = 1.1 under two parameters' names."""
-    x = torch.linspace(0, 2, 15, dtype=torch.float64)
-    y = 560.0 * torch.exp(-1.1 * x)
-    return lambda v: v[names[0]] * torch.exp(-v[names[1]] * x) - y
-
-
-START = {name: spec.start for name, spec in SPECS.items()}
-
-
-def test_known_parameters_come_back():
-    fit = minimise("decay", ("r_on_ohm", "k_source_per_v"), START, decay())
-    assert fit.values["r_on_ohm"] == pytest.approx(560, rel=1e-8)
-    assert fit.values["k_source_per_v"] == pytest.approx(1.1, rel=1e-8)
-    assert fit.converged
-    assert fit.messages == ()
-    assert fit.rms < 1e-6
-    assert fit.values["dw_um"] == START["dw_um"]
-
-
-def test_the_jacobian_is_that_of_the_scaled_parameters():
-    names = ("r_on_ohm", "k_source_per_v")
-    found = jacobian(names, START, decay())
-    for k, name in enumerate(names):
-        h = 1e-5
-        up, down = (decay()(tensors(START | {name: START[name] + s * h * SPECS[name].scale})) for s in (1, -1))
-        np.testing.assert_allclose((up - down) / (2 * h), found[:, k], rtol=1e-5, atol=1e-6)
-
-
-def test_a_bound_is_reported():
-    # The optimum k = -3.5 lies below the parameter's lower bound of -2.
-    x = torch.linspace(0, 1, 9, dtype=torch.float64)
-    fit = minimise("bound", ("k_source_per_v",), START, lambda v: (v["k_source_per_v"] + 3.5) * (1 + x))
-    assert fit.values["k_source_per_v"] == pytest.approx(SPECS["k_source_per_v"].lo, abs=1e-3)
-    assert fit.at_bound == ("k_source_per_v",)
-    assert any("ended at a bound: k_source_per_v" in m for m in fit.messages)
-
-
-def test_what_the_data_cannot_tell_is_reported():
-    x = torch.linspace(0, 1, 9, dtype=torch.float64)
-    fit = minimise(
-        "sum", ("k_source_per_v", "k_drain_per_v"), START, lambda v: (v["k_source_per_v"] + v["k_drain_per_v"] - 3) * x
-    )
-    assert set(fit.unidentified) == {"k_source_per_v", "k_drain_per_v"}
-    alone = minimise("none", ("k_source_per_v", "r_on_ohm"), START, lambda v: (v["k_source_per_v"] - 1) * x)
-    assert alone.unidentified == ("r_on_ohm",)
-    assert "not identified by these data: r_on_ohm" in alone.messages[0]
-
-
-def test_what_no_fit_can_use():
-    with pytest.raises(FitError, match="fit of bad: the residuals are not finite"):
-        minimise("bad", ("r_on_ohm",), START, lambda v: v["r_on_ohm"] * f64([1.0, np.nan]))
-    with pytest.raises(FitError, match="expected at least 2 data points for 2 parameters; got 1"):
-        minimise("few", ("r_on_ohm", "k_drain_per_v"), START, lambda v: (v["r_on_ohm"] * v["k_drain_per_v"])[None])
-
-
-# --- errors ----------------------------------------------------------------------------------------------------
-
-
-def straight_lines(columns: int, seed: int = 0, noise: float = 0.1):
-    """Columns of 20 points of y = a + b·x, each with one error common to its points."""
-    rng = np.random.default_rng(seed)
-    x = rng.uniform(-1, 1, (columns, 20))
-    j = np.stack([np.ones_like(x), x], -1).reshape(-1, 2)
-    r = np.repeat(noise * rng.normal(size=columns), 20)
-    # The optimum: a fit leaves residuals without a component along the Jacobian.
-    return j, r - j @ np.linalg.lstsq(j, r, rcond=None)[0], np.repeat(np.arange(columns), 20)
-
-
-def test_errors_shrink_with_the_columns():
-    few, many = (np.mean([bootstrap(*straight_lines(n, s), seed=s).stderr[0] for s in range(6)]) for n in (12, 192))
-    # 1/sqrt(columns): a factor of 4; both are estimates from random columns.
-    assert 3.0 < few / many < 5.3
-    # The mean of 192 columns with an error of 0.1 each.
-    assert many == pytest.approx(0.1 / np.sqrt(192), rel=0.2)
-
-
-def test_no_residual_no_error():
-    j, r, owner = straight_lines(10)
-    errors = bootstrap(j, 0 * r, owner, seed=1)
-    assert np.all(errors.stderr < 1e-14)
-    np.testing.assert_array_equal(np.diag(errors.correlation), 1)
-
-
-def test_the_bootstrap_repeats_and_single_cells_hold():
-    j, r, owner = straight_lines(10)
-    a, b = (bootstrap(j, r, owner, seed=3) for _ in range(2))
-    np.testing.assert_array_equal(a.correlation, b.correlation)
-    assert np.abs(a.correlation).max() <= 1
-    heavy = np.concatenate([j, 100 * np.eye(2)]), np.append(r, [0, 0]), np.append(owner, [-1, -1])
-    assert (bootstrap(*heavy, seed=3).stderr < 0.1 * a.stderr).all()
-
-
-# --- which columns ---------------------------------------------------------------------------------------------
-
-
-def test_fitted_columns():
-    columns = fit_columns("ideal", 16, 1, (0.3, 0.5))
-    for c in columns:
-        assert c.conductance_s.shape == c.codes.shape == (1, ROWS)
-        assert c.conductance_s.min() >= G_MIN_S
-        assert c.conductance_s.max() <= G_MAX_S
-        assert c.codes.min() == 0
-        assert 40 <= c.codes.max() <= CODE_MAX
-        assert c.position in POSITIONS
-        assert c.role == "fit"
-        assert c.runs == 1
-    # Sobol points fill every situation: halves of each dimension are equally full.
-    level = np.array([np.log(c.conductance_s.mean()) for c in columns])
-    share = np.array([(c.codes > 0).mean() for c in columns])
-    width = np.array([c.w_select_um for c in columns])
-    assert np.sum(width < 0.4) == np.sum(width > 0.4) == 8
-    assert width.min() >= 0.28
-    assert width.max() <= 0.52
-    assert share.min() < 0.4
-    assert share.max() > 0.9
-    assert np.exp(level.max() - level.min()) > 6
-    assert {c.position for c in columns} == set(POSITIONS)
-    assert {c.wire_scale for c in columns} > {1.0}
-    assert {c.wire_scale for c in fit_columns("ota", 16, 1, (0.3, 0.5))} == {1.0}
-
-
-def test_draws_repeat_and_differ():
-    same, other = (fit_columns("ideal", 4, seed, (0.3, 0.5)) for seed in (1, 2))
-    for a, b in zip(same, fit_columns("ideal", 4, 1, (0.3, 0.5)), strict=True):
-        np.testing.assert_array_equal(a.conductance_s, b.conductance_s)
-        np.testing.assert_array_equal(a.codes, b.codes)
-    for a, b in itertools.combinations([*same, *other], 2):
-        assert not np.array_equal(a.conductance_s, b.conductance_s)
-
-
-def test_what_is_held_out_was_not_fitted():
-    columns = plan(Options(seed=1, effort="full"))
-    names = [c.name for c in columns]
-    assert len(set(names)) == len(names)
-    fitted = [c for c in columns if c.role == "fit"]
-    held = [c for c in columns if c.role == "held_out"]
-    assert {c.column for c in fitted}.isdisjoint({c.column for c in held})
-    lines = {g.tobytes() for c in fitted for g in c.conductance_s}
-    assert not any(g.tobytes() in lines for c in held for g in c.conductance_s)
-    assert {(c.clamp, c.distribution) for c in held} == set(itertools.product(("ideal", "ota"), DISTRIBUTIONS))
-    # Only the wire differs between the wire scales of one column.
-    scales = [c for c in held if c.clamp == "ideal" and c.distribution == "gaussian" and c.column == "held0"]
-    assert sorted(c.wire_scale for c in scales) == [1.0, 2.0, 3.0, 10.0]
-    assert all(np.array_equal(c.codes, scales[0].codes) for c in scales)
-
-
-def test_pairs_and_codes():
-    rng = np.random.default_rng(0)
-    plus, minus = pair_conductances(rng, 25e-6, 4096)
-    assert np.all((plus == G_MIN_S) | (minus == G_MIN_S))
-    w = (plus - minus) / (25e-6 - G_MIN_S)
-    assert abs(w.mean()) < 0.02
-    assert w.std() == pytest.approx(1 / 3, rel=0.05)
-    gaussian, uniform, sparse, on = (draw_codes(rng, d, 4, 4096) for d in DISTRIBUTIONS)
-    assert (gaussian == 0).mean() == pytest.approx(0.5, abs=0.03)
-    assert uniform.mean() == pytest.approx(CODE_MAX / 2, rel=0.03)
-    assert (sparse > 0).mean() == pytest.approx(0.1, abs=0.01)
-    assert on.min() >= 96
-    assert max(x.max() for x in (gaussian, uniform, sparse, on)) == CODE_MAX
-    with pytest.raises(ValueError, match="normal"):
-        draw_codes(rng, "normal", 1)
-
-
-def test_the_floor_repeats_held_out_vectors():
-    held = held_out_columns(1, 4, 1, {"ideal": DISTRIBUTIONS, "ota": DISTRIBUTIONS}, (3.0,), (0.3, 0.5))
-    floor = floor_columns(held, 2)
-    assert [c.clamp for c in floor] == ["ideal", "ota"]
-    for c in floor:
-        original = next(h for h in held if h.name == c.of)
-        np.testing.assert_array_equal(c.codes, original.codes[:2])
-        np.testing.assert_array_equal(c.conductance_s, original.conductance_s)
-
-
-# --- the plan --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error", "message"),
-    [
-        ({"effort": "fast"}, InputError, "effort: expected one of sweep, quick, default, full; got 'fast'"),
-        ({"columns": 0}, InputError, "columns: expected 1 or more; got 0"),
-        ({"jobs": -1}, InputError, "jobs: expected 1 or more; got -1"),
-        ({"seed": -1}, InputError, "seed: expected 0 or more; got -1"),
-        ({"w_select_um": 0.01}, InputError, "w_select_um: expected .* to 2 µm; got 0.01"),
-        ({"technology": "freepdk54"}, TechnologyError, "freepdk45"),
-        ({"corner": "slow"}, TechnologyError, "slow"),
-    ],
-)
-def test_options_are_checked(wrong, error, message):
-    with pytest.raises(error, match=message):
-        Options(**wrong)
-
-
-@pytest.mark.parametrize("topology", ["gated", "tied"])
-def test_columns_of_another_seed_judge_and_share_nothing(topology):
-    old, new = (plan(Options(effort="quick", topology=topology, seed=seed, held_out_only=True)) for seed in (1, 99))
-    assert {c.role for c in new} == {"held_out"}
-    for a, b in zip(old, new, strict=True):
-        assert a.name == b.name
-        assert not np.array_equal(a.conductance_s, b.conductance_s)
-        assert not np.array_equal(a.codes, b.codes)
-    # What judges is what judges with the fitted columns beside it.
-    whole = plan(Options(effort="quick", topology=topology, seed=1))
-    assert [c.name for c in whole if c.role == "held_out"] == [c.name for c in old]
-
-
-def test_a_larger_effort_is_a_larger_plan():
-    sizes = [sum(map(expected_cpu_s, plan(Options(effort=name)))) for name in EFFORTS]
-    assert sizes == sorted(set(sizes))
-    assert len(plan(Options(effort="quick", columns=2))) > len(plan(Options(effort="quick")))
-    for name in EFFORTS:
-        assert "decks in ngspice, 2 at a time" in estimate(Options(effort=name, jobs=2))
-
-
-def test_one_width():
-    options = Options(w_select_um=0.4, effort="quick")
-    assert {c.w_select_um for c in plan(options)} == {0.4}
-    assert options.w_ref_um == 0.4
-
-
-# --- a calibration of known truth ------------------------------------------------------------------------------
 
 
 META = {
@@ -477,7 +235,7 @@ def test_a_target_at_its_truth_is_zero(made_up):
     setting = Setting.of(made_up, SEGMENTS)
     residual = cell_on(made_up["cell-dc"], setting)
     assert residual(tensors(TRUTH)).abs().max() < 1e-6
-    assert residual(tensors(START)).abs().max() > 1
+    assert residual(tensors({name: spec.start for name, spec in SPECS.items()})).abs().max() > 1
 
 
 def test_quiet_slots_tell_the_wire_whatever_edges_do():

@@ -353,6 +353,15 @@ def test_a_layer_without_its_methods_is_none():
         AnalogLayer()
 
 
+def test_a_topology_without_its_methods_is_none():
+    with pytest.raises(TypeError, match=r"Half: expected the methods of Hardware; counts_per_coulomb, .* missing"):
+
+        class Half(Hardware, topology="half"):
+            has_converter = True
+
+    assert "half" not in Hardware._kinds
+
+
 @pytest.mark.parametrize(("call", "message"), BAD)
 def test_bad_input_is_one_line(hardware, call, message):
     with pytest.raises(InputError) as error:

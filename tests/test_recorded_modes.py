@@ -15,7 +15,10 @@ GATED = {
     "split": (1.4e-4, 1.0e-3, 5e-6), "split_lsb_first": (2.7e-4, 5e-4, 4e-5), "three_digit": (8e-4, 9e-3, 3e-5),
     "bitwise": (1e-2, 3.5e-3, 2e-3), "end_aligned_halves": (5e-6, 1.6e-6, 3e-7), "staggered": (8e-7, 3.5e-5, 8e-7),
 }  # fmt: skip
-TIED = {"split": (4.8e-7, 8e-5, 1.5e-5), "bitwise": (7.6e-6, 6e-3, 1.3e-3)}
+TIED = {
+    "split": (4.8e-7, 8e-5, 1.5e-5), "split_lsb_first": (4.8e-7, 3.9e-5, 1.5e-5), "three_digit": (8e-7, 2.4e-4, 8e-5),
+    "bitwise": (7.6e-6, 6e-3, 1.3e-3), "end_aligned_halves": (3e-8, 5.6e-7, 2.6e-7), "staggered": (3.6e-8, 6e-7, 1.9e-7),
+}  # fmt: skip
 
 
 def recorded(topology: str, mode: str) -> ReferenceSet:

@@ -140,8 +140,16 @@ def trim_report(
 
     full_scale_a: end of the comparison [A], by default that of the nominal card's validity, as far as every table goes;
     second_a: the second trim current [A], by default half of it. Raises InputError if they are not above 0 and within
-    every card's table, CardError for a card without a read-out.
+    every card's table, or if a card is of another technology or topology than the nominal one; CardError for a card
+    without a read-out.
     """
+    for card in cards:
+        for key in ("technology", "topology"):
+            if card.meta[key] != nominal.meta[key]:
+                raise InputError(
+                    f"nominal: expected a card of {key} {card.meta[key]!r}, as {card.source} is; "
+                    f"got {nominal.meta[key]!r}; name another"
+                )
     limit = min(float(c.table("adc").x[-1]) for c in (nominal, *cards))
     full = min(float(nominal.domain["line_current_a"].hi), limit) if full_scale_a is None else float(full_scale_a)
     second = 0.5 * full if second_a is None else float(second_a)

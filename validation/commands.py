@@ -142,7 +142,9 @@ def interpolate(
 def trim(
     card: CardName,
     *,
-    nominal: Annotated[str, option_help("Card that the digital side knows.")] = "freepdk45_gated",
+    nominal: Annotated[
+        str | None, option_help("Card that the digital side knows (default: the shipped one of CARD's technology, topology).")
+    ] = None,
     against: Annotated[Path | None, option_help("Reference set of CARD: its simulated columns are trimmed too.")] = None,
     full_scale: Annotated[float | None, option_help("Line current in uA to which the ADCs are compared.")] = None,
     second: Annotated[float | None, option_help("Second trim current in uA (default: half of full scale).")] = None,
@@ -153,8 +155,8 @@ def trim(
     files = {name: None if path is None else output_file(name, path) for name, path in (("--json", json), ("--figure", figure))}
     from aimcard.calibrate.corner_job import trim_to
 
-    limits = (None if v is None else v * 1e-6 for v in (full_scale, second))
-    print(trim_to(card, nominal, against, *limits, files["--json"], files["--figure"], say))
+    full_scale_a, second_a = (None if v is None else v * 1e-6 for v in (full_scale, second))
+    print(trim_to(card, nominal, against, full_scale_a, second_a, files["--json"], files["--figure"], say))
 
 
 def show(card: CardName) -> None:

@@ -138,7 +138,9 @@ class DataSet:
         if self.clamp == "ideal":
             return None
         found = []
-        for r in (r for r in self.records if r.full_scale_a is not None):
+        for r in self.records:
+            if r.full_scale_a is None:
+                continue
             low, high = r.full_scale_a
             current = r.record["current_a"]
             found.append(((current > high) | ((current < low) & (low < 0))).ravel())

@@ -68,7 +68,7 @@ def measure(hardware: Hardware, read: str, encoder: nn.Module, x: Tensor, turns:
 
     times = in_turns(lambda: encoder(x), {"ours": ours}, turns)
     error = float((out - truth).square().mean().sqrt() / (truth - truth.mean()).square().mean().sqrt())
-    topology, ratio = hardware.model.card.meta["topology"], times["ours"] / times[""]
+    topology, ratio = str(hardware.model.card.meta["topology"]), times["ours"] / times[""]
     return EncoderRow(topology, read, x.shape[0], x.shape[1], times[""], ratio, error)
 
 

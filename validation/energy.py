@@ -77,12 +77,11 @@ def energy_study(
     g = np.concatenate(normal_pairs(rng, pairs, rows, lo, hi))
     signed = normal_codes(rng, vectors, rows, full, signed=True)
     phases: list[TileEnergy] = []
-    shared = {"rows": rows, "columns": columns, "density": float((signed != 0).mean())}
+    density = float((signed != 0).mean())
     if isinstance(model, TiedTile):
         for c in tied_charges(model, g[:pairs], g[pairs:], signed, pwm):
-            charges = (c.line_c, c.mirror_c, c.oscillator_c)
-            phases.append(tile_energy(p, *charges, c.pulses, c.on_s, sign_phases=1, window_s=c.window_s,
-                                      rail_charge_c=c.rail_c, **shared))  # fmt: skip
+            phases.append(tile_energy(p, c.line_c, c.mirror_c, c.oscillator_c, c.pulses, c.on_s, rows=rows, columns=columns,
+                                      sign_phases=1, window_s=c.window_s, density=density, rail_charge_c=c.rail_c))  # fmt: skip
         return EnergyStudy(pwm.name, str(card.meta["topology"]), tuple(phases))
     codes = np.concatenate([np.maximum(signed, 0), np.maximum(-signed, 0)])
     with warnings.catch_warnings():
@@ -94,12 +93,11 @@ def energy_study(
     t = model.t_lsb_s
     widths = [stop - start for start, stop in pwm.pulses(codes, np.arange(rows))]
     for (first, beyond), width in zip(pwm.windows(model.guard_slots), widths, strict=True):
-        charges = (a[..., first:beyond].sum(-1) * t for a in (out.current_a, out.mirror_a, out.oscillator_a))
-        phases.append(
-            tile_energy(
-                p, *charges, (width > 0).sum(-1), width.sum(-1) * t, sign_phases=2, window_s=(beyond - first) * t, **shared
-            )
+        line, mirror, oscillator = (
+            a[..., first:beyond].sum(-1) * t for a in (out.current_a, out.mirror_a, out.oscillator_a)
         )  # fmt: skip
+        phases.append(tile_energy(p, line, mirror, oscillator, (width > 0).sum(-1), width.sum(-1) * t, rows=rows, columns=columns,
+                                  sign_phases=2, window_s=(beyond - first) * t, density=density))  # fmt: skip
     return EnergyStudy(pwm.name, str(card.meta["topology"]), tuple(phases))
 
 
@@ -126,21 +124,22 @@ def _errors(p: EnergyParameters, model: TileModel, r: Record, mode: str) -> dict
     assert out.oscillator_a is not None
     t = model.t_lsb_s
     window = len(r["slot_edge_s"][1:]) * t
-    energy = line_energy(p, *(a.sum(-1) * t for a in (out.current_a, out.mirror_a, out.oscillator_a)), window)
+    energy = line_energy(p, out.current_a.sum(-1) * t, out.mirror_a.sum(-1) * t, out.oscillator_a.sum(-1) * t, window)
     line = r["current_a"].sum(-1) * t * p.vdd_v
     return _against(r, energy, p, line, line)
 
 
 def _tied_errors(p: EnergyParameters, model: TiedTile, r: Record, mode: str) -> dict[str, np.ndarray]:
     turned = slice(None, None, -1) if r.attrs.get("read_out", "south") == "north" else slice(None)
-    g = [r[name][:, turned] for name in ("conductance_s", "conductance_minus_s")]
+    plus, minus = (r[name][:, turned] for name in ("conductance_s", "conductance_minus_s"))
     phases = tied_charges(
-        model, *g, r["codes"][:, turned], get_mode(mode, model.code_max), wire_scale=float(r.attrs["wire_scale"]),
+        model, plus, minus, r["codes"][:, turned], get_mode(mode, model.code_max), wire_scale=float(r.attrs["wire_scale"]),
         w_select_um=float(r.attrs["w_select_um"]), position=float(r.attrs["position"]),
     )  # fmt: skip
-    charges = (sum(getattr(c, name) for c in phases) for name in ("line_c", "mirror_c", "oscillator_c"))
-    window = sum(c.window_s for c in phases)
-    energy = line_energy(p, *charges, window, sum(c.rail_c for c in phases))
+    line_c, mirror_c, oscillator_c, rail_c = (
+        np.sum([getattr(c, name) for c in phases], axis=0) for name in ("line_c", "mirror_c", "oscillator_c", "rail_c")
+    )
+    energy = line_energy(p, line_c, mirror_c, oscillator_c, sum(c.window_s for c in phases), rail_c)
     line = r["current_a"].sum(-1) * model.t_lsb_s * p.vdd_v
     array = line + p.rail_energy(r["rail_charge_c"]) if "rail_charge_c" in r else None
     return _against(r, energy, p, line, array)

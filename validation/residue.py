@@ -10,6 +10,7 @@ import argparse
 import copy
 import sys
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -29,6 +30,11 @@ from aimcard.validation.scores import affine, affine_fit, sigma_mac
 from aimcard.validation.typical import SIGMA_SHARE
 
 
+class _Where(TypedDict):
+    w_select_um: float
+    position: float
+
+
 def without_steps(model: TileModel) -> TileModel:
     """The same tile whose clamp follows at once: no turn-on, no step charges of the regulator."""
     still = copy.copy(model)
@@ -45,7 +51,8 @@ def budget(model: TileModel, reference: ReferenceSet, mode: Mode, vectors: int =
     if vectors < 4:
         raise InputError(f"vectors: expected 4 or more, two numbers are fitted to them; got {vectors}")
     record = pair_of(reference)
-    g, where = record["conductance_s"], {key: float(record.attrs[key]) for key in ("w_select_um", "position")}
+    g = record["conductance_s"]
+    where: _Where = {"w_select_um": float(record.attrs["w_select_um"]), "position": float(record.attrs["position"])}
     drawn = np.random.default_rng(seed).normal(0, SIGMA_SHARE * model.code_max, (vectors, g.shape[1]))
     codes = np.clip(np.round(drawn), 0, model.code_max).astype(np.int64)
     ideal = (codes @ (g[0] - g[1]))[:, None]

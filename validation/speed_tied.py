@@ -88,12 +88,12 @@ def against_ngspice(tile: TiedTile, accuracy: str = "fast") -> list[tuple[str, f
         product = TiedProduct(
             tile, accuracy, float(r.attrs["wire_scale"]), torch.float64, float(r.attrs["w_select_um"]), float(r.attrs["position"])
         )
-        g = [torch.tensor(r[n].copy()) for n in ("conductance_s", "conductance_minus_s")]
+        plus, minus = (torch.tensor(r[n].copy()) for n in ("conductance_s", "conductance_minus_s"))
         x = torch.tensor(r["codes"].astype(float))
         if r.attrs.get("read_out") == "north":
-            g, x = [a.flip(-1) for a in g], x.flip(-1)
+            plus, minus, x = plus.flip(-1), minus.flip(-1), x.flip(-1)
         with torch.no_grad():
-            charge = product.charge(*g, x).numpy()
+            charge = product.charge(plus, minus, x).numpy()
         truth = r["current_a"].sum(-1) * tile.t_lsb_s
         found.append((r.name, float(np.median(one_minus_r2(charge, truth)))))
     return found

@@ -6,8 +6,9 @@ import importlib.util
 import itertools
 import os
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -91,8 +92,10 @@ class Kernel:
 
     def __call__(self, x: Tensor, rates: bool = False, *, reuse: bool = False) -> Prepared:
         """Prepare ``x`` (batch, rows), in as many threads as torch uses; ``reuse``: valid until the next such call."""
-        from aimcard.models.fast.blocks import prepare
+        from aimcard.models.fast import blocks
 
+        # What numba compiles has no type of its own, and the number of arguments is not known before it runs.
+        prepare = cast(Callable[..., None], blocks.prepare)
         batch, rows, groups = *x.shape, self.groups
         # Fresh memory costs a page fault every 4 kB, a tenth of the whole.
         made = self.scratch.get((batch, groups, rates)) if reuse else None

@@ -8,16 +8,21 @@ of the first number; ``fill`` repeats one number; + − * / work lane by lane, w
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
+from typing import Any, cast
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import lower_builtin, models, register_model, type_callable
 
 #: Numbers in one value.
 LANES = 16
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
+# Numba puts the typing context before the arguments itself: callers leave it out.
+intrinsic = cast(Callable[[Callable[..., Any]], Callable[..., Any]], numba_intrinsic)
 
 
 class Lanes(types.Type):

@@ -123,6 +123,7 @@ def solve_fields(ref: Reference, at: Ladder, ends: Tensor, extra: Tensor, second
     rate = rate + bend * extra
     loop = torch.ones_like(current)
     reg = torch.zeros_like(current)
+    slope = None
     if conv.clamp is not None:
         _, slope, _ = conv.clamp.at(current)
         loop = 1 / (1 - admittance * slope)
@@ -167,7 +168,7 @@ def solve_fields(ref: Reference, at: Ladder, ends: Tensor, extra: Tensor, second
         # Its diagonal: the resistance that a cell sees between its node and the clamp.
         place = ref.r_ohm * (torch.flip(torch.cumsum(torch.flip(lengths_of(ref, g), (-1,)), -1), (-1,)) - lengths_of(ref, g) / 2)
         seen = place * a
-        if conv.clamp is not None:
+        if slope is not None:
             seen = seen + (-slope)[..., None]
         own = y * first / v0 * seen + curve * loop[..., None] * first
     return Fields(answer, y, tilt, z, z_sign, own, ladder, at.clamp, rate, bend)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +23,7 @@ from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
 
 
-class Hardware(ABC):
+class Hardware:
     """A card for layers: ``Hardware(card)`` is that of the card's topology. Shared, not copied, by all layers and copies.
 
     accuracy: as ``FastTile``'s or ``TiedProduct``'s. A topology is a subclass; the layers know only what is below.
@@ -39,6 +39,9 @@ class Hardware(ABC):
         super().__init_subclass__(**rest)
         if topology in cls._kinds:
             raise ValueError(f"topology {topology!r} is registered twice")
+        # What ABC would check at the first call; but to a type checker nobody may call an ABC, and here everybody does.
+        if missing := [n for n in dir(cls) if getattr(getattr(cls, n), "__isabstractmethod__", False)]:
+            raise TypeError(f"{cls.__name__}: expected the methods of Hardware; {', '.join(missing)} missing")
         cls._kinds[topology] = cls
 
     def __new__(cls, card: Card | TileModel | TiedTile | None = None, *others: Any, **options: Any) -> Hardware:
@@ -49,7 +52,7 @@ class Hardware(ABC):
         if not isinstance(card, Card | TileModel | TiedTile):
             raise InputError(f"card: expected a Card, TileModel or TiedTile, as their read(path); got {type(card).__name__}")
         topology = (card if isinstance(card, Card) else card.card).meta["topology"]
-        return super().__new__(cls._kinds[check_choice("topology", topology, cls._kinds)])
+        return object.__new__(cls._kinds[check_choice("topology", topology, cls._kinds)])
 
     def __init__(self, card: Card | TileModel | TiedTile, accuracy: str | float = "fast") -> None:
         """Raises CardError on an incomplete card, InputError on an unknown accuracy or topology."""

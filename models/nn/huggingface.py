@@ -55,12 +55,12 @@ def attention(
     """The library's attention function: (batch, heads, length, width) in, (batch, length, heads, width) out."""
     groups = query.shape[1] // key.shape[1]
     key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scale: float = query.shape[-1] ** -0.5 if scaling is None else scaling
     products = getattr(module, PRODUCTS, None)
     if products is not None:
-        out, weights = products.attend(query, key, value, attention_mask, scaling, dropout)
+        out, weights = products.attend(query, key, value, attention_mask, scale, dropout)
     else:
-        scores = query @ key.mT * scaling
+        scores = query @ key.mT * scale
         scores = scores if attention_mask is None else scores + attention_mask
         weights = nn.functional.dropout(attention_weights(scores), dropout, dropout > 0)
         out = weights @ value

@@ -33,7 +33,7 @@ class AnalogLayer(nn.Module, ABC):
             raise InputError(f"module: expected {cls.digital.__name__} for {cls.__name__}; got {type(module).__name__}")
         new = cls()
         state = module.__dict__
-        new.__dict__.update({k: v for k, v in state.items() if k not in _OWN})
+        vars(new).update({k: v for k, v in state.items() if k not in _OWN})
         new._origin = (type(module), {k: v for k, v in state.items() if k not in ("_parameters", "_buffers", "_modules")})
         new._parameters.update(module._parameters)
         new._buffers.update(module._buffers)
@@ -97,6 +97,9 @@ class _AnalogConv(AnalogLayer):
     bias: Tensor | None
     groups: int
     padding_mode: str
+    kernel_size: tuple[int, ...]
+    dilation: tuple[int, ...]
+    stride: tuple[int, ...]
     _reversed_padding_repeated_twice: list[int]
 
     def build(self, plan: Plan) -> None:
