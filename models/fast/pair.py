@@ -27,8 +27,9 @@ from aimcard.models.fast.weights import Plan, Weights
 
 #: Vectors that are prepared and multiplied together, and pairs whose squares are.
 BLOCK, PAIRS = 64, 512
-#: What a pair has in common cancels, errors too: groups may be wider than those of readings, and squares fewer.
-FAST = {False: Settings(4, 8, 1, 2.2), True: Settings(6, 8, 3, 2.0)}
+#: What a pair has in common cancels, errors too: groups may be wider than those of readings, and squares fewer. Bins are more,
+#: for inputs of one sign are often short only (GELU): they all end in the window's first LSBs.
+FAST = {False: Settings(8, 8, 1, 2.2), True: Settings(8, 8, 2, 1.7)}
 
 
 def phases_of(codes: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ def arrange_pairs(total: Tensor, ratio: float, most: int) -> tuple[list[Tensor],
 
 
 def plans_of_pairs(groups: list[Tensor], total: Tensor) -> list[list[Tensor]]:
-    """Groups that share a preparation, the largest first, by the total conductance of their G+ (pairs,)."""
+    """Groups that share a preparation, the largest first, by their lines' total conductances (pairs, 2)."""
     plans: list[list[Tensor]] = []
     for pairs in groups:
         pairs = pairs.sort().values
@@ -194,8 +195,9 @@ class PairTile:
         g = conductance_s.detach().to(tile.work)
         index = torch.arange(len(g), device=g.device).view(self.levels, 2, -1).movedim(1, 0).flatten(1)
         settings = FAST[counts] if tile.accuracy == "fast" else tile.settings(conductance_s, phases_of(codes), counts=counts)
-        groups, rest = arrange_pairs(g.sum(1)[index.T], settings.ratio, settings.groups)
-        plans_of = plans_of_pairs(groups, g.sum(1)[index[0]])
+        total = g.sum(1)[index.T]
+        groups, rest = arrange_pairs(total, settings.ratio, settings.groups)
+        plans_of = plans_of_pairs(groups, total)
         columns, parts, first = None, [], 0
         if groups:
             order = torch.cat([index[:, pairs].flatten() for plan in plans_of for pairs in plan])

@@ -28,7 +28,7 @@ ROWS = 32
 #: Largest total conductance over smallest among lines about one mean column. Short lines bend so little that it may be large.
 RATIO = 5.0
 #: How finely they are computed.
-FAST = {False: Settings(4, 8, 1), True: Settings(6, 8, 3)}
+FAST = {False: Settings(4, 8, 1), True: Settings(8, 8, 2)}
 
 
 def _edges(total: Tensor, ratio: float) -> Tensor:

@@ -76,7 +76,8 @@ class GatedHardware(Hardware, topology="gated"):
         generator: torch.Generator | None, usage: Usage | None = None, chip: TileChip | None = None,
     ) -> Tensor:  # fmt: skip
         """Four readings for signed inputs, two for inputs that have none; or what they come to, where none is seen by itself."""
-        if usage is None and chip is None and self.is_linear(n) and self._expands(tile, lines, n) and not needs_gradient(lines, codes):
+        seen = usage is not None or chip is not None or needs_gradient(lines, codes)
+        if not seen and self.is_linear(n) and self._expands(tile, lines, n):
             return self._difference(tile, lines, codes, n, mapping)
         phases = codes
         if mapping.signed:
