@@ -91,7 +91,8 @@ class Part:
             n = size // 2
             a, b = slice(start, start + n), slice(start + n, start + size)
             at = first + start // 2
-            sides = (weights.departure[a], weights.departure[b]) if plan.squares else (weights.departure,) * 2
+            whole = weights.departure
+            sides = (whole[a], whole[b]) if plan.squares else (whole, whole)
             scales = None if weights.scale is None else (weights.scale[a], weights.scale[b])
             found.append(cls(weights.wide[a] - weights.wide[b], sides, scales, slice(at, at + n), group))
             start += size

@@ -40,7 +40,7 @@ class TiedSettings:
 
 #: 1 − R² of 1, 2 … cosines over the square of the curvature, the worst of 24 lines of normal weights and Gaussian codes, by a
 #: comparison with the slow twin (currents of 40 and 100 %); and how much of it is left.
-ERRORS, ENOUGH = (0.5, 0.06, 0.016, 0.009, 0.005), 5e-6
+ERRORS, ENOUGH = (0.29, 0.07, 0.02, 0.0078, 0.0052), 7e-6
 #: From coarse to fine, tried in this order for a tolerance.
 LADDER = tuple(TiedSettings(n) for n in (1, 2, 3, 4)) + tuple(TiedSettings(n, True) for n in (5, 7, 10, 15, 24))
 

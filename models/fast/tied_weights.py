@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from aimcard.models.fast.columns import low_precision as low_precision_pays
+from aimcard.models.fast.tied_bytes import SmallWeights
 from aimcard.models.fast.tied_circuit import TiedCircuit, zero_like
-from aimcard.models.fast.tied_modes import Bend, Modes, add_bend
+from aimcard.models.fast.tied_modes import MOST, Bend, Modes, add_bend, compiled_type
 from aimcard.models.fast.tied_response import Response
 from aimcard.models.tied import cell_current, on_resistance, source_voltage
 
@@ -32,7 +33,8 @@ class TiedWeights:
     wide (..., lines, rows + 8): answer per LSB of code, then each line's factor of the even part, the pulses, the squares that
     the modes leave, and its idle answer. rows_of (..., rows, 3): row profiles of the first three. delta_lsb (..., 1, 1): LSBs
     that the edges add to every pulse. even (..., lines, rows): answer per LSB whatever the sign, None where rank one is enough.
-    bend: for ``Bend``, None where the answer is linear in the current. y_s (..., lines): what the read-out sees [S].
+    bend: for ``Bend``, None where the answer is linear in the current; small: the same in bytes, for compiled passes.
+    y_s (..., lines): what the read-out sees [S].
     curvature: the most that a line's answer bends over a current of its usual size, a quarter of its rows on.
     """
 
@@ -43,6 +45,7 @@ class TiedWeights:
     bend: tuple[Tensor, Tensor, Tensor] | None
     y_s: Tensor
     curvature: float
+    small: SmallWeights | None = None
 
 
 def transfer(node_s: Tensor, r_bit_ohm: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -120,6 +123,7 @@ def prepare(
         even_lines = torch.zeros_like(even_lines)
     if answer.linear:
         left_rows, left_lines, bend, curvature = torch.zeros_like(even_rows), torch.zeros_like(gain), None, 0.0
+        small = None
     else:
         left_rows, left_lines = _rank_one(odd * odd)
         low = odd.detach().to(low_precision(odd)).contiguous()
@@ -127,17 +131,21 @@ def prepare(
         left_lines = left_lines * each[2]
         usual = (odd.detach().square().sum(-1) / 4).sqrt()
         curvature = float((each[2] * usual / gain).detach().abs().max())
+        graph = torch.is_grad_enabled() and odd.requires_grad
+        small = SmallWeights.of(odd, bend[2], left_rows, left_lines) if not graph and compiled_type(odd) else None
     none = torch.zeros_like(gain)
     behind = [even_lines * gain, step_lines * gain, left_lines, each[0] * c.slots, *[none] * (EXTRA - 4)]
     wide = torch.cat([odd * gain[..., None], torch.stack(behind, -1)], -1)
     rows_of = torch.stack([even_rows, step_rows, left_rows], -1)
-    return TiedWeights(wide, rows_of, delta, even * gain[..., None] if two else None, bend, y, curvature)
+    return TiedWeights(wide, rows_of, delta, even * gain[..., None] if two else None, bend, y, curvature, small)
 
 
 def answers(weights: TiedWeights, x: Tensor, modes: Modes, *, idle: bool = True) -> Tensor:
     """Charges [C] or counts, (..., batch, lines), of signed codes (..., batch, rows); ``idle`` False leaves the idle ones out."""
     graph = torch.is_grad_enabled() and (x.requires_grad or weights.wide.requires_grad)
-    out = _widened(weights, x, modes, graph, float(idle)) @ weights.wide.mT
+    if not graph and compiled_type(x) and modes.count <= MOST and weights.wide.ndim <= 3:
+        return _compiled(weights, x, modes, float(idle))
+    out = _widened(weights, x, modes, float(idle)) @ weights.wide.mT
     if weights.even is not None:
         out = out + x.abs() @ weights.even.mT
     if weights.bend is None:
@@ -148,17 +156,25 @@ def answers(weights: TiedWeights, x: Tensor, modes: Modes, *, idle: bool = True)
     return out
 
 
-def _widened(weights: TiedWeights, x: Tensor, modes: Modes, graph: bool, idle: float) -> Tensor:
-    """Codes lengthened by the edges, and the sums that go with the columns behind ``wide``."""
-    if not graph and modes.compiled(x):
-        from aimcard.models.fast.tied_kernel import widen
+def _compiled(weights: TiedWeights, x: Tensor, modes: Modes, idle: float) -> Tensor:
+    """The same with compiled passes, (tiles, batch, lines) or (batch, lines)."""
+    from aimcard.models.fast.tied_kernel import widen
 
-        out = x.new_empty(len(x), x.shape[1] + EXTRA)
-        even = modes.even if weights.bend is not None else modes.even[-1:]
-        rows_of = weights.rows_of.mT.contiguous().numpy()
-        numbers = np.float32(weights.delta_lsb.item()), rows_of, even, np.float32(idle)
-        widen(x.detach().contiguous().numpy(), *numbers, out.numpy())
-        return out
+    codes = x.detach().contiguous()
+    tiles = codes if x.ndim == 3 else codes[None]
+    wide = tiles.new_empty(*tiles.shape[:2], tiles.shape[2] + EXTRA)
+    rows_of = weights.rows_of.mT.reshape(-1, 3, tiles.shape[2]).contiguous()
+    widen(tiles.numpy(), weights.delta_lsb.reshape(-1).numpy(), rows_of.numpy(), np.float32(idle), wide.numpy())
+    out = (wide if x.ndim == 3 else wide[0]) @ weights.wide.mT
+    if weights.even is not None:
+        out += x.abs() @ weights.even.mT
+    if weights.small is not None:
+        weights.small.add_bend(out if x.ndim == 3 else out[None], tiles, modes)
+    return out
+
+
+def _widened(weights: TiedWeights, x: Tensor, modes: Modes, idle: float) -> Tensor:
+    """Codes lengthened by the edges, and the sums that go with the columns behind ``wide``."""
     sign, size = torch.sign(x), x.abs()
     behind = [size @ weights.rows_of[..., :1], sign.abs() @ weights.rows_of[..., 1:2]]
     behind.append(torch.zeros_like(behind[0]) if weights.bend is None else modes.left(x) @ weights.rows_of[..., 2:])
