@@ -11,8 +11,9 @@ from aimcard.models.card import Interval, Parameter, Table
 from aimcard.models.errors import CardError, InputError
 from aimcard.models.fast import Effects
 from aimcard.models.fast.tied import TiedProduct
+from aimcard.models.fast.tied_lines import CellTable
 from aimcard.models.fast.tied_modes import Bend, Modes
-from aimcard.models.fast.tied_weights import transfer
+from aimcard.models.fast.tied_weights import prepare, transfer
 from aimcard.models.tied import transfer as swept
 from aimcard.models.tied_tile import EDGE_TABLES, TiedTile
 
@@ -232,6 +233,24 @@ def test_compiled_and_plain_passes_agree(bent_tile_of, monkeypatch):
         outs.append(product.charge(*g, x, idle=False))
     for a, b in zip(outs[:2], outs[2:], strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-4 * float(a.abs().max()))
+
+
+@pytest.mark.parametrize("effects", [Effects(), Effects.none(), Effects(ir_drop=False), Effects(regulator=False)])
+def test_columns_from_tables_are_the_columns(bent_tile_of, effects):
+    """Tiles at once, lines of no difference and of least conductance among them."""
+    plus, minus = (torch.stack([g, g.flip(0)]).float() for g in pairs(5, 70))
+    plus[0, 1], minus[1, 2], plus[1, 3], minus[1, 3] = minus[0, 1], 1e-7, 1e-7, 1e-7
+    product = TiedProduct(bent_tile_of(), effects=effects, rate=RATE)
+    for counts in (False, True):
+        one, two = (
+            prepare(product.circuit, plus, minus, lambda y: product._response(counts, y), table=table)  # noqa: B023
+            for table in (None, CellTable.of(product.circuit, 3e-5))
+        )
+        for name in ("wide", "rows_of", "delta_lsb", "y_s"):
+            a, b = getattr(one, name), getattr(two, name)
+            # Even parts are small differences of what the table has.
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-6 * float(a.abs().max()) + 1e-30)
+        torch.testing.assert_close(one.wide[..., :70], two.wide[..., :70], rtol=0, atol=1e-6 * float(one.wide.abs().max()))
 
 
 def test_gradients_of_counts_are_the_slow_twins(bent_tile_of):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,10 +18,13 @@ from torch import Tensor
 
 from aimcard.models.fast.columns import low_precision as low_precision_pays
 from aimcard.models.fast.tied_bytes import SmallWeights
-from aimcard.models.fast.tied_circuit import TiedCircuit, zero_like
+from aimcard.models.fast.tied_circuit import TiedCircuit, edge_delays, zero_like
 from aimcard.models.fast.tied_modes import MOST, Bend, Modes, add_bend, compiled_type
 from aimcard.models.fast.tied_response import Response
 from aimcard.models.tied import cell_current, on_resistance, source_voltage
+
+if TYPE_CHECKING:
+    from aimcard.models.fast.tied_lines import CellTable
 
 #: Columns behind the rows of a product: even part, pulses, rest current, and zeros up to a whole vector of the processor.
 EXTRA = 8
@@ -87,14 +91,25 @@ def low_precision(values: Tensor) -> torch.dtype:
     return torch.bfloat16 if values.dtype == torch.float32 and low_precision_pays(values.device) else values.dtype
 
 
-def prepare(
-    c: TiedCircuit, plus: Tensor, minus: Tensor, respond: Callable[[float], Response], *, two: bool = False
-) -> TiedWeights:
-    """Weights of pairs (..., lines, rows) [S], differentiable in them, in their type.
+@dataclass(frozen=True)
+class Parts:
+    """A column's currents per row in units of the response's, times its transfer, (..., lines, rows): odd and even in the input's
+    sign; LSBs that the edges add to the odd ones, (..., 1, 1); rank-one forms of the even ones, of what edges add to them, and of
+    the odd ones' squares. answer: the response; y_s (..., lines) [S]; rest (..., lines): the gates' current."""
 
-    respond: the response up to a column's conductance [S]. two: keep the whole even part.
-    """
-    p, w, t = c.cell, c.w_um, c.t_lsb_s
+    odd: Tensor
+    even: Tensor
+    delta: Tensor
+    of_even: tuple[Tensor, Tensor]
+    of_step: tuple[Tensor, Tensor]
+    of_square: tuple[Tensor, Tensor]
+    answer: Response
+    y_s: Tensor
+    rest: Tensor
+
+
+def _parts(c: TiedCircuit, plus: Tensor, minus: Tensor, respond: Callable[[float], Response]) -> Parts:
+    p, w = c.cell, c.w_um
     zero = zero_like(plus)
     gate = cell_current(p, zero, zero, zero, w)
     # Currents into a cell whose line is below (down) or above the common mode, the gates' apart.
@@ -109,23 +124,48 @@ def prepare(
     h = h / answer.top_a
     positive, negative = plus_down + minus_up, plus_up + minus_down
     odd, even = 0.5 * h * (positive - negative), 0.5 * h * (positive + negative)
-    # A cell's own lag comes at both ends of a pulse and lengthens nothing.
-    down = float(c.edges.down_end_s - c.edges.down_start_s + c.pulse.t_end_s - c.pulse.t_start_s) / t
-    up = float(c.edges.up_end_s - c.edges.up_start_s + c.pulse.t_end_s - c.pulse.t_start_s) / t
+    down, up = edge_delays(c)
     odd_step = 0.5 * h * (down * (plus_down - minus_down) + up * (minus_up - plus_up))
     step = 0.5 * h * (down * (plus_down + minus_down) + up * (minus_up + plus_up))
     dims = (-2, -1)
     delta = (odd_step * odd).sum(dims, keepdim=True) / odd.square().sum(dims, keepdim=True).clamp(min=torch.finfo(odd.dtype).tiny)
-    each = answer.of(y, 2 * gate * h.sum(-1))
+    return Parts(odd, even, delta, _rank_one(even), _rank_one(step), _rank_one(odd * odd), answer, y, 2 * gate * h.sum(-1))
+
+
+def _compiled_parts(
+    c: TiedCircuit, plus: Tensor, minus: Tensor, respond: Callable[[float], Response], table: CellTable
+) -> Parts:
+    from aimcard.models.fast.tied_lines import transfers, weighted
+
+    found = transfers(table, plus, minus, float(c.wire.r_bit_ohm))
+    answer = respond(float(found.y_s.max()))
+    h = found.h.mul_(1 / answer.top_a)
+    odd, delta, *pairs, even = weighted(table, plus, minus, h)
+    of_even, of_step, of_square = ((pairs[k], pairs[k + 1]) for k in (0, 2, 4))
+    return Parts(odd, even, delta, of_even, of_step, of_square, answer, found.y_s, 2 * table.gate_a * h.sum(-1))
+
+
+def prepare(
+    c: TiedCircuit, plus: Tensor, minus: Tensor, respond: Callable[[float], Response], *, two: bool = False,
+    table: CellTable | None = None,
+) -> TiedWeights:  # fmt: skip
+    """Weights of pairs (..., lines, rows) [S], differentiable in them, in their type.
+
+    respond: the response up to a column's conductance [S]. two: keep the whole even part. table: of the cells, for compiled
+    passes, which are not differentiable.
+    """
+    parts = _parts(c, plus, minus, respond) if table is None else _compiled_parts(c, plus, minus, respond, table)
+    odd, answer, y = parts.odd, parts.answer, parts.y_s
+    each = answer.of(y, parts.rest)
     gain = each[1]
-    (even_rows, even_lines), (step_rows, step_lines) = _rank_one(even), _rank_one(step)
+    (even_rows, even_lines), (step_rows, step_lines) = parts.of_even, parts.of_step
     if two:
         even_lines = torch.zeros_like(even_lines)
+    small = None
     if answer.linear:
         left_rows, left_lines, bend, curvature = torch.zeros_like(even_rows), torch.zeros_like(gain), None, 0.0
-        small = None
     else:
-        left_rows, left_lines = _rank_one(odd * odd)
+        left_rows, left_lines = parts.of_square
         low = odd.detach().to(low_precision(odd)).contiguous()
         bend = odd, low, each[2:, ..., None, :].detach().contiguous()
         left_lines = left_lines * each[2]
@@ -137,7 +177,8 @@ def prepare(
     behind = [even_lines * gain, step_lines * gain, left_lines, each[0] * c.slots, *[none] * (EXTRA - 4)]
     wide = torch.cat([odd * gain[..., None], torch.stack(behind, -1)], -1)
     rows_of = torch.stack([even_rows, step_rows, left_rows], -1)
-    return TiedWeights(wide, rows_of, delta, even * gain[..., None] if two else None, bend, y, curvature, small)
+    even = parts.even * gain[..., None] if two else None
+    return TiedWeights(wide, rows_of, parts.delta, even, bend, y, curvature, small)
 
 
 def answers(weights: TiedWeights, x: Tensor, modes: Modes, *, idle: bool = True) -> Tensor:
