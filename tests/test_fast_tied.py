@@ -249,7 +249,7 @@ def test_columns_from_tables_are_the_columns(bent_tile_of, effects):
         for name in ("wide", "rows_of", "delta_lsb", "y_s"):
             a, b = getattr(one, name), getattr(two, name)
             # Even parts are small differences of what the table has.
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-6 * float(a.abs().max()) + 1e-30)
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=5e-6 * float(a.abs().max()) + 1e-30)
         torch.testing.assert_close(one.wide[..., :70], two.wide[..., :70], rtol=0, atol=1e-6 * float(one.wide.abs().max()))
 
 

@@ -75,8 +75,8 @@ def transfers(table: CellTable, plus: Tensor, minus: Tensor, r_bit_ohm: float) -
     """Of pairs (..., lines, rows) [S], float32."""
     h, y = torch.empty_like(plus, memory_format=torch.contiguous_format), plus.new_empty(plus.shape[:-1])
     rows = plus.shape[-1]
-    flat = [t.reshape(-1, rows).contiguous().numpy() for t in (plus, minus)]
-    _sweep(*flat, table.values, np.float32(table.step), table.g_gate_s, r_bit_ohm, h.view(-1, rows).numpy(), y.view(-1).numpy())
+    first, second = (t.reshape(-1, rows).contiguous().numpy() for t in (plus, minus))
+    _sweep(first, second, table.values, np.float32(table.step), table.g_gate_s, r_bit_ohm, h.view(-1, rows).numpy(), y.view(-1).numpy())
     return Transfers(h, y)
 
 
@@ -87,8 +87,11 @@ def weighted(table: CellTable, plus: Tensor, minus: Tensor, h: Tensor) -> tuple[
     tiles = plus.numel() // (lines * rows)
     odd, even = torch.empty(tiles, lines, rows), torch.empty(tiles, lines, rows)
     delta, profile, factor = torch.empty(tiles), torch.empty(tiles, 3, rows), torch.empty(tiles, 3, lines)
-    flat = [t.reshape(tiles, lines, rows).contiguous().numpy() for t in (plus, minus, h)]
-    _weigh(*flat, table.values, np.float32(table.step), *(q.numpy() for q in (odd, even, delta, profile, factor)))
+    first, second, along = (t.reshape(tiles, lines, rows).contiguous().numpy() for t in (plus, minus, h))
+    _weigh(
+        first, second, along, table.values, np.float32(table.step), odd.numpy(), even.numpy(), delta.numpy(), profile.numpy(),
+        factor.numpy(),
+    )  # fmt: skip
     shape = plus.shape[:-2]
     pairs = [q for k in range(3) for q in (profile[:, k].reshape(*shape, rows), factor[:, k].reshape(*shape, lines))]
     return odd.view(plus.shape), delta.view(*shape, 1, 1), *pairs, even.view(plus.shape)
