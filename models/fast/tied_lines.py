@@ -76,7 +76,8 @@ def transfers(table: CellTable, plus: Tensor, minus: Tensor, r_bit_ohm: float) -
     h, y = torch.empty_like(plus, memory_format=torch.contiguous_format), plus.new_empty(plus.shape[:-1])
     rows = plus.shape[-1]
     first, second = (t.reshape(-1, rows).contiguous().numpy() for t in (plus, minus))
-    _sweep(first, second, table.values, np.float32(table.step), table.g_gate_s, r_bit_ohm, h.view(-1, rows).numpy(), y.view(-1).numpy())
+    step, to_h, to_y = np.float32(table.step), h.view(-1, rows).numpy(), y.view(-1).numpy()
+    _sweep(first, second, table.values, step, table.g_gate_s, r_bit_ohm, to_h, to_y)
     return Transfers(h, y)
 
 
