@@ -129,7 +129,7 @@ def statistics(
     json: Annotated[Path | None, option_help("Write the judgement to this file too.")] = None,
     figure: Annotated[Path | None, option_help("Draw the judgement into this PNG file.")] = None,
 ) -> None:
-    """Add mismatch and circuit noise, simulated in ngspice, to an existing gated card and write the new one."""
+    """Add mismatch and circuit noise, simulated in ngspice, to an existing card and write the new one."""
     from aimcard.models.errors import InputError
 
     target = output_file("--out", out)

@@ -18,7 +18,7 @@ from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.cell_decks import cell_population, cell_population_deck
 from aimcard.netlists.column_decks import ColumnBench
 from aimcard.netlists.mismatch import MismatchedTechnology, mismatched
-from aimcard.netlists.ngspice import Waveforms, run_many
+from aimcard.netlists.ngspice import Deck, Waveforms, run_many
 from aimcard.netlists.oscillator import COUNTS_PER_PERIOD, edge_times_s
 from aimcard.netlists.oscillator_decks import RELEASE_AT_S, oscillator_rate, oscillator_rate_deck
 from aimcard.netlists.readout_decks import readout_static, readout_static_deck
@@ -60,10 +60,12 @@ class ReadoutPopulation:
     deck_hashes: tuple[str, ...]
 
 
-def _thresholds(bench: ColumnBench, chips: Sequence[MismatchedTechnology]) -> tuple[np.ndarray, np.ndarray]:
-    """Shifts (chips, transistors) and their sigma (transistors,) [V], of the transistors that a static current passes."""
-    nominal = readout_static_deck(bench.technology, bench.readout).text
-    nominal += oscillator_rate_deck(bench.technology, bench.readout, 1e-5).text
+def thresholds(static: Deck, bench: ColumnBench, chips: Sequence[MismatchedTechnology]) -> tuple[np.ndarray, np.ndarray]:
+    """Shifts (chips, transistors) and their sigma (transistors,) [V], of the transistors that a static current passes.
+
+    static: the nominal read-out's deck, with a ring's stand-in as load.
+    """
+    nominal = static.text + oscillator_rate_deck(bench.technology, bench.readout, 1e-5).text
     kinds = {model: kind for kind, model in bench.technology.models.items()}
     sizes: dict[str, tuple[float, float, int, str, str]] = {}
     for name, model, w, length, m in re.findall(
@@ -97,21 +99,9 @@ def simulate_readouts(
         jobs, cache_dir, "read-outs", progress,
     )  # fmt: skip
     curves = [readout_static(w) for w in static]
-    currents = [np.interp(RATE_CURRENTS_A, c.current_a, c.regulator_a) for c in curves]
-    runs = [(t, float(i)) for t, row in zip(chips, currents, strict=True) for i in row]
-    rings = _rings(bench, runs, PERIODS, jobs, cache_dir, progress)
-    # A slow chip's ring turns fewer times than the design's gain promises.
-    vdd = bench.technology.vdd_v
-    slow = [k for k, w in enumerate(rings) if edge_times_s(w, vdd / 2).size < 6 * COUNTS_PER_PERIOD + 1]
-    for k, w in zip(slow, _rings(bench, [runs[k] for k in slow], 4 * PERIODS, jobs, cache_dir, progress), strict=True):
-        rings[k] = w
-    found = [oscillator_rate(w, i, vdd) for w, (_, i) in zip(rings, runs, strict=True)]
-    rates = np.array([r.rate_hz for r in found]).reshape(len(chips), -1)
+    currents = np.stack([np.interp(RATE_CURRENTS_A, c.current_a, c.regulator_a) for c in curves])
     at = int(np.searchsorted(RATE_CURRENTS_A, REFERENCE_A))
-    offsets = [
-        _start_offset(edge_times_s(w, vdd / 2), rate)
-        for w, rate in zip(rings[at :: len(RATE_CURRENTS_A)], rates[:, at], strict=True)
-    ]
+    rates, offsets, hashes = ring_rates(bench, chips, currents, at, jobs, cache_dir, progress)
     return ReadoutPopulation(
         tuple(seeds),
         curves[0].current_a,
@@ -119,28 +109,51 @@ def simulate_readouts(
         np.stack([c.mirror_a for c in curves]),
         RATE_CURRENTS_A,
         rates,
-        np.array(offsets),
+        offsets,
         float(curves[0].regulator_a[0]),
-        *_thresholds(bench, drawn),
-        tuple(w.deck_hash for w in (*static, *rings)),
+        *thresholds(readout_static_deck(bench.technology, bench.readout), bench, drawn),
+        (*(w.deck_hash for w in static), *hashes),
     )
+
+
+def ring_rates(
+    bench: ColumnBench, chips: Sequence[Technology], currents_a: np.ndarray, at: int, jobs: int | None,
+    cache_dir: str | Path | None, progress: bool, step_factor: float = STEP_FACTOR,
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:  # fmt: skip
+    """Count rates [Hz] of each chip's ring at its regulator currents (chips, currents) [A], the counts gained at the start with
+    current number ``at``, (chips,), and the decks' hashes. step_factor: of the time steps, in units of the reference set's."""
+    runs = [(t, float(i)) for t, row in zip(chips, currents_a, strict=True) for i in row]
+    how = (jobs, cache_dir, progress, step_factor)
+    rings = _rings(bench, runs, PERIODS, *how)
+    # A slow chip's ring turns fewer times than the design's gain promises.
+    vdd = bench.technology.vdd_v
+    slow = [k for k, w in enumerate(rings) if edge_times_s(w, vdd / 2).size < 6 * COUNTS_PER_PERIOD + 1]
+    for k, w in zip(slow, _rings(bench, [runs[k] for k in slow], 4 * PERIODS, *how), strict=True):
+        rings[k] = w
+    rates = np.array([oscillator_rate(w, i, vdd).rate_hz for w, (_, i) in zip(rings, runs, strict=True)])
+    rates = rates.reshape(currents_a.shape)
+    offsets = [
+        start_offset(edge_times_s(w, vdd / 2), rate)
+        for w, rate in zip(rings[at :: currents_a.shape[1]], rates[:, at], strict=True)
+    ]
+    return rates, np.array(offsets), tuple(w.deck_hash for w in rings)
 
 
 def _rings(
     bench: ColumnBench, runs: list[tuple[Technology, float]], periods: int, jobs: int | None,
-    cache_dir: str | Path | None, progress: bool,
+    cache_dir: str | Path | None, progress: bool, step_factor: float,
 ) -> list[Waveforms]:  # fmt: skip
     decks = [
         oscillator_rate_deck(
             t, bench.readout, i, corner=bench.corner, temperature_c=bench.temperature_c, periods=periods,
-            step_s=STEP_FACTOR * bench.readout.ring_step_s,
+            step_s=step_factor * bench.readout.ring_step_s,
         )
         for t, i in runs
     ]  # fmt: skip
     return run_many(decks, jobs, cache_dir, "rings", progress and bool(decks))
 
 
-def _start_offset(edges_s: np.ndarray, rate_hz: float) -> float:
+def start_offset(edges_s: np.ndarray, rate_hz: float) -> float:
     """Counts that the start gains over a ring that had run at its steady rate from the release on."""
     edges = edges_s[edges_s > RELEASE_AT_S]
     first = 2 * COUNTS_PER_PERIOD
@@ -175,24 +188,32 @@ def _basis(p: ReadoutPopulation, current_a: np.ndarray, terms: int) -> np.ndarra
 def readout_spread(p: ReadoutPopulation) -> Spread:
     """Mean and covariance of the chips' numbers.
 
-    The numbers are regressed on the thresholds that were drawn, whose true sigma is known: covariance Bᵀ·diag(σ²)·B plus that
-    of the residuals, mean at zero shift. What the drawn sample happens to be (σ of 60 samples is off by 9 %) then hardly matters.
-    Raises InputError for fewer than LEAST_CHIPS.
+    By ``regressed``. Raises InputError for fewer than LEAST_CHIPS.
     """
-    numbers, _ = readout_numbers(p)
-    n, k = p.threshold_v.shape
-    if n < LEAST_CHIPS:
-        raise InputError(f"chips: expected {LEAST_CHIPS} or more; got {n}")
-    basis = np.column_stack([p.threshold_v, np.ones(n)])
-    found = np.linalg.lstsq(basis, numbers, rcond=None)[0]
-    left = numbers - basis @ found
-    slope, mean = found[:-1], found[-1]
-    covariance = (slope * p.sigma_v[:, None] ** 2).T @ slope + left.T @ left / (n - k - 1)
+    mean, covariance = regressed(readout_numbers(p)[0], p.threshold_v, p.sigma_v)
     return Spread(
-        "readout", tuple(READOUT_NAMES), tuple(READOUT_NAMES.values()), mean, 0.5 * (covariance + covariance.T), n,
+        "readout", tuple(READOUT_NAMES), tuple(READOUT_NAMES.values()), mean, covariance, len(p.threshold_v),
         {"i_idle_a": p.i_idle_a, "i_ref_a": REFERENCE_A},
         "departure of a line's clamp, mirror and count rate from the nominal tables",
     )  # fmt: skip
+
+
+def regressed(numbers: np.ndarray, threshold_v: np.ndarray, sigma_v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (numbers,) and covariance (numbers, numbers) of chips' numbers (chips, numbers).
+
+    The numbers are regressed on the thresholds (chips, transistors) that were drawn, whose true sigma (transistors,) is known:
+    covariance Bᵀ·diag(σ²)·B plus that of the residuals, mean at zero shift. What the drawn sample happens to be (σ of 60 samples
+    is off by 9 %) then hardly matters. Raises InputError for fewer than LEAST_CHIPS.
+    """
+    n, k = threshold_v.shape
+    if n < LEAST_CHIPS:
+        raise InputError(f"chips: expected {LEAST_CHIPS} or more; got {n}")
+    basis = np.column_stack([threshold_v, np.ones(n)])
+    found = np.linalg.lstsq(basis, numbers, rcond=None)[0]
+    left = numbers - basis @ found
+    slope, mean = found[:-1], found[-1]
+    covariance = (slope * sigma_v[:, None] ** 2).T @ slope + left.T @ left / (n - k - 1)
+    return mean, 0.5 * (covariance + covariance.T)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from aimcard.models.card_parts import Table
 from aimcard.models.lut import lookup, lookup_slope
-from aimcard.models.noise import SOURCES
 from aimcard.netlists.column_decks import ColumnBench
 from aimcard.netlists.ngspice import run_many
 from aimcard.netlists.noise_decks import Jitter, jitter, jitter_deck, readout_noise, readout_noise_deck, stage_current_deck
 
+#: Sources of a gated line.
+SOURCES = ("cells", "regulator", "mirror", "oscillator")
 #: Line currents of the noise tables [A].
 NOISE_CURRENTS_A = np.array([0.0, 5.0, 15.0, 40.0, 80.0, 150.0, 250.0, 450.0]) * 1e-6
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import torch
@@ -53,10 +54,15 @@ class Mismatch:
     readout: Spread
     cell: Spread
 
+    #: What the spreads must hold, by topology.
+    readout_names: ClassVar[Mapping[str, str]] = READOUT_NAMES
+    readout_constants: ClassVar[tuple[str, ...]] = READOUT_CONSTANTS
+    cell_constants: ClassVar[tuple[str, ...]] = CELL_CONSTANTS
+
     def __post_init__(self) -> None:
         for spread, names, constants in (
-            (self.readout, READOUT_NAMES, READOUT_CONSTANTS),
-            (self.cell, CELL_NAMES, CELL_CONSTANTS),
+            (self.readout, self.readout_names, self.readout_constants),
+            (self.cell, CELL_NAMES, self.cell_constants),
         ):
             if spread.names != tuple(names) or spread.units != tuple(names.values()):
                 raise CardError(
@@ -68,7 +74,7 @@ class Mismatch:
                 raise CardError(f"spreads/{spread.name}@{missing[0]}: missing (an attribute)")
 
     @classmethod
-    def of(cls, card: Card) -> Mismatch:
+    def of(cls, card: Card) -> Self:
         """The card's mismatch; CardError if it has none."""
         known = {spread.name: spread for spread in card.spreads}
         for name in ("readout", "cell"):
@@ -92,9 +98,14 @@ def covariance_root(covariance: np.ndarray) -> np.ndarray:
     return vectors * np.sqrt(np.clip(values, 0.0, None))
 
 
+def threshold_sigma(m: Mismatch, w_select_um: float) -> float:
+    """Standard deviation of a select transistor's threshold at a drawn width [V]."""
+    return math.sqrt(float(m.cell.covariance[0, 0]) * m.cell.constants["w_ref_um"] / w_select_um)
+
+
 def draw_thresholds(m: Mismatch, seed: int, lines: int, rows: int, w_select_um: float) -> Tensor:
     """Threshold shifts of the select transistors [V], (lines, rows)."""
-    sigma = math.sqrt(float(m.cell.covariance[0, 0]) * m.cell.constants["w_ref_um"] / w_select_um)
+    sigma = threshold_sigma(m, w_select_um)
     return torch.from_numpy(sigma * np.stack([stream(seed, "cells", k).standard_normal(rows) for k in range(lines)]))
 
 
@@ -145,11 +156,16 @@ class Chip:
         return replace(p, phase_start=start, rate_departure=self.departure("rate"))
 
 
-def draw_chip(m: Mismatch, seed: int, lines: int, rows: int, w_select_um: float) -> Chip:
-    """The chip of this seed. Raises InputError for a negative seed, or less than one line or row."""
+def check_size(seed: int, lines: int, rows: int) -> None:
+    """Raises InputError for a negative seed, or less than one line or row."""
     for name, value, least in (("seed", seed, 0), ("lines", lines, 1), ("rows", rows, 1)):
         if value < least:
             raise InputError(f"{name}: expected {least} or more; got {value}")
+
+
+def draw_chip(m: Mismatch, seed: int, lines: int, rows: int, w_select_um: float) -> Chip:
+    """The chip of this seed. Raises InputError for a negative seed, or less than one line or row."""
+    check_size(seed, lines, rows)
     threshold = draw_thresholds(m, seed, lines, rows, w_select_um)
     c = m.readout.constants
     return Chip(

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimcard.models.departure import Departure, departure, departure_slope
 from aimcard.models.lut import lookup, lookup_slope
 
 Scalar = Tensor | float
@@ -349,15 +350,26 @@ def slot_currents(
     return solution.current_a + charge / t_lsb_s, solution
 
 
-def regulated_clamp(current_a: Tensor, clamp_v: Tensor, iterations: int = 4) -> Clamp:
-    """The read-out with a static table, line current to clamp voltage from the common mode, by Newton's method."""
+def regulated_clamp(
+    current_a: Tensor, clamp_v: Tensor, iterations: int = 4, shift_a: Scalar = 0.0, departs: Departure | None = None
+) -> Clamp:
+    """The read-out with a static table, line current to clamp voltage from the common mode, by Newton's method.
+
+    shift_a: current of a line's regulator beyond the nominal bias, by which the table is shifted; departs: what is added to the
+    voltage there. Both for mismatch, one number a line.
+    """
+
+    def voltage(i: Tensor) -> tuple[Tensor, Tensor]:
+        at = i + shift_a
+        v, slope = (f(current_a, clamp_v, at) for f in (lookup, lookup_slope))
+        return (v, slope) if departs is None else (v + departure(departs, at), slope + departure_slope(departs, at))
 
     def clamp(y: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         i = j
         for _ in range(iterations):
-            residual = i - y * lookup(current_a, clamp_v, i) - j
-            i = i - residual / (1 - y * lookup_slope(current_a, clamp_v, i))
-        return lookup(current_a, clamp_v, i), i
+            v, slope = voltage(i)
+            i = i - (i - y * v - j) / (1 - y * slope)
+        return voltage(i)[0], i
 
     return clamp
 

@@ -60,11 +60,16 @@ def _response(block: str, values: Values, y: Tensor, w: Scalar, bias_a: float) -
 
 @dataclass(frozen=True)
 class TiedReadout:
-    """The read-outs of columns: tables and step responses, each column's own (..., 1), and the bias [A]."""
+    """The read-outs of columns: tables and step responses, each column's own (..., 1), and the bias [A].
+
+    shift_a: how much more each column's bias sink takes than the nominal one [A], (..., 1); regulator, mirror and oscillator
+    carry it, and the tables are looked up that much higher.
+    """
 
     readout: ReadoutParameters
     adc: AdcParameters
     bias_a: float
+    shift_a: Scalar = 0.0
 
 
 def tied_readout(values: Values, tables: Tables, y_s: Tensor, width: Scalar, bias_a: float) -> TiedReadout:
@@ -110,9 +115,10 @@ def read(
     """
     # In terms of the regulator's current, which is positive while the regulator works.
     starts = tuple(first for first, _ in windows)
-    regulator = static_a + r.bias_a
+    regulator = static_a + (r.bias_a + r.shift_a)
     current, seen = answered(r.readout, base_a, regulator, t_lsb_s, starts, regulator[..., -1:])
-    return TiedReading(current, mirror(r.readout, seen), phase_counts(r.adc, seen, t_lsb_s, windows, rule, hold_s))
+    carried = seen + r.shift_a
+    return TiedReading(current, mirror(r.readout, carried), phase_counts(r.adc, carried, t_lsb_s, windows, rule, hold_s))
 
 
 def resting(
@@ -120,7 +126,7 @@ def resting(
 ) -> Tensor:
     """Phases of a column at rest, (..., phases): what a zero vector counts. rest_a (...,): its current [A]."""
     line = rest_a[..., None].expand(*rest_a.shape, windows[-1][1])
-    return phase_counts(r.adc, line, t_lsb_s, windows, rule, hold_s)
+    return phase_counts(r.adc, line + r.shift_a, t_lsb_s, windows, rule, hold_s)
 
 
 def signed(phases: Tensor, rest: Tensor, rule: str) -> tuple[Tensor, Tensor, Tensor]:

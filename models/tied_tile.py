@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,8 +31,21 @@ from aimcard.models.tied import (
     fixed_clamp,
     slot_currents,
 )
-from aimcard.models.tied_readout import READOUT, TABLES, TiedReading, read, resting, signed, tied_clamp, tied_readout
+from aimcard.models.tied_readout import (
+    READOUT,
+    TABLES,
+    TiedReading,
+    TiedReadout,
+    read,
+    resting,
+    signed,
+    tied_clamp,
+    tied_readout,
+)
 from aimcard.models.tile import Response, weighted_charge
+
+if TYPE_CHECKING:
+    from aimcard.models.tied_chip import TiedChipTile
 
 Values = Mapping[str, Tensor | float]
 CELL = ("r_on_ohm", "dw_um", "k_mid_per_v", "k_mid_per_v2", "k_drain_per_v2", "i_gate_a", "v_gate_v")
@@ -118,8 +132,35 @@ class TiedTile:
     ) -> EffectiveColumn:  # fmt: skip
         """Effective weights of columns (lines, rows), differentiable in the conductances."""
         cell, wire, _ = self.parameters(wire_scale)
-        cell = with_source_line(cell, self.source_line, position)
-        return effective_column(cell, wire, g_plus_s, g_minus_s, self._width(w_select_um))
+        cell, w = with_source_line(cell, self.source_line, position), self._width(w_select_um)
+        return effective_column(cell, wire, *self.conducting(g_plus_s, g_minus_s, w), w)
+
+    def regulated(self, offset_v: float = 0.0) -> Clamp:
+        """The card's regulator as columns see it at rest, ``offset_v`` beyond its own offset."""
+        return tied_clamp(self.tables, self.v_common_v, offset_v)
+
+    def readout(self, y_s: Tensor, w_select_um: float) -> TiedReadout:
+        """The read-outs of columns of conductance ``y_s`` (lines,) [S]."""
+        width, bias_a = w_select_um / self.w_ref_um, float(self.card.meta["bias_a"])
+        return tied_readout(self.values, self.tables, y_s, width, bias_a)
+
+    def conducting(self, g_plus_s: Tensor, g_minus_s: Tensor, w_select_um: float) -> tuple[Tensor, Tensor]:
+        """Conductances (lines, rows) [S] that with the card's transistor act as the given ones with their own."""
+        del w_select_um
+        return g_plus_s, g_minus_s
+
+    def judged(self, current_a: Tensor) -> Tensor:
+        """Line currents (..., lines, slots) [A] as the card's validity domain sees them."""
+        return current_a
+
+    def chip(self, seed: int, lines: int, rows: int, w_select_um: float | None = None) -> TiedChipTile:
+        """One chip out of the card's population, the same for the same seed: every column and cell with its own mismatch.
+
+        Its ``respond`` takes conductances of shape (lines, rows). Raises CardError if the card has no mismatch.
+        """
+        from aimcard.models.tied_chip import TiedChipTile  # it is a TiedTile itself
+
+        return TiedChipTile.draw(self.card, seed, lines, rows, w_select_um)
 
     def _width(self, w_select_um: float | None) -> float:
         return float(self.card.meta["w_select_um"]) if w_select_um is None else float(w_select_um)
@@ -165,10 +206,11 @@ class TiedTile:
         x = check_signed_codes(codes, rows=plus.shape[1], code_max=self.code_max)
         check_choice("read_out", read_out, READ_OUTS)
         check_choice("clamp", clamp, ("ideal", "ota") if "clamp" in self.tables else ("ideal",))
-        end = fixed_clamp(offset_v) if clamp == "ideal" else tied_clamp(self.tables, self.v_common_v, offset_v)
+        end = fixed_clamp(offset_v) if clamp == "ideal" else self.regulated(offset_v)
         w = self._width(w_select_um)
         used = np.stack([plus, minus])
         check_domain(self.card, conductance_s=used, code=x, wire_scale=wire_scale, w_select_um=w, position=position)
+        plus, minus = (g.numpy() for g in self.conducting(torch.as_tensor(plus), torch.as_tensor(minus), w))
         rows, loads = np.arange(plus.shape[1]), None
         if row_load_s is not None:
             given = check_conductances(row_load_s, "row_load_s")
@@ -210,20 +252,18 @@ class TiedTile:
         base_a, static_a: from ``models.tied.slot_currents`` at the clamp ``end``. The reading, and phases and counts with
         the resting column's subtracted, and these. mode, phase_rule: as for ``respond``.
         """
-        readout = tied_readout(
-            self.values, self.tables, column.y_s, w_select_um / self.w_ref_um, float(self.card.meta["bias_a"])
-        )
+        readout = self.readout(column.y_s, w_select_um)
         rule, windows = phase_rule or self.phase_rule, (mode or self.mode).windows(self.guard_slots)
         how = (self.t_lsb_s, windows, rule, self.hold_s)
         got = read(readout, base_a, static_a, *how)
-        at_rest = end(column.y_s, column.rest_a)[1]
+        at_rest = end(column.y_s[..., None], column.rest_a[..., None])[1][..., 0]
         return got, signed(got.phases, resting(readout, at_rest, *how), rule)
 
     def _counted(
         self, base_a: Tensor, static_a: Tensor, column: EffectiveColumn, end: Clamp, w_select_um: float, mode: Mode, rule: str
     ) -> Response:
         got, (phases, counts, bias) = self.reading(base_a, static_a, column, end, w_select_um, mode, rule)
-        check_domain(self.card, line_current_a=got.current_a)
+        check_domain(self.card, line_current_a=self.judged(got.current_a))
         weights = torch.tensor(mode.weights, dtype=phases.dtype)
         return Response(
             np.arange(mode.window_slots(self.guard_slots) + 1) * self.t_lsb_s,
@@ -246,10 +286,9 @@ class TiedTile:
         if offset_v is None and "offset_v" not in self.values:
             raise InputError("offset_v: this card has no read-out, hence no offset of its own; give one")
         with torch.no_grad():
-            y = self.effective(torch.as_tensor(g_plus_s), torch.as_tensor(g_minus_s)).y_s
+            y = self.effective(torch.as_tensor(g_plus_s), torch.as_tensor(g_minus_s)).y_s[..., None]
             own = self.values.get("offset_v", 0.0) if offset_v is None else offset_v
             if "clamp" not in self.tables:
-                return (y * own).numpy()
+                return (y * own)[..., 0].numpy()
             level = float(self.values.get("offset_v", 0.0))
-            end = tied_clamp(self.tables, self.v_common_v, own - level)
-            return end(y, torch.zeros_like(y))[1].numpy()
+            return self.regulated(own - level)(y, torch.zeros_like(y))[1][..., 0].numpy()

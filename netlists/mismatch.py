@@ -19,8 +19,9 @@ from aimcard.models.checks import check_choice, check_positive
 from aimcard.models.errors import InputError, TechnologyError
 from aimcard.netlists.technology import Technology
 
-#: Select transistors are called s and the cell's number (netlists/cell.py); everything else belongs to a read-out.
-_CELL = re.compile(r"s\d\w*")
+#: Select transistors are called s and the cell's number (netlists/cell.py), with p or m before it in a tied pair; everything
+#: else belongs to a read-out.
+_CELL = re.compile(r"s[pm]?\d\w*")
 PARTS = ("all", "cells", "readout")
 
 

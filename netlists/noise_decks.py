@@ -9,6 +9,7 @@ transient with noise sources checks (`jitter_deck`).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from aimcard.netlists.technology import Technology
 from aimcard.netlists.waveforms import Waveforms
 
 #: Elements by source of noise; what is left over belongs to the regulator.
-_SOURCES = {
+SOURCES = {
     "cells": re.compile(r"r(cells|line)\w+"),
     "mirror": re.compile(r"mmirror(out)?"),
     "oscillator": re.compile(r"mosc(bias[np]|branch)"),
@@ -33,12 +34,9 @@ _SOURCES = {
 FLICKER_AT_HZ, WHITE_AT_HZ = 1e4, 1e7
 
 
-def _stage_circuit(technology: Technology, design: ReadoutDesign, current_a: float, read_v: float) -> Circuit:
-    """A line's read-out up to one stage's two starving transistors, whose drains are held at V_DD/2."""
-    circuit = Circuit("read-out noise")
+def add_stage(circuit: Circuit, technology: Technology, design: ReadoutDesign) -> None:
+    """Mirror, the ring's bias and one stage's two starving transistors, their drains held at V_DD/2 by ``vsn`` and ``vsp``."""
     vdd, half = technology.vdd_v, technology.vdd_v / 2
-    add_supplies(circuit, technology, read_v)
-    add_regulator(circuit, technology, design, bit_line="bl", mirror_gate="mirrorgate", reference="ref")
     add_mirror(circuit, technology, design, mirror_gate="mirrorgate", out="oscbias")
     circuit.V("oscdd", "oscvdd", "0", vdd)
     add_bias(circuit, technology, design, "oscbias", "oscvdd", "osc")
@@ -50,6 +48,14 @@ def _stage_circuit(technology: Technology, design: ReadoutDesign, current_a: flo
     technology.mosfet(
         circuit, "stagep", "stagep", "oscbiasp", "oscvdd", "oscvdd", kind="pmos", w_um=design.starve_p_w_um, **starve
     )
+
+
+def _stage_circuit(technology: Technology, design: ReadoutDesign, current_a: float, read_v: float) -> Circuit:
+    """A line's read-out up to one stage."""
+    circuit = Circuit("read-out noise")
+    add_supplies(circuit, technology, read_v)
+    add_regulator(circuit, technology, design, bit_line="bl", mirror_gate="mirrorgate", reference="ref")
+    add_stage(circuit, technology, design)
     nodes = add_line(circuit)
     if current_a > 0:
         for node in nodes:
@@ -76,36 +82,46 @@ def readout_noise_deck(
     The cells are resistors, so they carry the Johnson noise of as much conductance.
     """
     circuit = _stage_circuit(technology, design, current_a, read_v)
+    return stage_noise_deck(circuit, f"noise {current_a * 1e6:g} uA", technology, corner, temperature_c)
+
+
+def stage_noise_deck(
+    circuit: Circuit, name: str, technology: Technology, corner: str, temperature_c: float, options: str = ACCURATE
+) -> Deck:
+    """Densities by element of ½·(δI_n/I_n + δI_p/I_p) in a circuit with ``add_stage``, read with ``readout_noise``."""
     # Small-signal, a logarithm is a relative change; the 1 pA keeps the first iterations off its pole.
     circuit.raw_spice += "Bout out 0 V=0.5*ln(abs(i(vsn))+1p)+0.5*ln(abs(i(vsp))+1p)\n"
     # .noise wants a source to refer to; this one touches nothing.
     circuit.raw_spice += "Vnone none 0 dc 0 ac 1\nRnone none 0 1\n"
     elements = re.findall(r"^([MR]\w+) ", str(circuit), re.MULTILINE)
     save = ["onoise_spectrum"]
-    for name in (e.lower() for e in elements if e != "Rnone"):
+    for element in (e.lower() for e in elements if e != "Rnone"):
         # ngspice 39 writes a point for transistors and an underscore for resistors.
-        save += [f"onoise.{name}", f"onoise.{name}.1overf"] if name.startswith("m") else [f"onoise_{name}"]
+        both = [f"onoise.{element}", f"onoise.{element}.1overf"]
+        save += both if element.startswith("m") else [f"onoise_{element}"]
     return make_deck(
-        circuit, f"noise {current_a * 1e6:g} uA", technology, corner, temperature_c, ".noise v(out) Vnone dec 1 1e4 1e7 1",
-        save, ACCURATE, expected_cpu_s=0.2,
+        circuit, name, technology, corner, temperature_c, ".noise v(out) Vnone dec 1 1e4 1e7 1", save, options,
+        expected_cpu_s=0.2,
     )  # fmt: skip
 
 
-def readout_noise(waves: Waveforms) -> dict[str, tuple[float, float]]:
+def readout_noise(waves: Waveforms, sources: Mapping[str, re.Pattern] = SOURCES) -> dict[str, tuple[float, float]]:
     """(white [1/Hz], flicker) of the relative rate noise by source in the waveforms of `readout_noise_deck`.
+
+    sources: which elements belong to a source; those of none are the regulator's.
 
     The density is white + flicker/f, one-sided. Of the stages' transistors one conducts at a time, so their white noise counts
     in full for half of the time each; their flicker noise is that of ten transistors which share the period.
     """
     slow, fast = (int(np.argmin(np.abs(waves.scale - f))) for f in (FLICKER_AT_HZ, WHITE_AT_HZ))
-    out = {name: [0.0, 0.0] for name in ("cells", "regulator", "mirror", "oscillator", "stages")}
+    out = {name: [0.0, 0.0] for name in (*sources, "regulator")}
     for name in waves.names:
         element = re.sub("^onoise[._]", "", name)
         if element == "spectrum" or element.endswith(".1overf"):
             continue
         square = waves[name] ** 2
         flicker = waves[f"{name}.1overf"] ** 2 if f"{name}.1overf" in waves else np.zeros_like(square)
-        source = next((s for s, pattern in _SOURCES.items() if pattern.fullmatch(element)), "regulator")
+        source = next((s for s, pattern in sources.items() if pattern.fullmatch(element)), "regulator")
         out[source][0] += float(square[fast] - flicker[fast])
         out[source][1] += float(flicker[slow] * waves.scale[slow])
     white, flicker = out["stages"]

@@ -82,7 +82,7 @@ def test_full_scale_is_within_the_tables(card_of):
 def test_the_nominal_card_is_of_the_same_technology_and_topology(name):
     card = Card.read(shipped_card(name))
     assert nominal_card_for(card).content_hash == card.content_hash
-    with pytest.raises(InputError, match=r"nominal: expected a card of (technology 'sky130'|topology 'tied') as "):
+    with pytest.raises(InputError, match=r"nominal: expected a card of (technology 'sky130'|topology 'tied'), as "):
         trim_report(Card.read(shipped_card("freepdk45_gated")), [card])
     alien = attrs.evolve(card, meta=card.meta | {"technology": "else"})
     with pytest.raises(InputError, match="--nominal: no card for else_"):

@@ -177,8 +177,8 @@ class TestCompiled:
         scale = float((plain.y[0, :, :67] @ (g * 1e6).T).std())
         m = max(ref.reaches) * plain.scale * (plain.z @ ref.g.float())
         assert float(((fast.cubic - plain.cubic) * m**3).abs().max()) < 2e-3 * scale
-        behind, reach = (fast.y - plain.y)[..., 67:73], max(ref.reaches)
-        share = torch.tensor([1.0, 1.0, reach**2, reach**4, 1.0, reach])
+        behind, reach = (fast.y - plain.y)[..., 67:74], max(ref.reaches)
+        share = torch.tensor([1.0, 1.0, reach**2, reach**4, 1.0, reach, 1.0])
         assert float((behind.abs() * share).max()) < 2e-3 * scale
         assert torch.equal(fast.sign, plain.sign)
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from aimcard.calibrate.tied_parameters import TIED_SPECS
 from aimcard.models.card import Card, Interval, Parameter, Table
-from aimcard.models.errors import InputError
+from aimcard.models.errors import CardError
 from aimcard.models.fast import Effects, TiedProduct
 from aimcard.models.nn import (
     Hardware,
@@ -236,9 +236,9 @@ def test_weights_that_change_in_place_are_written_anew(hardware):
         assert analog.crossbar._tiles[0][2] is not kept
 
 
-def test_mismatch_is_refused_in_one_line(hardware):
+def test_mismatch_of_a_card_without_a_population_is_refused_in_one_line(hardware):
     analog = convert_to_analog(nn.Linear(3, 2), hardware, non_idealities=NonIdealities.none(mismatch=True))
-    with pytest.raises(InputError, match="mismatch: a tied card has no population of chips"):
+    with pytest.raises(CardError, match="spreads/readout: missing"):
         analog(torch.randn(2, 3))
 
 

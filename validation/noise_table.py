@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -10,7 +13,8 @@ from aimcard.models.card_text import rows_of_text
 from aimcard.models.checks import check_positive
 from aimcard.models.errors import InputError
 from aimcard.models.noise import CLOCK_JITTER_S, LOWEST_HZ, CountNoise, NoiseParameters, count_noise
-from aimcard.models.tile import TileModel
+from aimcard.models.tied_tile import TiedTile
+from aimcard.models.topology import tile_of
 from aimcard.validation.typical import normal_codes, normal_pairs
 
 VECTORS = 4
@@ -30,34 +34,71 @@ def typical_lines(rows: int, code_max: int, seed: int = 1) -> tuple[np.ndarray, 
     return g, {name: x.astype(np.int64) for name, x in codes.items()}
 
 
+def typical_columns(rows: int, code_max: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """The same for two tied columns: G+ and G− of normal weights (2, rows) [S] each, and codes of either sign."""
+    rng = np.random.default_rng([seed, 84])
+    plus, minus = normal_pairs(rng, 2, rows, 0.1e-6, G_MAX_S)
+    shape = (VECTORS, rows)
+    uniform = rng.integers(-code_max, code_max + 1, shape)
+    codes = {
+        "gaussian": normal_codes(rng, *shape, code_max, signed=True),
+        "uniform": uniform,
+        "sparse": np.where(rng.random(shape) < 0.1, rng.permuted(uniform, axis=1), 0),
+    }
+    return plus, minus, {name: x.astype(np.int64) for name, x in codes.items()}
+
+
+@dataclass(frozen=True)
+class TypicalNoise:
+    """by_inputs: every source's standard deviation by distribution of the inputs. idle: of the count of a tied column without
+    inputs, which is read once and taken off every other; None for gated lines, whose digital side takes nothing off."""
+
+    by_inputs: dict[str, CountNoise]
+    idle: CountNoise | None = None
+
+
 def typical_noise(
     card: Card, *, rows: int | None = None, jitter_s: float = CLOCK_JITTER_S, lowest_hz: float = LOWEST_HZ
-) -> dict[str, CountNoise]:
-    """Every source's standard deviation by distribution of the inputs. Raises CardError if the card has no noise."""
-    model, parameters = TileModel(card), NoiseParameters.of(card)
+) -> TypicalNoise:
+    """The noise of typical lines. Raises CardError if the card has none, InputError for rows, jitter and modes it is not for."""
+    model, parameters = tile_of(card), NoiseParameters.of(card)
     rows = int(card.meta["rows"]) if rows is None else rows
     if rows < 1:
         raise InputError(f"rows: expected 1 or more; got {rows}")
     check_positive("jitter_s", jitter_s, zero=True)
+    if model.mode.name != "conventional":
+        raise InputError(f"mode: noise is known in conventional PWM; {card.source} is of {model.mode.name}; take another card")
+    how: dict[str, Any] = {"v_read_v": model.v_read_v, "t_lsb_s": model.t_lsb_s, "jitter_s": jitter_s, "lowest_hz": lowest_hz}
+    if isinstance(model, TiedTile):
+        plus, minus, vectors = typical_columns(rows, model.code_max)
+        column_s = model.effective(torch.from_numpy(plus), torch.from_numpy(minus)).y_s
+
+        def of(codes: np.ndarray) -> CountNoise:
+            current = torch.from_numpy(model.respond(plus, codes, conductance_minus_s=minus, clamp="ota").current_a)
+            cells, twice = (torch.from_numpy(np.concatenate(both, -1)) for both in ((plus, minus), (codes, codes)))
+            return count_noise(parameters, cells, twice, current, column_s=column_s, **how)
+
+        return TypicalNoise({name: of(codes) for name, codes in vectors.items()}, of(np.zeros((1, rows), np.int64)))
     g, vectors = typical_lines(rows, model.code_max)
     out = {}
     for name, codes in vectors.items():
         current = torch.from_numpy(model.respond(g, codes).current_a)
-        out[name] = count_noise(
-            parameters, torch.from_numpy(g), torch.from_numpy(codes), current,
-            v_read_v=model.v_read_v, t_lsb_s=model.t_lsb_s, jitter_s=jitter_s, lowest_hz=lowest_hz,
-        )  # fmt: skip
-    return out
+        out[name] = count_noise(parameters, torch.from_numpy(g), torch.from_numpy(codes), current, **how)
+    return TypicalNoise(out)
 
 
 def noise_table(card: Card, **options) -> str:
     """``typical_noise`` as text, rms over lines and vectors [counts]."""
-    found = typical_noise(card, **options)
+    noise = typical_noise(card, **options)
+    found = noise.by_inputs
     names = list(next(iter(found.values())).sigma)
     rows = [("sigma of a count, by source", *found)]
     rows += [(name, *(_rms(noise.sigma[name]) for noise in found.values())) for name in names]
     rows += [("all sources", *(_rms(noise.total) for noise in found.values()))]
-    rows += [("count (bleed included)", *(_rms(noise.count) for noise in found.values()))]
+    if noise.idle is not None:
+        rows += [("idle count, read once", *(_rms(noise.idle.total) for _ in found))]
+    what = "bleed included" if noise.idle is None else "signed"
+    rows += [(f"count ({what})", *(_rms(noise.count) for noise in found.values()))]
     return "\n".join(rows_of_text(rows, indent=""))
 
 

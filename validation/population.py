@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,14 @@ from aimcard.models.card import Card
 from aimcard.models.card_text import rows_of_text
 from aimcard.models.errors import InputError
 from aimcard.models.h5 import write_bytes
-from aimcard.models.tile import TileModel
+from aimcard.models.tile import Response
+from aimcard.models.topology import tile_of
 from aimcard.validation.style import BLUE, ORANGE, new_figure, tidy
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 #: Lines drawn at a time: bounds the memory of (lines × rows × slots).
 BATCH = 50
+NOTHING: Mapping[str, tuple[np.ndarray, np.ndarray]] = MappingProxyType({})
 
 
 def draw_population(
@@ -30,18 +34,43 @@ def draw_population(
 ) -> np.ndarray:  # fmt: skip
     """Phases [counts], or charges [C] with an ideal clamp, of one line on ``chips`` drawn chips, (chips, vectors).
 
-    conductance_s (rows,), codes (vectors, rows). A line of one chip and a line of another differ alike, so lines of a few
-    chips stand for as many chips. Raises CardError if the card has no mismatch.
+    conductance_s (rows,), or (2, rows), plus and minus, for a tied card, whose phases have a sign; codes (vectors, rows). Raises
+    CardError if the card has no mismatch.
     """
-    model, out = TileModel(card), []
+    how = {"clamp": clamp, "w_select_um": w_select_um, "position": position}
+    answers = _drawn(card, conductance_s, codes, chips, seed, progress, **how)
+    return np.concatenate([(a.charge_c if a.phase_count is None else a.phase_count).T for a in answers])
+
+
+def draw_tied_population(
+    card: Card, conductance_s: np.ndarray, codes: np.ndarray, *, chips: int, seed: int, w_select_um: float | None = None,
+    position: float = 0.5, progress: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """As ``draw_population`` for a column of a tied card, and what each chip counts at rest, (chips,)."""
+    still = np.concatenate([codes, np.zeros_like(codes[:1])])
+    signed, rest = [], []
+    for a in _drawn(card, conductance_s, still, chips, seed, progress, clamp="ota", w_select_um=w_select_um, position=position):
+        assert a.phase_count is not None
+        assert a.bias_counts is not None
+        signed.append(a.phase_count[:-1].T)
+        rest.append(a.phase_count[-1] + a.bias_counts.sum(-1))
+    return np.concatenate(signed), np.concatenate(rest)
+
+
+def _drawn(
+    card: Card, conductance_s: np.ndarray, codes: np.ndarray, chips: int, seed: int, progress: bool, *,
+    w_select_um: float | None, **how: Any,
+) -> Iterator[Response]:  # fmt: skip
+    """Answers of a few lines at a time. A line of one chip and a line of another differ alike, so lines of a few chips stand
+    for as many chips."""
+    model = tile_of(card)
     starts = range(0, chips, BATCH)
     for start in track(starts, "drawing chips", transient=True) if progress else starts:
-        lines = min(BATCH, chips - start)
-        chip = model.chip(seed + start // BATCH, lines, len(conductance_s), w_select_um)
-        g = np.broadcast_to(conductance_s, (lines, len(conductance_s)))
-        answer = chip.respond(g, codes, clamp=clamp, w_select_um=w_select_um, position=position)
-        out.append((answer.charge_c if answer.phase_count is None else answer.phase_count).T)
-    return np.concatenate(out)
+        lines, rows = min(BATCH, chips - start), conductance_s.shape[-1]
+        chip = model.chip(seed + start // BATCH, lines, rows, w_select_um)
+        plus, *minus = (np.broadcast_to(side, (lines, rows)) for side in np.atleast_2d(conductance_s))
+        pair = {"conductance_minus_s": minus[0]} if minus else {}
+        yield chip.respond(plus, codes, w_select_um=w_select_um, **pair, **how)
 
 
 def two_point_trim(values: np.ndarray, nominal: np.ndarray, low: int, high: int, at: int) -> np.ndarray:
@@ -137,16 +166,19 @@ def score_population(name: str, simulated: np.ndarray, drawn: np.ndarray) -> Pop
 
 
 def compare_populations(
-    names: tuple[str, ...], simulated: np.ndarray, drawn: np.ndarray, nominal: np.ndarray, unit: str = "counts"
-) -> PopulationResult:
+    names: tuple[str, ...], simulated: np.ndarray, drawn: np.ndarray, nominal: np.ndarray, unit: str = "counts",
+    beside: Mapping[str, tuple[np.ndarray, np.ndarray]] = NOTHING,
+) -> PopulationResult:  # fmt: skip
     """Scores of each vector (by name), (chips, vectors) each; of three, the first also trimmed on the others.
 
-    nominal (vectors,): the simulated nominal chip, to which both populations are trimmed.
+    nominal (vectors,): the simulated nominal chip, to which both populations are trimmed. beside: other quantities of the same
+    chips, simulated and drawn, (chips,) each.
     """
     samples = {name: (simulated[:, v], drawn[:, v]) for v, name in enumerate(names)}
     if len(names) == 3:
         trimmed = [two_point_trim(x, nominal, 2, 1, 0) for x in (simulated, drawn)]
         samples[f"{names[0]}, trimmed"] = (trimmed[0], trimmed[1])
+    samples |= beside
     return PopulationResult(tuple(score_population(n, *s) for n, s in samples.items()), samples, unit)
 
 

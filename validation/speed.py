@@ -174,6 +174,27 @@ def judge(model: TileModel, weights: str, inputs: str, read: str, *, lines: int 
     return Errors(weights, inputs, read, float(ratio.median()), float(ratio.max()))
 
 
+def judge_gradients(model: TileModel, inputs: str, read: str, *, rows: int = 512, lines: int = 64, compared: int = 3,
+                    vectors: int = 4) -> tuple[float, float]:  # fmt: skip
+    """Relative error, in norm, of the gradients to weights and codes against the slow twin's, float32.
+
+    Answers of ``compared`` lines of a tile are weighted at random; the other lines only share its mean.
+    """
+    g, x = draw("normal", inputs, lines, rows, vectors)
+    by = torch.randn(vectors, compared, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def gradients(conductance_s: Tensor, codes: Tensor, accuracy: str, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        tile = FastTile(model, READS[read], accuracy=accuracy, dtype=dtype)
+        ends = conductance_s.to(dtype).requires_grad_(True), codes.to(dtype).requires_grad_(True)
+        out = (tile.charge if read == "charge" else tile.phase)(*ends)[:, :compared]
+        return torch.autograd.grad((out * by.to(dtype)).sum(), ends)
+
+    found, truth = gradients(g, x, "fast", torch.float32), gradients(g[:compared].clone(), x.clone(), "exact", torch.float64)
+    apart = ((a[: len(b)].double() - b).norm() / b.norm() for a, b in zip(found, truth, strict=True))
+    to_weights, to_codes = (float(q) for q in apart)
+    return to_weights, to_codes
+
+
 def with_steps(model: TileModel, steps: int) -> TileModel:
     """The same tile with pulses of at most ``steps`` LSB and a window as much shorter."""
     other = copy.copy(model)
@@ -222,6 +243,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="other simulators that are installed, beside ours (minutes)")
     parser.add_argument("--plain", action="store_true", help="time plain torch, without numba, too")
     parser.add_argument("--wire-scale", type=float, default=1.0, help="of the comparison with the slow twin")
+    parser.add_argument("--compared", type=int, default=12, help="lines that are compared with it, from least to largest total")
     parser.add_argument("--scaling", type=Path, default=None, metavar="FIGURE", help="also sizes; writes this figure")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -248,8 +270,14 @@ def main() -> None:
         for weights in WEIGHTS:
             for inputs in INPUTS:
                 for read in READS:
-                    e = judge(model, weights, inputs, read, wire_scale=chosen.wire_scale)
+                    e = judge(model, weights, inputs, read, wire_scale=chosen.wire_scale, compared=chosen.compared)
                     print(f"| {weights} | {inputs} | {read} | {e.middle:.1e} | {e.worst:.1e} |", flush=True)
+        print("\nGradients beside the slow twin's, relative error in norm")
+        print("| inputs | read-out | to weights | to codes |\n|---|---|---|---|")
+        for inputs in INPUTS:
+            for read in READS:
+                to_weights, to_codes = judge_gradients(model, inputs, read)
+                print(f"| {inputs} | {read} | {to_weights:.1e} | {to_codes:.1e} |", flush=True)
     if chosen.scaling is not None:
         print("\n| axis | size | torch.mm, µs | card, µs |\n|---|---|---|---|")
         for axis, size, torch_us, ours in scaling(model, chosen.scaling):

@@ -59,7 +59,7 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
     nodes = np.empty(max(parts, 1) * 5 * 16, x.dtype)
     of_row = np.empty(16, x.dtype)
     base, left, square_, fourth = np.empty(16, x.dtype), np.empty(16, x.dtype), np.empty(16, x.dtype), np.empty(16, x.dtype)
-    ended_, bias = np.empty(16, x.dtype), np.empty(16, x.dtype)
+    ended_, bias, arched = np.empty(16, x.dtype), np.empty(16, x.dtype), np.empty(16, x.dtype)
     zs, sg, cu = np.empty(16, x.dtype), np.empty(16, x.dtype), np.empty(16, x.dtype)
     xt, xs = np.zeros(rows * 16, x.dtype), np.zeros((16, padded[size]), x.dtype)
     # Segments of whole sixteens need no padding: rows are then read and written where they are.
@@ -224,7 +224,7 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
                     store(weights, 2 * grid + at, by_h)
             store(base, 0, total)
             store(ended_, 0, drawn_all)
-            remains, second, thirds, rest, last = zero, zero, zero, zero, zero
+            remains, arches, second, thirds, rest, last = zero, zero, zero, zero, zero, zero
             for j in range(parts):
                 own, signed, most, lost, spare = zero, zero, zero, zero, zero
                 for s in range(size):
@@ -251,7 +251,15 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
                 # The form may be weaker than its probe where its parts differ in sign: that goes into the scale.
                 scale = root(_size(signed)) / high(own, fill(k[31])) * some
                 tall = high(most, fill(k[31]))
-                remains = remains + spare - sign * scale * scale * lost
+                here = spare - sign * scale * scale * lost
+                remains = remains + here
+                whole, squared = fill(k[31]), zero
+                for q in range(cuts[j], cuts[j + 1]):
+                    busy = zero
+                    for s in range(size):
+                        busy = busy + load(n, (s * bins + q) * 16)
+                    whole, squared = whole + busy * width[q], squared + busy * busy * width[q]
+                arches = arches + here * squared / whole
                 bytes_ = fill(k[37]) / tall
                 strong = high(_size(signed), fill(k[31]))
                 if group == 0:
@@ -293,6 +301,7 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
             growth = low(high((zero - thirds) * k[3] / high(second, fill(k[31])), fill(-k[3])), fill(k[3]))
             store(left, 0, remains)
             store(bias, 0, remains * growth)
+            store(arched, 0, arches * k[39])
             store(fourth, 0, last)
             store(square_, 0, second + rest)
             for lane in range(count):
@@ -320,5 +329,6 @@ def prepare(x, g, distance, bounds, padded, edges, inverse, width, lengths, sour
                 behind = y[group, at]
                 behind[rows], behind[rows + 1], behind[rows + 2] = base[lane], left[lane], square_[lane]
                 behind[rows + 3], behind[rows + 4], behind[rows + 5] = fourth[lane], ended_[lane], bias[lane]
-                for i in range(rows + 6, y.shape[2]):
+                behind[rows + 6] = arched[lane]
+                for i in range(rows + 7, y.shape[2]):
                     behind[i] = np.float32(0)

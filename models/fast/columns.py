@@ -119,6 +119,7 @@ def refresh(columns: Columns, conductance_s: Tensor) -> Columns:
         # The groups' middles stay where they were: totals have hardly changed.
         ref = replace(plan.ref, g=mean * (float(plan.ref.g.sum()) / max(float(mean.sum()), 1e-30)), variance=variance)
         plans.append(plan_of(ref, plan.squares, plan.cells, plan.kernel is not None, conductance_s, plans))
+        plans[-1].slopes = plan.slopes
     return Columns(plans, columns.sizes, columns.order, columns.back)
 
 

@@ -36,7 +36,7 @@ def available() -> bool:
     if "numba" not in _said:
         _said.add("numba")
         warnings.warn(
-            "numba is not installed: the fast path runs in plain torch, some thirty times slower; pip install 'aimcard[fast]'",
+            "numba is not installed: the fast path runs in plain torch, some six times slower; pip install 'aimcard[fast]'",
             SlowerPathWarning, stacklevel=3,
         )  # fmt: skip
     return False
@@ -62,7 +62,7 @@ class Kernel:
             float(gate_current(cell, zero, c.w_select_um)) * 1e6, 1 / float(cell.v_gate_source_v), 1 / 16, ref.start_drop,
             ref.end_drop, ref.start_square, ref.end_square, ref.end_clamp, ref.line, ref.node, conv.start_gain, step, rest,
             lifted, 1 / 6, 1 / 3, TINY, conv.ideal * c.v_read_v, ref.s_const, ref.s_gain, ref.reach, 0.25, 127,
-            float(ref.g.mean()),
+            float(ref.g.mean()), 1 / len(ref.g),
         ]  # fmt: skip
         pad = torch.zeros(1, dtype=torch.float64)
         # The longest code belongs to the last bin.

@@ -27,14 +27,27 @@ class Curve:
 
     def at(self, current_ua: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Value, first and second derivative to the current [1/µA, 1/µA²]; any shape."""
-        pieces = self.pieces.to(current_ua)
-        n = torch.clamp((current_ua.detach() / self.step_ua).floor(), 0, len(pieces) - 1).to(torch.int64)
-        t = current_ua / self.step_ua - n
+        value, first, (t, s, c, cubic) = self._at(current_ua)
+        second = torch.where(t == s, 2 * c + 6 * cubic, torch.zeros_like(t))
+        return value, first / self.step_ua, second / self.step_ua**2
+
+    def line_at(self, current_ua: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and first derivative alone."""
+        value, first, _ = self._at(current_ua)
+        return value, first / self.step_ua
+
+    def _at(self, current_ua: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Value, derivative per grid step, and place beside the piece's begin, the same within it, its c and s·d."""
+        place = current_ua / self.step_ua
+        n = place.detach().floor().clamp(0, len(self.pieces) - 1)
+        pieces = self.pieces.T.to(current_ua).contiguous()
+        a, b, c, d = pieces.index_select(1, n.flatten().to(torch.int32)).unflatten(1, n.shape)
+        t = place - n
         s = t.clamp(0.0, 1.0)
-        a, b, c, d = pieces[n].unbind(-1)
-        first = b + s * (2 * c + 3 * s * d)
-        second = torch.where(t == s, 2 * c + 6 * s * d, torch.zeros_like(t))
-        return a + s * (b + s * (c + s * d)) + (t - s) * first, first / self.step_ua, second / self.step_ua**2
+        cubic = s * d
+        first = torch.addcmul(b, s, 2 * c + 3 * cubic)
+        value = torch.addcmul(a, s, torch.addcmul(b, s, c + cubic))
+        return torch.addcmul(value, t - s, first), first, (t, s, c, cubic)
 
 
 def _curve(top_ua: float, value: Tensor, slope_per_ua: Tensor) -> Curve:

@@ -17,7 +17,7 @@ SCALARS = (
     "zero", "one", "two", "three", "half", "root3", "r", "share", "v0", "source_k", "d_source", "d_drain", "leak", "leak_drain",
     "leak_source", "gate", "gate_source", "sixteenth", "start_drop", "end_drop", "start_square", "end_square", "end_clamp",
     "line", "node", "start_gain", "step", "rest", "idle_v", "sixth", "third", "tiny", "ideal", "s_const", "s_gain", "reach",
-    "quarter", "bytes", "g_mean",
+    "quarter", "bytes", "g_mean", "per_row",
 )  # fmt: skip
 #: Rows of the workspace for one point of one scale: so many numbers a segment, sixteen vectors each.
 KINDS = 14

@@ -101,6 +101,21 @@ def store(typingctx, array, index, value):
 
 
 @intrinsic
+def load_half(typingctx, array, index):
+    """Sixteen bfloat16 numbers, held as the int16 of their bits, from ``index`` on."""
+
+    def codegen(context, builder, sig, args):
+        wide, small = (ir.VectorType(ir.IntType(n), LANES) for n in (32, 16))
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        found = builder.load(builder.bitcast(builder.gep(data, [args[1]]), small.as_pointer()))
+        found.align = 2
+        shift = ir.Constant(wide, [16] * LANES)
+        return builder.bitcast(builder.shl(builder.zext(found, wide), shift), _VECTOR)
+
+    return lanes_type(array, types.intp), codegen
+
+
+@intrinsic
 def fill(typingctx, number):
     """One float32 number, sixteen times."""
 
@@ -154,6 +169,34 @@ def root(typingctx, a):
     return lanes_type(lanes_type), codegen
 
 
+def _quads(builder, data, whole):
+    """Row ``whole`` of a table with four columns, lane by lane, as four values: sixteen short loads, then turned."""
+    kind, count, single = ir.VectorType(ir.IntType(32), LANES), ir.IntType(32), ir.FloatType()
+    kept = cgutils.alloca_once(builder, kind)
+    builder.store(whole, kept).align = 4
+    numbers = builder.bitcast(kept, count.as_pointer())
+    quads = []
+    for lane in range(LANES):
+        place = builder.load(builder.gep(numbers, [ir.Constant(count, lane)]))
+        n = builder.sext(place, ir.IntType(64))
+        address = builder.gep(data, [builder.mul(n, ir.Constant(ir.IntType(64), 4))])
+        quad = builder.load(builder.bitcast(address, ir.VectorType(single, 4).as_pointer()))
+        quad.align = 4
+        quads.append(quad)
+
+    def pick(a, b, places):
+        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(count, len(places)), places))
+
+    pairs = [pick(quads[k], quads[k + 1], list(range(8))) for k in range(0, LANES, 2)]
+    fours = [pick(pairs[k], pairs[k + 1], list(range(16))) for k in range(0, LANES // 2, 2)]
+    parts = []
+    for column in (0, 2):
+        places = [c + 4 * row for c in (column, column + 1) for row in range(8)]
+        low_lanes, high_lanes = (pick(fours[k], fours[k + 1], places) for k in (0, 2))
+        parts += [pick(low_lanes, high_lanes, [*range(k, k + 8), *range(16 + k, 24 + k)]) for k in (0, 8)]
+    return parts
+
+
 @intrinsic
 def curve_at(typingctx, pieces, current):
     """Value, first and second derivative of cubics ``pieces`` (float32 (pieces, 4)) at ``current`` in grid steps, lane by lane.
@@ -164,7 +207,7 @@ def curve_at(typingctx, pieces, current):
     def codegen(context, builder, sig, args):
         array = context.make_array(sig.args[0])(context, builder, args[0])
         count = builder.extract_value(array.shape, 0)
-        whole_type, single = ir.VectorType(ir.IntType(32), LANES), ir.IntType(32)
+        whole_type = ir.VectorType(ir.IntType(32), LANES)
         top = builder.uitofp(builder.sub(count, ir.Constant(count.type, 1)), _FLOAT)
         zero = _repeat(builder, ir.Constant(_FLOAT, 0.0))
         inside = builder.select(builder.fcmp_ordered(">", args[1], zero), args[1], zero)
@@ -172,17 +215,7 @@ def curve_at(typingctx, pieces, current):
         inside = builder.select(builder.fcmp_ordered("<", inside, upper), inside, upper)
         whole = builder.fptosi(inside, whole_type)
         floor = builder.sitofp(whole, _VECTOR)
-        parts = [ir.Constant(_VECTOR, ir.Undefined)] * 4
-        quad = ir.VectorType(_FLOAT, 4)
-        for lane in range(LANES):
-            at = ir.Constant(single, lane)
-            n = builder.sext(builder.extract_element(whole, at), ir.IntType(64))
-            address = builder.gep(array.data, [builder.mul(n, ir.Constant(ir.IntType(64), 4))])
-            piece = builder.load(builder.bitcast(address, quad.as_pointer()))
-            piece.align = 4
-            for k in range(4):
-                number = builder.extract_element(piece, ir.Constant(single, k))
-                parts[k] = builder.insert_element(parts[k], number, at)
+        parts = _quads(builder, array.data, whole)
         a, b, c, d = parts
         one = _repeat(builder, ir.Constant(_FLOAT, 1.0))
         t = builder.fsub(args[1], floor)
@@ -205,6 +238,26 @@ def curve_at(typingctx, pieces, current):
         return context.make_tuple(builder, sig.return_type, [value, first, second])
 
     return types.UniTuple(lanes_type, 3)(pieces, lanes_type), codegen
+
+
+@intrinsic
+def lines_at(typingctx, pieces, place):
+    """Two straight lines a piece, ``pieces`` (float32 (pieces, 4): value, rise, value, rise), at ``place`` ≥ 0 in pieces."""
+
+    def codegen(context, builder, sig, args):
+        array = context.make_array(sig.args[0])(context, builder, args[0])
+        count = builder.extract_value(array.shape, 0)
+        top = _repeat(builder, builder.uitofp(builder.sub(count, ir.Constant(count.type, 1)), _FLOAT))
+        inside = builder.select(builder.fcmp_ordered("<", args[1], top), args[1], top)
+        whole = builder.fptosi(inside, ir.VectorType(ir.IntType(32), LANES))
+        parts = _quads(builder, array.data, whole)
+        t = builder.fsub(args[1], builder.sitofp(whole, _VECTOR))
+        first, second = (
+            builder.fadd(parts[k], builder.fmul(t, parts[k + 1], flags=("fast",)), flags=("fast",)) for k in (0, 2)
+        )
+        return context.make_tuple(builder, sig.return_type, [first, second])
+
+    return types.UniTuple(lanes_type, 2)(pieces, lanes_type), codegen
 
 
 @intrinsic

@@ -66,4 +66,4 @@ def departures(weight, middle, mean, small, scale):
         inverse = np.float32(127) / most
         scale[c] = most / np.float32(127)
         for i in range(row.shape[0]):
-            to[i] = np.int8(np.rint((row[i] - m * mean[i]) * inverse))
+            to[i] = np.int8(np.int32(np.rint((row[i] - m * mean[i]) * inverse)))

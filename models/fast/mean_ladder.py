@@ -1,8 +1,12 @@
-"""The mean column's ladder at the Gauss points of the bins, and its adjoint: currents, and what a departure adds to them."""
+"""The mean column's ladder at the Gauss points of the bins, and its adjoint: currents, and what a departure adds to them.
+
+Several columns, multiples of one, are solved side by side. Shapes: (segments, cases, batch, points), for what all columns share
+(segments, batch, points); segments first, for the sweeps take one after the other.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -16,174 +20,181 @@ PASSES = 2
 
 @dataclass(frozen=True)
 class Fields:
-    """Solution at the Gauss points: answer per LSB, and per point and segment weight y and its slope per row of distance,
-    quadratic weight z; shapes (batch, points), (batch, points, segments)."""
+    """Per point and segment weight y and its slope per row of distance, quadratic weight z, of either sign, and the diagonal of
+    the quadratic form; drop: of the line below the clamp [V]."""
 
-    answer: Tensor
     y: Tensor
     tilt: Tensor
     z: Tensor | None
     z_sign: Tensor | None
     own: Tensor | None
-    drop: Tensor
-    clamp: Tensor
-    rate: Tensor
-    bend: Tensor
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """The line at the Gauss points: sums of the cells given, (batch, points, segments), and what the ladder makes of them."""
+    """The line at the Gauss points: sums of the cells given, and what the ladder makes of them. near, far: the wire either side
+    of a segment's centroid, the same for all columns; admittance, clamp, current (cases, batch, points)."""
 
-    g: Tensor
     near: Tensor
     far: Tensor
+    g: Tensor
     self_r: Tensor
     cond: Tensor
-    admittance: Tensor
-    clamp: Tensor
-    current: Tensor
     v: Tensor
     back: Tensor
     drop: Tensor
+    admittance: Tensor
+    clamp: Tensor
+    current: Tensor
+
+    def first(self, cases: int) -> Ladder:
+        """The first columns' alone."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        per_segment = {n: t[:, :cases] for n, t in own.items() if t.ndim == 4}
+        return Ladder(**own | per_segment | {n: own[n][:cases] for n in ("admittance", "clamp", "current")})
 
 
-def solve_ladder(ref: Reference, g: Tensor, centre: Tensor, n: Tensor) -> Ladder:
-    """g, n (batch, points, segments): conductance [µS] and number of conducting cells; centre: centroid."""
-    c, cell, dtype = ref.circuit, ref.circuit.line.cell, g.dtype
-    lengths, weight = ref.lengths.to(dtype), ref.weight.to(dtype)
+def solve_ladder(ref: Reference, g: Tensor, centre: Tensor, n: Tensor, fall: Tensor) -> Ladder:
+    """g: conductance [µS]; n: number of conducting cells, centre: centroid, of all columns; fall (cases,): by how much more than
+    the reference's the columns' conductance falls with its voltages."""
+    c, cell = ref.circuit, ref.circuit.line.cell
     w, r = c.w_select_um, ref.r_ohm
-    n_eff = (n / ref.spread.to(dtype)).clamp(min=1.0)
-    self_r = -r * lengths / 6 * (1 - 1 / n_eff)
-    v0 = c.v_read_v
-    v, back = torch.full_like(g, v0), torch.zeros_like(g)
+    lengths, weight = ref.lengths[:, None, None], ref.weight[:, None, None, None]
+    self_r = (-r * lengths / 6 * (1 - 1 / (n / ref.spread[:, None, None]).clamp(min=1.0)))[:, None]
+    source, drain = (q[:, None, None, None] * fall[:, None, None] for q in (ref.source, ref.drain))
+    v0, reach = c.v_read_v, ref.share * r * lengths[:, None]
     near, far = r * centre, r * (lengths - centre)
-    leaks = c.effects.leakage
-    clamp = torch.full_like(g[..., 0], v0)
-    current = torch.zeros_like(clamp)
-    cond, ladder = g, torch.zeros_like(g)
-    y = current
+    idle_cells = ((lengths - n)[:, None] * weight) if c.effects.leakage else None
+    zero = torch.zeros((), dtype=torch.float64)
+    leak_ua = float(leakage_current(cell, zero + v0, zero, w)) * 1e6
+    v = back = cond = drop = None
+    y = clamp = torch.zeros_like(g[0])
+    current = None
     for _ in range(PASSES):
-        fac = 1 - ref.source.to(dtype) * back / (1 - ref.k_source * back) - ref.drain.to(dtype) * (v - v0)
-        inner = g * fac
+        inner = g
+        if v is not None and back is not None:
+            inner = g * (1 - source * back / (1 - ref.k_source * back) - drain * (v - v0))
         cond = inner / (1 + self_r * inner)
-        if leaks:
-            gates = n * gate_current(cell, back, w) * 1e6
-            total = torch.cumsum(gates, -1)
-            beyond = total - gates
-            across = ref.share * r * lengths * (beyond + gates / 2)
-            edge = torch.flip(torch.cumsum(torch.flip(across, (-1,)), -1), (-1,)) - across
-            rise = edge + ref.share * r * lengths * (beyond / 2 + gates / 3)
-            idle = (lengths - n) * weight * leakage_current(cell, v + back, back, w) * 1e6
-            inject = idle - cond * rise
-        else:
-            rise, inject = torch.zeros_like(g), torch.zeros_like(g)
-        y = torch.zeros_like(current)
-        j = torch.zeros_like(current)
-        for s in range(g.shape[-1]):
-            k = 1 + far[..., s] * y
-            y, j = y / k + cond[..., s], j / k + inject[..., s]
-            k = 1 + near[..., s] * y
-            y, j = y / k, j / k
-        clamp, current = _close(ref, y, j)
-        drop, i, drops = torch.zeros_like(y), current, []
-        for s in reversed(range(g.shape[-1])):
-            drop = drop + near[..., s] * i
-            drops.append(drop)
-            i = i - cond[..., s] * (clamp - drop) - inject[..., s]
-            drop = drop + far[..., s] * i
-        ladder = torch.stack(drops[::-1], -1)
-        v = clamp[..., None] - ladder - rise
-        back = ref.share * ladder + rise
-    return Ladder(g, near, far, self_r, cond, y, clamp, current, v, back, ladder)
+        rise = inject = None
+        if idle_cells is not None:
+            at_v, at_back = (torch.full_like(g, v0), torch.zeros_like(g)) if v is None or back is None else (v, back)
+            gates = n[:, None] * gate_current(cell, at_back, w) * 1e6
+            beyond = torch.cumsum(gates, 0) - gates
+            across = reach * (beyond + gates / 2)
+            rise = _beyond(across) + reach * (beyond / 2 + gates / 3)
+            # The drain is far above the thermal voltage: how much sweeps back hardly depends on the drops.
+            leak = leak_ua * torch.exp((at_v + at_back - v0) / cell.v_leak_drain_v - at_back / cell.v_leak_source_v)
+            inject = idle_cells * leak - cond * rise
+        y, j = _inward(near, far, cond, inject)
+        clamp, current = _close(ref, y, j, current)
+        at, i, drops = torch.zeros_like(y), current, []
+        for s in reversed(range(len(g))):
+            at = torch.addcmul(at, near[s], i)
+            drops.append(at)
+            i = i - cond[s] * (clamp - at)
+            if inject is not None:
+                i = i - inject[s]
+            at = torch.addcmul(at, far[s], i)
+        drop = torch.stack(drops[::-1])
+        v, back = clamp - drop, ref.share * drop
+        if rise is not None:
+            v, back = v - rise, back + rise
+    assert cond is not None
+    assert v is not None
+    assert back is not None
+    assert drop is not None
+    assert current is not None
+    return Ladder(near, far, g, self_r, cond, v, back, drop, y, clamp, current)
 
 
-def _close(ref: Reference, y: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+def _beyond(values: Tensor) -> Tensor:
+    """Sum over the segments nearer to the read-out."""
+    return values.sum(0) - torch.cumsum(values, 0)
+
+
+def _inward(near: Tensor, far: Tensor, cond: Tensor, inject: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Admittance and short-circuit current that the read-out sees, from the far end on."""
+    y = j = torch.zeros_like(cond[0])
+    for s in range(len(cond)):
+        k = 1 / torch.addcmul(cond.new_ones(()), far[s], y)
+        y = torch.addcmul(cond[s], y, k)
+        if inject is not None:
+            j = torch.addcmul(inject[s], j, k)
+        k = 1 / torch.addcmul(cond.new_ones(()), near[s], y)
+        y, j = y * k, j * k if inject is not None else j
+    return y, j
+
+
+def _close(ref: Reference, y: Tensor, j: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Clamp's voltage and current, by Newton's method from ``start``."""
     v0 = ref.circuit.v_read_v
     curve = ref.conversion.clamp
     if curve is None:
         return torch.full_like(y, v0), y * v0 + j
-    i = y * v0 + j
-    for _ in range(3):
-        v, slope, _ = curve.at(i)
+    i = y * v0 + j if start is None else start
+    for _ in range(2):
+        v, slope = curve.line_at(i)
         i = i - (i - y * v - j) / (1 - y * slope)
-    return curve.at(i)[0], i
+    return curve.line_at(i)[0], i
 
 
-def solve_fields(ref: Reference, at: Ladder, ends: Tensor, extra: Tensor, second: bool) -> Fields:
+def solve_fields(ref: Reference, at: Ladder, ends: Tensor, rate: Tensor, bend: Tensor, second: bool) -> Fields:
     """Weights from a solved ladder by its adjoint.
 
-    ends: charge per volt of drop by which each segment's pulses act there, per LSB; extra: the pulses' own current. Points
-    0, 1 are the first slot.
+    ends: charge per volt of drop by which each segment's pulses act there, per LSB, of all columns; rate, bend (cases, batch,
+    points): the answer's derivatives at the current that the pulses' own adds to.
     """
-    g, near, far, self_r, cond, v, back = at.g, at.near, at.far, at.self_r, at.cond, at.v, at.back
-    admittance, current, ladder = at.admittance, at.current, at.drop
+    g, near, far, cond, v, back, current = at.g, at.near, at.far, at.cond, at.v, at.back, at.current
     conv, v0 = ref.conversion, ref.circuit.v_read_v
-    answer, rate, bend = convert(ref, current)
-    rate = rate + bend * extra
-    loop = torch.ones_like(current)
-    reg = torch.zeros_like(current)
-    slope = None
+    loop = slope = None
     if conv.clamp is not None:
-        _, slope, _ = conv.clamp.at(current)
-        loop = 1 / (1 - admittance * slope)
-        reg = -slope * current
+        slope = conv.clamp.line_at(current)[1]
+        loop = 1 / (1 - at.admittance * slope)
     # What the pulses' ends add when their cells' voltage drops acts like a current drawn there by the adjoint.
-    draws = -ends / loop[..., None] if ref.circuit.effects.pulse else None
-    j = torch.zeros_like(current)
-    if draws is not None:
-        y = torch.zeros_like(current)
-        for s in range(g.shape[-1]):
-            k = 1 + far[..., s] * y
-            y, j = y / k + cond[..., s], j / k + draws[..., s]
-            k = 1 + near[..., s] * y
-            y, j = y / k, j / k
-    fall, i = torch.zeros_like(current), admittance + j
+    draws = None
+    if ref.circuit.effects.pulse:
+        draws = (-ends[:, None]).expand_as(cond) if loop is None else -ends[:, None] / loop
+    i = at.admittance if draws is None else at.admittance + _inward(near, far, cond, draws)[1]
+    fall, iv = torch.zeros_like(current), current
     falls, tilts_a, tilts_v = [], [], []
-    iv = current
-    for s in reversed(range(g.shape[-1])):
-        fall = fall + near[..., s] * i
+    for s in reversed(range(len(g))):
+        fall = torch.addcmul(fall, near[s], i)
         falls.append(fall)
         before, before_v = i, iv
-        i = i - cond[..., s] * (1 - fall) - (0 if draws is None else draws[..., s])
-        iv = iv - cond[..., s] * v[..., s]
-        tilts_a.append(-ref.r_ohm * (i + before) / 2)
-        tilts_v.append(-ref.r_ohm * (iv + before_v) / 2)
-        fall = fall + far[..., s] * i
-    a = 1 - torch.stack(falls[::-1], -1)
-    tilt_a, tilt_v = torch.stack(tilts_a[::-1], -1), torch.stack(tilts_v[::-1], -1)
-    fac = 1 - ref.d_source * back / (1 - ref.k_source * back) - ref.d_drain * (v - v0)
-    spread = fac / (1 + self_r * g) ** 2
-    gain = (rate * loop)[..., None]
-    y = gain * a * spread * v
-    tilt = gain * spread * (a * tilt_v + v * tilt_a)
-    z = z_sign = own = None
-    if second:
-        # Action of the quadratic form on the mean column: loaded drop, regulator, and the bend of the rate.
-        first = a * spread * v
-        move = ((first * g).sum(-1) * loop)[..., None]
-        shift = y * (ladder + reg[..., None]) / v0
-        curve = -0.5 * (bend * loop)[..., None] * first
-        z, z_sign = shift + curve.abs() * move, shift + curve * move
-        # Its diagonal: the resistance that a cell sees between its node and the clamp.
-        place = ref.r_ohm * (torch.flip(torch.cumsum(torch.flip(lengths_of(ref, g), (-1,)), -1), (-1,)) - lengths_of(ref, g) / 2)
-        seen = place * a
-        if slope is not None:
-            seen = seen + (-slope)[..., None]
-        own = y * first / v0 * seen + curve * loop[..., None] * first
-    return Fields(answer, y, tilt, z, z_sign, own, ladder, at.clamp, rate, bend)
-
-
-def lengths_of(ref: Reference, like: Tensor) -> Tensor:
-    """Rows of each segment, (segments,)."""
-    return ref.lengths.to(like.dtype)
+        i = i - cond[s] * (1 - fall)
+        if draws is not None:
+            i = i - draws[s]
+        iv = iv - cond[s] * v[s]
+        tilts_a.append(i + before)
+        tilts_v.append(iv + before_v)
+        fall = torch.addcmul(fall, far[s], i)
+    a = 1 - torch.stack(falls[::-1])
+    tilt_a, tilt_v = torch.stack(tilts_a[::-1]), torch.stack(tilts_v[::-1])
+    spread = (1 - ref.d_source * back / (1 - ref.k_source * back) - ref.d_drain * (v - v0)) / (1 + at.self_r * g) ** 2
+    gain = rate if loop is None else rate * loop
+    first = a * spread * v
+    y = gain * first
+    tilt = gain * spread * (a * tilt_v + v * tilt_a) * (-ref.r_ohm / 2)
+    if not second:
+        return Fields(y, tilt, None, None, None)
+    # Action of the quadratic form on the mean column: loaded drop, regulator, and the bend of the rate.
+    move = (first * g).sum(0)
+    curve = -0.5 * bend
+    if loop is not None:
+        move, curve = move * loop, curve * loop
+    shift = y * (at.drop if slope is None else at.drop - slope * current) / v0
+    # Its diagonal: the resistance that a cell sees between its node and the clamp.
+    place = ref.r_ohm * (_beyond(ref.lengths) + ref.lengths / 2)[:, None, None, None]
+    seen = place * a if slope is None else place * a - slope
+    own = y * first / v0 * seen + (curve if loop is None else curve * loop) * first * first
+    return Fields(y, tilt, shift + (curve.abs() * move) * first, shift + (curve * move) * first, own)
 
 
 def convert(ref: Reference, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Answer per LSB, its first and second derivative; the first two points are the first slot."""
     conv = ref.conversion
     if conv.rate is None or conv.start is None:
-        gain = torch.ones_like(current[0])
+        gain = current.new_ones(current.shape[-1])
         gain[:2] = conv.start_gain
         return gain * current, gain.expand_as(current), torch.zeros_like(current)
     first, rest = conv.start.at(current[..., :2]), conv.rate.at(current[..., 2:])

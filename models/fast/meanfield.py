@@ -12,13 +12,13 @@ and the ladder is solved at the bin's two Gauss points.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from aimcard.models.fast.mean_ladder import convert, solve_fields, solve_ladder
+from aimcard.models.fast.mean_ladder import Fields, convert, solve_fields, solve_ladder
+from aimcard.models.fast.mean_rows import BinSums, Rows
 from aimcard.models.fast.reference import Reference
 
 ROOT3 = math.sqrt(3.0)
@@ -33,13 +33,15 @@ TINY = 1e-20
 @dataclass(frozen=True)
 class Prepared:
     """Answer of a line c of a group for a vector:
-    base + Σ_i W_ci·y_i − (left + bias·e_c)·share_c + r_2·e_c² + r_4·e_c⁴ + ended·pulse_c − Σ_k sign_k·m_k²·(1 + cubic_k·m_k).
+    base + Σ_i W_ci·y_i − (left + bias·e_c)·share_c + r_2·e_c² + r_4·e_c⁴ + ended·pulse_c − arched·bow_c
+    − Σ_k sign_k·m_k²·(1 + cubic_k·m_k).
 
     W: apparent conductance [µS], δ: its departure from the group's middle column, m_k = scale_k·Σ_i δ_ci·z_ki.
     e_c: the line's total conductance over the middle one's, less one, and within the group's reach; share: Σ_i of its squared
     departure beside the mean column, over the variance. pulse: what the mean pulse of the line's cells draws beside the straight
-    line of all; ended: the force of all pulses.
-    y (groups, batch, rows + 8): weights of the rows, then base, left, r_2, r_4, ended, bias and zeros. z (squares, batch, rows):
+    line of all; ended: the force of all pulses. bow: what the squares miss of a line's pattern along the wire, beside share;
+    arched: left, by the share of the rows that conduct meanwhile.
+    y (groups, batch, rows + 8): weights of the rows, then base, left, r_2, r_4, ended, bias, arched, 0. z (squares, batch, rows):
     of the first group, bytes or real numbers. scale, sign, cubic (groups, squares, batch).
     y_rate (groups, batch, rows), z_rate (batch, rows): derivatives to the codes per LSB, if asked for, of the first group's
     scaled z in whose part the code lies.
@@ -54,210 +56,188 @@ class Prepared:
     z_rate: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Group:
-    """What a group's middle column gives: as ``Prepared``'s fields, without a group's axis; base, left, ended (batch, 1).
+def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Prepared:
+    """What the vectors ``x`` (batch, rows) make of the tile; differentiable, memory batch × rows × bins.
 
-    strength (squares, batch): its squares, as the form gives them; z scaled to them. course: second, third and fourth
-    difference quotient of its multiples' answers, (squares, batch), or None.
+    Shapes inside: (segments, groups, batch, bins), without what does not apply; the groups' middle columns are solved side by
+    side, and with them the multiples of the first.
     """
+    ref = ref.like(x)
+    width, v0 = ref.grid.width, ref.circuit.v_read_v
+    at = BinSums.of(ref, x)
+    scale = x.new_tensor(ref.scales)[:, None, None]
+    groups, bent = len(ref.scales), squares > 0
+    h = ref.reach if bent else 0.0
+    cases = [*ref.scales, *((1 + h / 2, 1 - h / 2, 1 + h, 1 - h) if h > 0 else ())]
+    fall = x.new_tensor([*ref.scales, *((1.0,) * (len(cases) - groups))])
+    conduct, ramp = at.conduct[:, None] * scale, at.ramp[:, None] * scale
+    mid = _points(at.conduct, at.ramp)[:, None] * x.new_tensor(cases)[:, None, None]
+    pair = _points(at.n, at.n_ramp).clamp(min=0.0)
+    solved = solve_ladder(ref, mid, at.centre.repeat_interleave(2, 2), pair, fall)
+    answer, rate, bend = convert(ref, solved.current)
+    # The ideal product is left out here and added to every row's weight: its rounding would be the mean column's.
+    ideal = ref.conversion.ideal * v0
+    answer = _mean(answer - ideal * mid.sum(0)) * width
+    multiples, answer = answer[groups:], answer[:groups]
+    # How many pulses end in each bin, from one bin's middle to the next one's; all that is left ends in the last.
+    ended = (torch.cat([at.n[..., :1], at.n[..., :-1]], -1) - torch.cat([at.n[..., 1:], -at.n[..., -1:]], -1)) / 2
+    # To the adjoint, what idle cells store on the bit line is one more charge of the pulses' ends.
+    ends = (ref.end_drop + (1 - ref.share) * ref.node) * ended / width
+    ends = torch.cat([ends[..., :1] + ref.start_drop * at.started[..., None], ends[..., 1:]], -1)
+    # The pulses' own charge is a current too, at which the rate is taken.
+    middle = ref.e_const + ref.e_gain * ref.g.mean() * scale
+    extra = ended.sum(0) * (middle[..., 1:] + middle[..., :-1]) / 2 / width
+    rate, bend = rate[:groups], bend[:groups]
+    rate = rate + bend * extra.repeat_interleave(2, -1)
+    column = solved.first(groups)
+    found = solve_fields(ref, column, ends.repeat_interleave(2, -1), rate, bend, bent)
+    force, bend = _beside_turn_on(_mean(rate)), _beside_turn_on(_mean(bend))
+    drop, lift = _mean(column.drop), _mean(column.clamp) - v0
+    knots = force @ ref.times.T
+    knots, begin = knots[..., :-1], knots[..., -1:]
+    const, gain = knots * ref.e_const, knots * ref.e_gain
+    step_gain, bend_gain = gain.diff(dim=-1), force * ref.c_gain
+    pulses = _pulses(ref, at, ended, drop, lift, force, begin[..., 0])
+    pulses = pulses + const[..., 0] * at.on.sum(1) + (const.diff(dim=-1) * at.n.sum(0)).sum(-1)
+    pulses = pulses + (force * ref.c_const * at.n_ramp.sum(0)).sum(-1)
+    pulses = pulses + gain[..., 0] * (at.on @ ref.g) * scale[..., 0]
+    pulses = pulses + (step_gain * conduct.sum(0) + bend_gain * ramp.sum(0)).sum(-1)
+    # The force is the rate's slope at the pulses' own current; their answer is the rate's rise up to there.
+    pulses = pulses - 0.5 * (bend * extra * extra * width).sum(-1)
+    rest = ref.conversion.offset + ref.conversion.guard * idle_answer(ref)
+    whole = answer.sum(-1) + pulses + rest
+    y_mean, y_slope = _line(found.y)
+    tilt = _mean(found.tilt)
+    by_f = width * ((y_mean - ideal) - at.centre[:, None] * tilt) + step_gain
+    by_h, by_place = width * y_slope / 2 + bend_gain, width * tilt
+    rows = Rows.of(ref, at, x)
+    turned_on = gain[..., 0] + begin[..., 0] * ref.s_gain
+    size = len(ref.g)
+    y, base, y_rates = x.new_empty(groups, len(x), size + EXTRA), [], []
+    for k in range(groups):
+        weights, y_rate = rows.weights(by_f[:, k], by_h[:, k], by_place[:, k], rates=rates)
+        weights = torch.addcmul(weights, at.on, turned_on[k, :, None])
+        base.append(whole[k] - (weights @ ref.g) * ref.scales[k])
+        y[k, :, :size] = torch.add(weights, x, alpha=ideal)
+        y_rates.append(ideal + y_rate if y_rate is not None else None)
+    forces = (force * ended.sum(0)).sum(-1)
+    square = _squares(ref, at, found, conduct, ramp, squares) if bent else None
+    none = torch.zeros_like(whole)
+    left, arched = (none, none) if square is None else (square.left, square.arched)
+    rest, last, growth, cubic = none, none, none, None
+    if square is not None and h > 0:
+        # The mean column's multiples, about the groups' middle ones.
+        strength, strong = square.strength, square.strength.abs().clamp(min=TINY)
+        off = scale - 1
+        second, third, fourth = _course(h, square.spans, multiples, answer[0])
+        third_here = scale**3 * (third + 4 * off * fourth)
+        rest = strength.sum(1) + (scale**2 * (second + 3 * off * third + 6 * off**2 * fourth)).sum(1)
+        last = (scale**4 * fourth).sum(1)
+        growth = (-3 * third_here.sum(1) / strength.sum(1).clamp(min=TINY)).clamp(-3.0, 3.0)
+        # Third order above the second is rounding.
+        cubic = (-third_here / strong).clamp(-1.0, 1.0) / strong.sqrt()
+    columns = (torch.stack(base), left, rest, last, forces, left * growth, arched)
+    y[..., size:] = torch.stack([*columns, *([none] * (EXTRA - len(columns)))], -1)
+    y_rate = torch.stack(y_rates) if rates else None  # type: ignore[arg-type]
+    if square is None:
+        empty = x.new_zeros(groups, 0, len(x))
+        return Prepared(y, x.new_zeros(0, *x.shape), empty, empty, empty, y_rate, torch.zeros_like(x) if rates else None)
+    strong = square.strength.abs().clamp(min=TINY)
+    z, z_rate = rows.squares(square.by_f[:, 0], square.by_h[:, 0], square.scale[0], square.spans, rates=rates)
+    sign = torch.sign(square.strength)
+    cubic = sign * cubic if cubic is not None else torch.zeros_like(sign)
+    return Prepared(y, z, (strong / strong[:1]).sqrt() / scale, sign, cubic, y_rate, z_rate)
 
-    y: Tensor
-    base: Tensor
-    left: Tensor
-    ended: Tensor
-    z: Tensor
-    strength: Tensor
-    course: tuple[Tensor, Tensor, Tensor] | None
-    y_rate: Tensor | None
-    z_rate: Tensor | None
 
-
-def shares(x: Tensor, ref: Reference) -> tuple[Tensor, Tensor]:
-    """f and f² − f (batch, bins, rows): f is the share of each bin in which each row conducts."""
-    edges, width = ref.grid.edges.to(x.dtype), ref.grid.width.to(x.dtype)
-    f = ((x[:, None, :] - edges[:-1, None]) / width[:, None]).clamp(0.0, 1.0)
-    return f, f * f - f
-
-
-def _pairs(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Values at the two Gauss points of every bin, (batch, bins, …) each, from (batch, points, …)."""
-    split = values.unflatten(1, (-1, 2))
-    return split[:, :, 0], split[:, :, 1]
+def _points(mean: Tensor, slope: Tensor) -> Tensor:
+    """Values at the two Gauss points of every bin, one behind the other, of straight lines across the bins."""
+    return torch.stack([mean - ROOT3 * slope, mean + ROOT3 * slope], -1).flatten(-2)
 
 
 def _line(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over each bin and slope across it."""
-    first, last = _pairs(values)
+    """Mean over each bin and slope across it, of values at the Gauss points."""
+    first, last = values[..., ::2], values[..., 1::2]
     return (first + last) / 2, ROOT3 * (last - first)
 
 
-def prepare(ref: Reference, x: Tensor, squares: int, rates: bool = False) -> Prepared:
-    """What the vectors ``x`` (batch, rows) make of the tile; differentiable, memory batch × rows × bins."""
-    ref = ref.like(x)
-    groups = [_group(ref.scaled(s), x, squares, rates, lead=k == 0) for k, s in enumerate(ref.scales)]
-    first = groups[0]
-    strength = torch.stack([g.strength for g in groups])
-    strong = strength.abs().clamp(min=TINY)
-    size = torch.tensor(ref.scales, dtype=x.dtype, device=x.device)
-    scale = (strong / strong[:1]).sqrt() / size[:, None, None]
-    rest = torch.zeros_like(strength[:, 0]) if squares else x.new_zeros(len(groups), len(x))
-    last, growth, cubic = rest, rest, torch.zeros_like(strength)
-    if first.course is not None:
-        # The mean column's multiples, about the groups' middle ones.
-        s, off = size[:, None, None], size[:, None, None] - 1
-        second, third, fourth = first.course
-        third = s**3 * (third + 4 * off * fourth)
-        rest = strength.sum(1) + (s**2 * (second + 3 * off * first.course[1] + 6 * off**2 * fourth)).sum(1)
-        last = (s**4 * fourth).sum(1)
-        growth = (-3 * third.sum(1) / strength.sum(1).clamp(min=TINY)).clamp(-3.0, 3.0)
-        # Third order above the second is rounding.
-        cubic = (-third / strong).clamp(-1.0, 1.0) / strong.sqrt()
-    y = [
-        _behind(g.y, g.base, g.left, rest[k, :, None], last[k, :, None], g.ended, g.left * growth[k, :, None])
-        for k, g in enumerate(groups)
-    ]
-    sign = torch.sign(strength)
-    return Prepared(
-        torch.stack(y), first.z, scale, sign, sign * cubic,
-        torch.stack([g.y_rate for g in groups]) if rates else None, first.z_rate,  # type: ignore[misc]
-    )  # fmt: skip
+def _mean(values: Tensor) -> Tensor:
+    return (values[..., ::2] + values[..., 1::2]) / 2
 
 
-def _group(ref: Reference, x: Tensor, squares: int, rates: bool, *, lead: bool) -> Group:
-    dtype = x.dtype
-    f, h = shares(x, ref)
-    g, distance, owner = ref.g.to(dtype), ref.distance.to(dtype), ref.owner
-    lengths, width = ref.lengths.to(dtype), ref.grid.width.to(dtype)
-    size = len(lengths)
-    member = torch.nn.functional.one_hot(owner, size).to(dtype)
-    kinds = torch.cat([member * g[:, None], member * (g * distance)[:, None], member], -1)
-    conduct, moment, n = (f @ kinds).split(size, -1)
-    ramp, n_ramp = (h @ torch.cat([member * g[:, None], member], -1)).split(size, -1)
-    centre = torch.where(conduct > 0, moment / conduct.clamp(min=1e-30), 0.5 * lengths)
+def _beside_turn_on(values: Tensor) -> Tensor:
+    """The first slot's is that of another curve: the next bin's stands for it."""
+    return torch.cat([values[..., 1:2], values[..., 1:]], -1) if values.shape[-1] > 1 else values
 
-    def points(mean: Tensor, slope: Tensor) -> Tensor:
-        return torch.stack([mean - ROOT3 * slope, mean + ROOT3 * slope], 2).flatten(1, 2)
 
-    # How many pulses end in each bin, from one bin's middle to the next one's; all that is left ends in the last.
-    before = torch.cat([n[:, :1], n[:, :-1]], 1)
-    after = torch.cat([n[:, 1:], -n[:, -1:]], 1)
-    ended = (before - after) / 2
-    on = (x > 0).to(dtype)
-    started = on @ member
-    # To the adjoint, what idle cells store on the bit line is one more charge of the pulses' ends.
-    ends = (ref.end_drop + (1 - ref.share) * ref.node) * ended / width[:, None]
-    ends = torch.cat([ends[:, :1] + ref.start_drop * started[:, None], ends[:, 1:]], 1)
-    # The pulses' own charge is a current too, at which the rate is taken.
-    middle = (ref.e_const + ref.e_gain * ref.g.mean()).to(dtype)
-    extra = ended.sum(2) * (middle[1:] + middle[:-1]) / 2 / width
-    mid, both, pair = points(conduct, ramp), centre.repeat_interleave(2, 1), points(n, n_ramp).clamp(min=0.0)
-    solved = solve_ladder(ref, mid, both, pair)
-    at = solve_fields(ref, solved, ends.repeat_interleave(2, 1), extra.repeat_interleave(2, 1), squares > 0)
-    y_mean, y_slope = _line(at.y)
-    tilt = (at.tilt * 1.0).unflatten(1, (-1, 2)).mean(2)
-    force = at.rate.unflatten(1, (-1, 2)).mean(2)
-    force = torch.cat([force[:, 1:2], force[:, 1:]], 1) if force.shape[1] > 1 else force
-    knots = force @ ref.times.to(dtype).T
-    knots, begin = knots[:, :-1], knots[:, -1:]
-    const, gain = knots * ref.e_const.to(dtype), knots * ref.e_gain.to(dtype)
-    step_const, step_gain = const[:, 1:] - const[:, :-1], gain[:, 1:] - gain[:, :-1]
-    bend_const, bend_gain = force * ref.c_const.to(dtype), force * ref.c_gain.to(dtype)
-    drop = at.drop.unflatten(1, (-1, 2)).mean(2)
-    lift = at.clamp.unflatten(1, (-1, 2)).mean(2) - ref.circuit.v_read_v
-    each = (ref.end_drop + ref.end_square * drop) * drop + ref.end_clamp * lift[..., None]
-    first = (ref.start_drop + ref.start_square * drop[:, 0]) * drop[:, 0]
-    pulses = (force[..., None] * (ended * each)).sum((1, 2)) + (begin * started * first).sum(1)
-    pulses = pulses + begin[:, 0] * (ref.s_const * on.sum(1) + ref.s_gain * (on @ g))
-    pulses = pulses + const[:, 0] * on.sum(1) + (step_const * n.sum(2) + bend_const * n_ramp.sum(2)).sum(1)
-    pulses = pulses + gain[:, 0] * (on @ g) + (step_gain * conduct.sum(2) + bend_gain * ramp.sum(2)).sum(1)
-    pulses = pulses + _stored(ref, n, drop, lift, force)
-    # The force is the rate's slope at the pulses' own current; their answer is the rate's rise up to there.
-    bend = at.bend.unflatten(1, (-1, 2)).mean(2)
-    bend = torch.cat([bend[:, 1:2], bend[:, 1:]], 1) if bend.shape[1] > 1 else bend
-    pulses = pulses - 0.5 * (bend * extra * extra * width).sum(1)
-    rest = ref.conversion.offset + ref.conversion.guard * idle_answer(ref)
-    # The ideal product is left out here and added to every row's weight: its rounding would be the mean column's.
-    ideal = ref.conversion.ideal * ref.circuit.v_read_v
+def _pulses(ref: Reference, at: BinSums, ended: Tensor, drop: Tensor, lift: Tensor, force: Tensor, begin: Tensor) -> Tensor:
+    """What pulses add beside their charge at full voltage: with the drops, at their begin, and by what the line stores."""
+    each = (ref.end_drop + ref.end_square * drop) * drop + ref.end_clamp * lift
+    first = (ref.start_drop + ref.start_square * drop[..., 0]) * drop[..., 0]
+    pulses = (force * (ended[:, None] * each).sum(0)).sum(-1) + begin * (at.started[:, None] * first).sum(0)
+    size = lift.new_tensor(ref.scales)[:, None]
+    pulses = pulses + begin * (ref.s_const * at.on.sum(1) + ref.s_gain * (at.on @ ref.g) * size)
+    return pulses + _stored(ref, at.n, drop, lift, force)
 
-    def by_bin(answer: Tensor, scale: float) -> Tensor:
-        beside = answer - ideal * scale * mid.sum(-1)
-        return beside.unflatten(1, (-1, 2)).mean(2) * width
 
-    answer = by_bin(at.answer, 1.0)
-    still = answer
-    answer = answer.sum(1) + pulses + rest
-    flat = width[:, None] * ((y_mean - ideal) - centre * tilt) + step_gain[..., None]
-    curve = width[:, None] * y_slope / 2 + bend_gain[..., None]
-    by_f, by_h, by_p = flat[..., owner], curve[..., owner], (width[:, None] * tilt)[..., owner]
-    weight = by_f + distance * by_p
-    y = (f * weight + h * by_h).sum(1) + on * (gain[:, :1] + begin * ref.s_gain)
-    base = (answer - (y * g).sum(1))[:, None]
-    y = y + ideal * x
-    # The longest code belongs to the last bin.
-    tops = torch.cat([ref.grid.edges[1:-1], 2 * ref.grid.edges[-1:]])
-    inside = ((x[:, None, :] >= ref.grid.edges[:-1, None]) & (x[:, None, :] < tops[:, None])) if rates else None
-    slope = None if inside is None else inside / width[:, None].to(dtype)
-    y_rate = None if slope is None else ideal + (slope * (weight + (2 * f - 1) * by_h)).sum(1)
-    force = (force * ended.sum(2)).sum(1, keepdim=True)
-    none = torch.zeros_like(base)
-    if at.z is None:
-        empty = x.new_zeros(0, len(x))
-        return Group(y, base, none, force, x.new_zeros(0, *x.shape), empty, None, y_rate, torch.zeros_like(x) if rates else None)
-    z_mean, z_slope = (width[:, None] * q for q in _line(at.z))
-    assert at.z_sign is not None
-    assert at.own is not None
-    sign_mean, sign_slope = (width[:, None] * q for q in _line(at.z_sign))
-    own_mean, own_slope = (width[:, None] * q for q in _line(at.own))
+@dataclass(frozen=True)
+class Square:
+    """The second order of the groups' middle columns: strength, scale (groups, squares, batch), left, arched (groups, batch), z's
+    weights by_f, by_h (segments, groups, batch, bins), and the bins of each square."""
+
+    strength: Tensor
+    scale: Tensor
+    left: Tensor
+    arched: Tensor
+    by_f: Tensor
+    by_h: Tensor
+    spans: list[tuple[int, int]]
+
+
+def _squares(ref: Reference, at: BinSums, found: Fields, conduct: Tensor, ramp: Tensor, squares: int) -> Square:
+    assert found.z is not None
+    assert found.z_sign is not None
+    assert found.own is not None
+    width, rows = ref.grid.width, len(ref.g)
+    z_mean, z_slope = (width * q for q in _line(found.z))
+    sign_mean, sign_slope = (width * q for q in _line(found.z_sign))
+    own_mean, own_slope = (width * q for q in _line(found.own))
     # What the squares leave is the same for all columns on average, if their departures are independent row by row.
-    ratio = ref.ratio()
-    left = ((own_mean * conduct + own_slope * ramp / 2) * ratio).sum((1, 2))
-    zs, strengths = [], []
-    z_rate = torch.zeros_like(x)
+    ratio = ref.ratio()[:, None, None] / conduct.new_tensor(ref.scales)[:, None]
+    spare = ((own_mean * conduct + own_slope * ramp / 2) * ratio[..., None]).sum(0)
+    by_h = z_slope / 2
     spans = parts(len(width), squares)
-    for a, b in spans:
-        each_f, each_h = z_mean[:, a:b], z_slope[:, a:b] / 2
-        by_f, by_h = each_f[..., owner], each_h[..., owner]
-        z = (f[:, a:b] * by_f + h[:, a:b] * by_h).sum(1)
-        size_z = (z * g).sum(1)
-        signed = (sign_mean * conduct + sign_slope * ramp / 2)[:, a:b].sum((1, 2))
-        some = size_z > 0
-        # The form may be weaker than its probe where its parts differ in sign: that goes into the scale.
-        scale = torch.where(some, signed.abs().clamp(min=1e-30), torch.zeros_like(signed)).sqrt()
-        scale = scale / torch.where(some, size_z, torch.ones_like(size_z))
-        sign = torch.where(signed >= 0, 1.0, -1.0).to(dtype) * some
-        before = torch.cumsum(each_f, 1) - each_f
-        square = each_f * each_f * (conduct + ramp)[:, a:b] + 2 * each_f * before * conduct[:, a:b]
-        left = left - sign * scale * scale * (square * ratio).sum((1, 2))
-        zs.append(z * scale[:, None])
-        strengths.append(signed * some)
-        if slope is not None:
-            z_rate = z_rate + (slope[:, a:b] * (by_f + (2 * f[:, a:b] - 1) * by_h)).sum(1) * scale[:, None]
-    def multiple(e: float) -> Tensor:
-        current = solve_ladder(ref, mid * (1 + e), both, pair).current
-        return by_bin(convert(ref, current)[0], 1 + e)
-
-    course = _course(ref.reach, spans, multiple, still) if lead and ref.reach > 0 else None
-    kept = z_rate if rates else None
-    return Group(y, base, left[:, None], force, torch.stack(zs), torch.stack(strengths), course, y_rate, kept)
+    starts = torch.tensor([a for a, _ in spans], device=width.device)
+    of_bin = torch.tensor([k for k, (a, b) in enumerate(spans) for _ in range(a, b)], device=width.device)
+    member = torch.nn.functional.one_hot(of_bin, len(spans)).to(width)
+    size_z = (z_mean * conduct + by_h * ramp).sum(0) @ member
+    signed = (sign_mean * conduct + sign_slope * ramp / 2).sum(0) @ member
+    some = size_z > 0
+    # The form may be weaker than its probe where its parts differ in sign: that goes into the scale.
+    scale = torch.where(some, signed.abs().clamp(min=1e-30), torch.zeros_like(signed)).sqrt()
+    scale = scale / torch.where(some, size_z, torch.ones_like(size_z))
+    strength = signed * some
+    sign = torch.where(signed >= 0, 1.0, -1.0).to(scale) * some
+    before = torch.cumsum(z_mean, -1) - z_mean
+    before = before - before.index_select(-1, starts).index_select(-1, of_bin)
+    lost = (z_mean * (z_mean * (conduct + ramp) + 2 * before * conduct) * ratio[..., None]).sum(0)
+    here = (spare - (sign * scale * scale).index_select(-1, of_bin) * lost) @ member
+    busy = at.n.sum(0)
+    on = ((busy * busy * width) @ member) / ((busy * width) @ member).clamp(min=1e-30)
+    left, arched = here.sum(-1), (here * on).sum(-1) / rows
+    return Square(strength.transpose(1, 2), scale.transpose(1, 2), left, arched, z_mean, by_h, spans)
 
 
-def _course(h: float, spans: list[tuple[int, int]], multiple: Callable[[float], Tensor],
-            still: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+def _course(h: float, spans: list[tuple[int, int]], multiples: Tensor, still: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Coefficients of e², e³ and e⁴ of each part's answer, (squares, batch) each, for 1 + e times the mean column.
 
-    ``multiple(e)``, (batch, bins), is that answer; ``still`` its value at 0.
+    multiples (4, batch, bins): that answer at h/2, −h/2, h and −h; ``still`` (batch, bins): at 0.
     """
-    up, down, more, less = (multiple(e) for e in (h / 2, -h / 2, h, -h))
+    up, down, more, less = multiples
     wide, narrow = more + less - 2 * still, up + down - 2 * still
     found = (
         (16 * narrow - wide) / (6 * h**2), ((more - less) - 2 * (up - down)) / (1.5 * h**3), (wide - 4 * narrow) / (1.5 * h**4)
     )  # fmt: skip
     return tuple(torch.stack([c[:, a:b].sum(1) for a, b in spans]) for c in found)  # type: ignore[return-value]
-
-
-def _behind(y: Tensor, *columns: Tensor) -> Tensor:
-    return torch.cat([y, *columns, y.new_zeros(len(y), EXTRA - len(columns))], 1)
 
 
 def parts(bins: int, squares: int) -> list[tuple[int, int]]:
@@ -269,16 +249,16 @@ def parts(bins: int, squares: int) -> list[tuple[int, int]]:
 def _stored(ref: Reference, n: Tensor, drop: Tensor, lift: Tensor, force: Tensor) -> Tensor:
     """What wire and idle cells store as the bit line's voltage moves; none is left, but the rate changes meanwhile."""
     if not ref.circuit.effects.pulse:
-        return torch.zeros_like(force[:, 0])
-    lengths = ref.lengths.to(n.dtype)
+        return torch.zeros_like(force[..., 0])
     rest = 0.0 if ref.conversion.clamp is None else float(ref.conversion.clamp.pieces[0, 0]) - ref.circuit.v_read_v
-    volts = lift[..., None] - (1 - ref.share) * drop
-    edge = torch.full_like(volts[:, :1], rest)
-    moves = torch.cat([volts, edge], 1) - torch.cat([edge, volts], 1)
-    none = torch.zeros_like(n[:, :1])
-    busy = torch.cat([n[:, :1], (n[:, 1:] + n[:, :-1]) / 2, none], 1)
-    weight = torch.cat([force[:, :1], (force[:, 1:] + force[:, :-1]) / 2, force[:, -1:]], 1)
-    return (weight[..., None] * moves * (ref.line * lengths + ref.node * (lengths - busy))).sum((1, 2))
+    volts = lift - (1 - ref.share) * drop
+    edge = torch.full_like(volts[..., :1], rest)
+    moves = torch.cat([volts, edge], -1) - torch.cat([edge, volts], -1)
+    busy = torch.cat([n[..., :1], (n[..., 1:] + n[..., :-1]) / 2, torch.zeros_like(n[..., :1])], -1)
+    weight = torch.cat([force[..., :1], (force[..., 1:] + force[..., :-1]) / 2, force[..., -1:]], -1)
+    lengths = ref.lengths[:, None, None]
+    store = ref.line * lengths + ref.node * (lengths - busy)
+    return (weight * (moves * store[:, None]).sum(0)).sum(-1)
 
 
 def idle_answer(ref: Reference) -> float:

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from aimcard.models.errors import InputError
+from aimcard.models.fast.bytes import byte_product
 from aimcard.models.fast.columns import REACH, Settings, columns_of
 from aimcard.models.fast.curve import unit
 from aimcard.models.fast.meanfield import Prepared
-from aimcard.models.fast.product import Columns, byte_product
+from aimcard.models.fast.product import Columns
 from aimcard.models.fast.tile import FastTile
 from aimcard.models.fast.weights import Plan, Weights
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.models.fast.product import byte_product
+from aimcard.models.fast.bytes import byte_product
 from aimcard.models.fast.tied_modes import BLOCK, Modes
 
 #: Products that are bent together: they stay in the processor's cache.

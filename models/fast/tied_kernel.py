@@ -76,7 +76,7 @@ def feature_bytes(x, odd, warp, weights, units, profile, out, left):
             w, unit, to = weights[q], np.float32(1) / units[q], out[q, b]
             for i in range(rows):
                 rest[i] -= w * line[i] * line[i]
-                to[i] = np.int8(np.rint(line[i] * unit))
+                to[i] = np.int8(np.int32(np.rint(line[i] * unit)))
         total = np.float32(0)
         for i in range(rows):
             total += rest[i] * profile[i]
@@ -94,7 +94,7 @@ def line_bytes(values, small, scale):
         inverse = np.float32(127) / most
         scale[b] = most / np.float32(127)
         for i in range(len(row)):
-            to[i] = np.int8(np.rint(row[i] * inverse))
+            to[i] = np.int8(np.int32(np.rint(row[i] * inverse)))
 
 
 @numba.njit(**_OPTIONS)

@@ -12,11 +12,9 @@ from aimcard.models.cell import expand, read_conductance
 from aimcard.models.fast.compiled import Kernel
 from aimcard.models.fast.effects import Circuit
 from aimcard.models.fast.meanfield import EXTRA, Prepared, prepare
-from aimcard.models.fast.reference import Reference, fall_edge, start_charge
+from aimcard.models.fast.reference import BOW_SHARE, Reference, fall_edge, start_charge
 from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount
 
-#: Vectors that plain torch prepares together: it keeps (block, rows, bins).
-PLAIN_BLOCK = 32
 #: Code at which a cell's slope is taken; those of other codes follow one common curve.
 MIDDLE = 32.0
 #: Points of a cell's slopes against √G.
@@ -55,6 +53,15 @@ class Cells:
         charge = pulse_charge(circuit, at[:, None], sample).mean(1) if circuit.effects.pulse else torch.zeros_like(at)
         pulse = torch.from_numpy(np.interp(even, visible, charge.numpy()))
         return cls(float(u[1]), tables, over, float(even[1]), pulse)
+
+    def pieces(self, taken: float | None) -> Tensor:
+        """Both slopes as straight lines between the points, (points − 1, 4) float32: value, rise, value, rise.
+
+        Of the charge's, what is beside ``taken`` of the apparent conductance's; None: no pulses.
+        """
+        visible, charge = self.tables.unbind(-1)
+        own = torch.zeros_like(charge) if taken is None else charge - taken * visible
+        return torch.stack([visible[:-1], visible.diff(), own[:-1], own.diff()], -1).float()
 
     def covers(self, conductance_s: Tensor) -> bool:
         """Whether these conductances lie on the tables."""
@@ -102,7 +109,7 @@ class Plan:
     """How a group of columns is computed: reference column, squares, the compiled preparation or None, cells' slopes.
 
     half: without the compiled preparation, second-order products run in bfloat16. Its error in them is 1e-2 of a term that is
-    1e-2 of the answer's spread. With it they run in bytes, whose error is as small.
+    1e-2 of the answer's spread. With it they run in bytes, whose error is as small. slopes: kept by the backward pass.
     """
 
     ref: Reference
@@ -110,6 +117,7 @@ class Plan:
     kernel: Kernel | None
     half: bool
     cells: Cells
+    slopes: tuple[Cells, tuple[Tensor | None, Tensor, float]] | None = None
 
     @property
     def ends(self) -> np.ndarray:
@@ -120,7 +128,8 @@ class Plan:
         """From (groups, batch) to (batch, lines)."""
         if len(by_group) == 1:
             return by_group[0, :, None]
-        return by_group.T.repeat_interleave(torch.tensor(self.ref.sizes, device=by_group.device), 1)
+        group = torch.from_numpy(np.repeat(np.arange(len(by_group)), self.ref.sizes))
+        return by_group.T.index_select(1, group.to(by_group.device))
 
     def beside(self, weight: Tensor, sums: Tensor) -> Tensor:
         """Squared departure of each line from the multiple ``sums`` of the mean column (lines,)."""
@@ -158,50 +167,58 @@ class Plan:
         """``Prepared`` of codes (batch, rows), in their type; ``reuse``: valid until the next such call."""
         if self.kernel is not None:
             return self.kernel(x, rates, reuse=reuse)
-        blocks = [prepare(self.ref, part, self.squares, rates) for part in x.split(PLAIN_BLOCK)]
-        if len(blocks) == 1:
-            return blocks[0]
-
-        def joined(name: str, axis: int) -> Tensor:
-            return torch.cat([getattr(b, name) for b in blocks], axis)
-
-        rate = (joined("y_rate", 1), joined("z_rate", 0)) if rates else (None, None)
-        return Prepared(joined("y", 1), joined("z", 1), joined("scale", 2), joined("sign", 2), joined("cubic", 2), *rate)
+        return prepare(self.ref, x, self.squares, rates)
 
 
 @dataclass
 class Weights:
     """Apparent conductances of a plan's columns: with the columns behind y; departures from the groups' middle columns, as bytes
-    of ``scale`` (lines,) or as real numbers; e and near (lines,): departure along the middle column, and the same within reach;
-    middle (lines,): what the line's middle column is of the plan's."""
+    of ``scale`` (lines,) or as real numbers; middle (lines,): what the line's middle column is of the plan's.
+
+    back (4, lines, EXTRA): derivatives of the columns behind to the weights, as parts of one, of the weights, of the mean column
+    and of the bow (rows,), ``Reference.bow``."""
 
     wide: Tensor
     departure: Tensor
     scale: Tensor | None
-    e: Tensor
-    near: Tensor
     middle: Tensor
+    back: Tensor
+    bow: Tensor
 
     @classmethod
     def of(cls, weight: Tensor, plan: Plan) -> Weights:
         """From ``weight`` (lines, rows) [µS], the groups one behind the other."""
         ref = plan.ref
-        mean, sizes = ref.g.to(weight), torch.tensor(ref.sizes, device=weight.device)
-        total, whole = float(ref.variance.sum()), float(mean.sum())
-        middle, reach = (torch.tensor(q).to(weight).repeat_interleave(sizes) for q in (ref.scales, ref.reaches))
+        mean = ref.g.to(weight)
+        total, whole = float(ref.variance.sum()), float(ref.g.sum())
+        middle, reach = (torch.from_numpy(np.repeat(q, ref.sizes)).to(weight) for q in (ref.scales, ref.reaches))
         sums = weight.sum(1) / whole if whole > 0 else middle
         e = sums / middle - 1
         near = torch.minimum(torch.maximum(e, -reach), reach)
-        share = plan.beside(weight, sums) / total if total > 0 else torch.zeros_like(e)
-        columns = torch.stack([torch.ones_like(e), -share, near * near, near**4, plan.pulses(weight), -share * near], 1)
-        wide = torch.cat([weight, columns, weight.new_zeros(len(weight), EXTRA - 6)], 1)
+        bow, per = ref.bow().to(weight), 1 / total if total > 0 else 0.0
+        share, arch = plan.beside(weight, sums) * per, weight @ bow
+        part = BOW_SHARE if ref.r_ohm > 0 else 0.0
+        # A pattern of no kind has as much of the bow as of any other shape: share tells of that already.
+        arched = part * (per * arch**2 - share)
+        columns = torch.stack([torch.ones_like(e), -share, near**2, near**4, plan.pulses(weight), -share * near, -arched], 1)
+        wide = torch.cat([weight, columns, weight.new_zeros(len(weight), EXTRA - columns.shape[1])], 1)
+        back = weight.new_zeros(4, len(weight), EXTRA)
+        if plan.squares and whole > 0:
+            by_sum, twice = (e == near) / (middle * whole), 2 * per
+            # Beside the mean column is W − sums·ḡ.
+            along = twice * (weight @ mean - sums * (mean @ mean)) / whole
+            for column, value in ((1, 1.0), (5, near)):
+                back[0, :, column], back[1, :, column], back[2, :, column] = along * value, -twice * value, twice * sums * value
+            back[..., 6] = -part * back[..., 1]
+            back[0, :, 2], back[0, :, 3], back[3, :, 6] = 2 * e * by_sum, 4 * e**3 * by_sum, -2 * part * per * arch
+            back[0, :, 5] -= share * by_sum
         if not plan.squares:
-            return cls(wide, weight.new_zeros(0), None, e, near, middle)
+            return cls(wide, weight.new_zeros(0), None, middle, back, bow)
         if plan.kernel is None:
             departure = torch.addr(weight, middle, mean, alpha=-1)
-            return cls(wide, departure.bfloat16() if plan.half else departure, None, e, near, middle)
+            return cls(wide, departure.bfloat16() if plan.half else departure, None, middle, back, bow)
         from aimcard.models.fast.line_passes import departures
 
         small, scale = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
         departures(weight.contiguous().numpy(), middle.numpy(), mean.numpy(), small.numpy(), scale.numpy())
-        return cls(wide, small, scale, e, near, middle)
+        return cls(wide, small, scale, middle, back, bow)

@@ -24,9 +24,14 @@ from aimcard.models.tile import TileModel
 BINS = 8
 
 
+def tile_seed(chip: int, place: str) -> int:
+    """Seed of the tile at ``place`` of a chip."""
+    return int.from_bytes(hashlib.sha256(f"{chip}/{place}".encode()).digest()[:6], "big")
+
+
 @dataclass(frozen=True)
 class TileChip:
-    """The mismatch of one tile's lines and rows."""
+    """The mismatch of one tile's lines and rows; tiles that are written one after the other on the same place share it."""
 
     model: TileModel
     chip: Chip
@@ -34,12 +39,11 @@ class TileChip:
     @classmethod
     def draw(cls, model: TileModel, chip: int, place: str, lines: int, rows: int) -> TileChip:
         """The tile at ``place`` of this chip of the card's population. Raises CardError if the card has none."""
-        seed = int.from_bytes(hashlib.sha256(f"{chip}/{place}".encode()).digest()[:6], "big")
         w = float(model.card.meta["w_select_um"])
-        return cls(model, draw_chip(Mismatch.of(model.card), seed, lines, rows, w))
+        return cls(model, draw_chip(Mismatch.of(model.card), tile_seed(chip, place), lines, rows, w))
 
     def cells(self, conductance_s: Tensor, n: NonIdealities) -> Tensor:
-        """Conductances (lines, rows) [S] that with the nominal transistor act as these do with their own."""
+        """Conductances (..., lines, rows) [S] that with the nominal transistor act as these do with their own."""
         if not n.apparent_weight:
             return conductance_s
         r_on = float(on_resistance(self.model.line().cell, float(self.model.card.meta["w_select_um"])))
@@ -47,7 +51,7 @@ class TileChip:
         return conductance_s / (1 + conductance_s * more)
 
     def leakage(self, codes: Tensor) -> Tensor:
-        """Charge that the idle cells leak beyond the nominal [C], (batch, lines)."""
+        """Charge that the idle cells leak beyond the nominal [C], (..., batch, lines)."""
         cell, t = self.model.line().cell, self.model.t_lsb_s
         more = (self.chip.leak_factor - 1).to(codes)
         idle = self.model.slots * more.sum(1) - codes.abs() @ more.mT
@@ -55,16 +59,16 @@ class TileChip:
 
     @torch.no_grad()
     def readout(self, lines: Tensor, codes: Tensor, n: NonIdealities, converts: bool) -> tuple[Tensor, Tensor | float]:
-        """Factor on a line's answer, (batch, lines), and counts added to it."""
+        """Factor on a line's answer, (..., batch, lines), and counts added to it."""
         model = self.model
         v, levels = model.v_read_v, torch.arange(BINS, dtype=torch.float64)
         times = (levels + 0.5) * model.code_max / BINS
-        on = (codes.abs().double().cpu()[:, None] / model.code_max * BINS - levels[:, None]).clamp(0.0, 1.0)
+        on = (codes.abs().double().cpu()[..., None, :] / model.code_max * BINS - levels[:, None]).clamp(0.0, 1.0)
         # Without a guard bin the bleed's counts after the last pulse would go uncorrected.
         guard = model.slots - model.code_max
-        on = torch.cat([on, torch.zeros_like(on[:, :1])], 1)
+        on = torch.cat([on, torch.zeros_like(on[..., :1, :])], -2)
         width = torch.cat([torch.full_like(times, model.code_max / BINS), times.new_tensor([guard])])
-        current = v * (on @ lines.double().cpu().mT).transpose(1, 2)
+        current = v * (on @ lines.double().cpu().mT[..., None, :, :]).mT
         actual = current
         if n.regulator:
             actual = current * (1 + departure(self.chip.departure("clamp"), current) / v)

@@ -16,6 +16,7 @@ from aimcard.models.fast.pair import PairTile
 from aimcard.models.fast.shared import SharedTile
 from aimcard.models.lut import lookup_slope
 from aimcard.models.nn.chip import TileChip
+from aimcard.models.nn.circuit_noise import bin_currents, draw_counts
 from aimcard.models.nn.hardware import Hardware
 from aimcard.models.nn.options import Mapping, NonIdealities
 from aimcard.models.nn.pairs import Written, halves
@@ -60,7 +61,7 @@ class GatedHardware(Hardware, topology="gated"):
 
     def draw_chip(self, chip: int, place: str, held: Written) -> TileChip:
         """The mismatch of lines and rows."""
-        return TileChip.draw(self.model, chip, place, *held.lines.shape)
+        return TileChip.draw(self.model, chip, place, *held.lines.shape[-2:])
 
     @property
     def has_converter(self) -> bool:
@@ -153,6 +154,12 @@ class GatedHardware(Hardware, topology="gated"):
         if not self.converts(n):
             return seen
         return self.digitise(seen, n, usage, 0.0, float(2**mapping.adc_bits - 1))
+
+    def circuit_noise(self, lines: Tensor, codes: Tensor, n: NonIdealities, generator: torch.Generator) -> Tensor:
+        """Noise of counts by the circuit, (..., batch, lines). Raises as ``noise_parameters``."""
+        p, model = self.noise_parameters(n), self.model
+        current = bin_currents(lines, codes, model.v_read_v, model.slots)
+        return draw_counts(p, current, model.t_lsb_s, model.slots, codes, generator)
 
     @torch.no_grad()
     def _noise(self, lines: Tensor, codes: Tensor, n: NonIdealities, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,6 @@ from aimcard.models.card import Card
 from aimcard.models.checks import check_choice
 from aimcard.models.domain import check_domain
 from aimcard.models.errors import InputError
-from aimcard.models.nn.circuit_noise import draw_counts
 from aimcard.models.nn.inputs import straight_through
 from aimcard.models.nn.options import Mapping, NonIdealities
 from aimcard.models.nn.pairs import Written
@@ -117,17 +116,13 @@ class Hardware:
         """Whether the answer goes through the card's converter; a card without one answers in charge."""
         return n.converts and self.has_converter
 
-    def circuit_noise(self, conductance_s: Tensor, codes: Tensor, n: NonIdealities, generator: torch.Generator) -> Tensor:
-        """Noise of counts by the circuit, (..., batch, lines), of lines (..., lines, rows) [S], which may have a sign.
-
-        Raises CardError for a card without noise tables, InputError where nothing converts.
-        """
+    def noise_parameters(self, n: NonIdealities) -> NoiseParameters:
+        """The card's circuit noise. Raises CardError for a card without noise tables, InputError where nothing converts."""
         if self._noise_of is None:
             self._noise_of = NoiseParameters.of(self.model.card)
         if not (self.converts(n) and n.adc):
             raise InputError("circuit_noise: a noise of counts, which the switches turn off; switch adc on, or circuit_noise off")
-        model = self.model
-        return draw_counts(self._noise_of, conductance_s, codes, model.v_read_v, model.t_lsb_s, model.slots, generator)
+        return self._noise_of
 
     def digitise(self, seen: Tensor, n: NonIdealities, usage: Usage | None, least: float, top: float) -> Tensor:
         """Counts before rounding as charge [C] after the counter: its range from ``least`` to ``top``, and truncation."""

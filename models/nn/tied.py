@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import weakref
 
 import torch
 from torch import Tensor
@@ -12,10 +12,12 @@ from aimcard.models.errors import InputError
 from aimcard.models.fast import TiedProduct
 from aimcard.models.fast.tied_circuit import Curve
 from aimcard.models.lut import lookup_slope
+from aimcard.models.nn.circuit_noise import bin_currents, column_conductance, draw_counts
 from aimcard.models.nn.hardware import Hardware
 from aimcard.models.nn.options import Mapping, NonIdealities
 from aimcard.models.nn.pairs import Written
 from aimcard.models.nn.read_noise import draw_per_device, draw_per_line
+from aimcard.models.nn.tied_chip import TiedTileChip
 from aimcard.models.nn.usage import Usage
 from aimcard.models.tied import on_resistance
 from aimcard.models.tied_tile import TiedTile
@@ -31,6 +33,8 @@ class TiedHardware(Hardware, topology="tied"):
     def __init__(self, card: Card | TiedTile, accuracy: str | float = "fast", rate: Curve | None = None) -> None:
         """As ``Hardware``'s. rate: signed line current [A] and count rate [Hz], for a card without a table ``adc`` of its own."""
         self._rate = rate
+        #: Noise of the idle counts that were read of a product's last lines.
+        self._idle: weakref.WeakKeyDictionary[TiedProduct, tuple[weakref.ref[Tensor], Tensor]] = weakref.WeakKeyDictionary()
         super().__init__(card, accuracy)
 
     @staticmethod
@@ -44,13 +48,14 @@ class TiedHardware(Hardware, topology="tied"):
         """The product with effective weights."""
         return TiedProduct(self.model, self.accuracy, n.wire_scale, dtype, effects=n.effects, rate=self._rate)
 
-    def lines(self, held: Written, n: NonIdealities, chip: Any) -> tuple[Tensor, Tensor]:
+    def lines(self, held: Written, n: NonIdealities, chip: TiedTileChip | None) -> tuple[Tensor, Tensor]:
         """G+ and G− of every column, (..., pairs · outputs, rows) [S] each."""
-        return held.side(0), held.side(1)
+        pair = held.side(0), held.side(1)
+        return pair if chip is None else chip.cells(*pair, n)
 
-    def draw_chip(self, chip: int, place: str, held: Written) -> Any:
-        """Tied cards have no statistics."""
-        raise InputError("mismatch: a tied card has no population of chips; switch mismatch off, or take a gated card")
+    def draw_chip(self, chip: int, place: str, held: Written) -> TiedTileChip:
+        """The mismatch of columns and rows."""
+        return TiedTileChip.draw(self.model, chip, place, *held.side(0).shape[-2:])
 
     @property
     def has_converter(self) -> bool:
@@ -69,30 +74,57 @@ class TiedHardware(Hardware, topology="tied"):
 
     def signed_charge(
         self, tile: TiedProduct, lines: tuple[Tensor, Tensor], codes: Tensor, n: NonIdealities, mapping: Mapping,
-        generator: torch.Generator | None, usage: Usage | None = None, chip: Any = None,
+        generator: torch.Generator | None, usage: Usage | None = None, chip: TiedTileChip | None = None,
     ) -> Tensor:  # fmt: skip
         """One reading: the column has subtracted already. Its answer without inputs was read once and is taken off."""
         converts = self.converts(n)
         seen = (tile.phase if converts else tile.charge)(*lines, codes, idle=False)
+        if chip is not None:
+            gain, added = chip.readout(tile.circuit, lines, codes, converts)
+            seen = seen * gain + added
         if n.read_noise != "off":
             seen = seen + self._noise(lines, codes, n, generator)
         if n.circuit_noise:
             assert generator is not None
-            seen = seen + self.circuit_noise(lines[0] - lines[1], codes, n, generator)
+            seen = seen + self.circuit_noise(tile, lines, codes, n, generator)
         if not converts:
             return seen
         half = float(2 ** (mapping.adc_bits - 1))
         return self.digitise(seen, n, usage, -half, half - 1)
 
     @torch.no_grad()
+    def circuit_noise(
+        self, tile: TiedProduct, lines: tuple[Tensor, Tensor], codes: Tensor, n: NonIdealities, generator: torch.Generator
+    ) -> Tensor:
+        """Noise of counts by the circuit, (..., batch, lines), less that of the idle counts, which is drawn once for as long as
+        the conductances stay. Raises as ``noise_parameters``."""
+        p, model, (plus, minus) = self.noise_parameters(n), self.model, lines
+        r_column = plus.shape[-1] * n.wire_scale * float(model.values["r_bit_ohm"]) if n.ir_drop else 0.0
+        column_s = column_conductance(plus, minus, self._r_on(n), r_column)[..., None, :]
+        rest_a = column_s * float(model.values.get("offset_v", 0.0)) if n.regulator else torch.zeros_like(column_s)
+
+        def draw(x: Tensor) -> Tensor:
+            current = bin_currents(plus - minus, x, model.v_read_v, model.slots) + rest_a[..., None]
+            return draw_counts(p, current, model.t_lsb_s, model.slots, codes, generator, column_s)
+
+        kept = self._idle.get(tile)
+        if kept is None or kept[0]() is not plus:
+            kept = self._idle[tile] = weakref.ref(plus), draw(torch.zeros_like(codes[..., :1, :]))
+        return draw(codes) - kept[1]
+
+    def _r_on(self, n: NonIdealities) -> float:
+        if not n.apparent_weight:
+            return 0.0
+        return float(on_resistance(self.model.parameters()[0], float(self.model.card.meta["w_select_um"])))
+
+    @torch.no_grad()
     def _noise(self, lines: tuple[Tensor, Tensor], codes: Tensor, n: NonIdealities, generator: torch.Generator | None) -> Tensor:
         """Both devices of a pair conduct while its row is active, and their noise has no sign."""
         assert generator is not None
         model, (plus, minus) = self.model, lines
-        r_on = float(on_resistance(model.parameters()[0], float(model.card.meta["w_select_um"]))) if n.apparent_weight else 0.0
         draw = draw_per_device if n.read_noise == "device" else draw_per_line
         time_s = codes.abs() * model.t_lsb_s
-        charge = draw(torch.cat([plus, minus], -1), torch.cat([time_s, time_s], -1), model.v_read_v, r_on, generator)
+        charge = draw(torch.cat([plus, minus], -1), torch.cat([time_s, time_s], -1), model.v_read_v, self._r_on(n), generator)
         if not self.converts(n):
             return charge
         if not n.adc:
