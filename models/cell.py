@@ -83,6 +83,14 @@ class CellExpansion:
     drain_s_per_v: Tensor
 
 
+def read_conductance(p: CellParameters, conductance_s: Tensor, w_select_um: Tensor | float) -> tuple[Tensor, Tensor]:
+    """``expand``'s conductance g_s at the read voltage, and the share of it that falls across the transistor."""
+    r = on_resistance(p, w_select_um)
+    share = conductance_s * r / (1 + conductance_s * r)
+    r_read = r * (1 + p.k_drain_per_v * p.v_read_v * share)
+    return apparent_conductance(conductance_s, r_read, p.apparent_weight), share
+
+
 def expand(p: CellParameters, conductance_s: Tensor, w_select_um: Tensor | float) -> CellExpansion:
     """First-order expansion of conducting cells; any shape, same shape out.
 
@@ -90,9 +98,7 @@ def expand(p: CellParameters, conductance_s: Tensor, w_select_um: Tensor | float
     line's voltage raises it by k_source per volt. Both enter through dG_app/dR = −G_app².
     """
     r = on_resistance(p, w_select_um)
-    share = conductance_s * r / (1 + conductance_s * r)
-    r_read = r * (1 + p.k_drain_per_v * p.v_read_v * share)
-    g = apparent_conductance(conductance_s, r_read, p.apparent_weight)
+    g, share = read_conductance(p, conductance_s, w_select_um)
     slope = g * g * r
     return CellExpansion(g, slope * p.k_source_per_v, slope * p.k_drain_per_v * share)
 

@@ -1,5 +1,7 @@
 """A tied tile as one product: limits, symmetry, and the slow twin in values and gradients."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,9 @@ from aimcard.models.card import Interval, Parameter, Table
 from aimcard.models.errors import CardError, InputError
 from aimcard.models.fast import Effects
 from aimcard.models.fast.tied import TiedProduct
+from aimcard.models.fast.tied_lines import CellTable
 from aimcard.models.fast.tied_modes import Bend, Modes
-from aimcard.models.fast.tied_weights import transfer
+from aimcard.models.fast.tied_weights import prepare, transfer
 from aimcard.models.tied import transfer as swept
 from aimcard.models.tied_tile import EDGE_TABLES, TiedTile
 
@@ -189,19 +192,35 @@ def test_without_inputs_the_counts_are_the_twins(bent_tile_of):
 
 @pytest.mark.parametrize("count", [1, 3, 4, 6])
 def test_functions_of_the_window(count):
-    """Odd, orthogonal at the midpoints, what they hold and leave of a pulse's square is all of it; polynomials are the same."""
+    """Odd; their squares at the midpoints hold all of ∫I² that the cosines do, and what they leave of a pulse's is the rest."""
     modes = Modes(count, 127)
     x = torch.linspace(-127, 127, 301, dtype=torch.float64)
-    f = modes.features(x, torch.float64)
+    f, weights = modes.features(x, torch.float64), torch.tensor(modes.weights)
     torch.testing.assert_close(f, -modes.features(-x, torch.float64))
-    torch.testing.assert_close(modes.weight * (f * f).sum(0) + modes.left(x), x.abs())
-    assert float(modes.left(x).min()) > -1e-9
+    held = (weights[:, None] * f * f).sum(0)
+    torch.testing.assert_close(held + modes.left(x), x.abs())
+    # Σ_m (∫_0^x e_m dt)², the cosines written out in their own time.
+    t = torch.linspace(0, 127, 20001, dtype=torch.float64)
+    u, root = t / 127, math.sqrt(1 + modes.warp)
+    s, rate = u * root / (1 + modes.warp * u * u).sqrt(), root / (127 * (1 + modes.warp * u * u) ** 1.5)
+    within = sum(
+        torch.cumulative_trapezoid((2 * rate).sqrt() * torch.cos((m + 0.5) * math.pi * s), t).square() for m in range(count)
+    )
+    truth = np.interp(x.abs().numpy(), t[1:].numpy(), within.numpy())
+    np.testing.assert_allclose(held.numpy(), truth, atol=0.05)
+    assert float(modes.left(x).min()) > -0.05
     step = 1e-4
     difference = (modes.features(x + step, torch.float64) - modes.features(x - step, torch.float64)) / (2 * step)
     torch.testing.assert_close(modes.slopes(x, torch.float64), difference, rtol=1e-5, atol=1e-8)
-    v = x.numpy() / 127
-    odd = sum(c[:, None] * v ** (2 * n + 1) for n, c in enumerate(modes.odd[:, :-1].T.astype(float)))
-    np.testing.assert_allclose(odd, f.numpy(), atol=1e-4 if count < 6 else 1e-2)
+
+
+def test_early_windows_are_seen_more_closely():
+    """What few functions leave of a pulse as Gaussian codes have it is less than evenly spaced ones leave."""
+    x = torch.arange(128, dtype=torch.float64)
+    usual = torch.exp(-0.5 * (x / 40) ** 2)
+    for count in (2, 3, 4):
+        cosines = sum(2 * 127 / (m * math.pi) ** 2 * torch.sin(m * math.pi * x / 127) ** 2 for m in np.arange(count) + 0.5)
+        assert float((usual * Modes(count, 127).left(x)).sum()) < 0.9 * float((usual * (x - cosines)).sum())
 
 
 def test_compiled_and_plain_passes_agree(bent_tile_of, monkeypatch):
@@ -214,6 +233,24 @@ def test_compiled_and_plain_passes_agree(bent_tile_of, monkeypatch):
         outs.append(product.charge(*g, x, idle=False))
     for a, b in zip(outs[:2], outs[2:], strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-4 * float(a.abs().max()))
+
+
+@pytest.mark.parametrize("effects", [Effects(), Effects.none(), Effects(ir_drop=False), Effects(regulator=False)])
+def test_columns_from_tables_are_the_columns(bent_tile_of, effects):
+    """Tiles at once, lines of no difference and of least conductance among them."""
+    plus, minus = (torch.stack([g, g.flip(0)]).float() for g in pairs(5, 70))
+    plus[0, 1], minus[1, 2], plus[1, 3], minus[1, 3] = minus[0, 1], 1e-7, 1e-7, 1e-7
+    product = TiedProduct(bent_tile_of(), effects=effects, rate=RATE)
+    for counts in (False, True):
+        one, two = (
+            prepare(product.circuit, plus, minus, lambda y: product._response(counts, y), table=table)  # noqa: B023
+            for table in (None, CellTable.of(product.circuit, 3e-5))
+        )
+        for name in ("wide", "rows_of", "delta_lsb", "y_s"):
+            a, b = getattr(one, name), getattr(two, name)
+            # Even parts are small differences of what the table has.
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=5e-6 * float(a.abs().max()) + 1e-30)
+        torch.testing.assert_close(one.wide[..., :70], two.wide[..., :70], rtol=0, atol=1e-6 * float(one.wide.abs().max()))
 
 
 def test_gradients_of_counts_are_the_slow_twins(bent_tile_of):

@@ -76,7 +76,14 @@ def _starts(found: Tensor, ratio: float) -> list[int]:
 def group(circuit: Circuit, conductance_s: Tensor, settings: Settings, *, counts: bool, plain: bool = False) -> Columns:
     """Split and prepare ``conductance_s`` (lines, rows) [S]; ``plain`` leaves the compiled preparation out."""
     g = conductance_s.detach()
-    order, plans_of = arrange(g.sum(1), settings.ratio, settings.groups)
+    return columns_of(circuit, g, settings, *arrange(g.sum(1), settings.ratio, settings.groups), counts=counts, plain=plain)
+
+
+def columns_of(
+    circuit: Circuit, g: Tensor, settings: Settings, order: Tensor | None, plans_of: list[tuple[int, ...]], *, counts: bool,
+    plain: bool,
+) -> Columns:  # fmt: skip
+    """Columns of conductances (lines, rows) [S] in a given order, with the sizes of each plan's groups."""
     parts = [g] if order is None else g[order].split([sum(sizes) for sizes in plans_of])
     # A bin is one LSB at least.
     bins = min(settings.bins, circuit.code_max)
@@ -118,16 +125,25 @@ def refresh(columns: Columns, conductance_s: Tensor) -> Columns:
     return Columns(plans, columns.sizes, columns.order, columns.back)
 
 
-def about(plan: Plan, conductance_s: Tensor) -> Plan:
-    """A plan of one group moved to the middle of other lines (lines, rows) [S]; its tables of pulses and read-out stay."""
-    weight = apparent(plan.ref.circuit, conductance_s.detach()).cpu().double()
-    middles, reaches, reach = middles_of(weight.sum(1), (len(weight),))
-    mean = weight.mean(0)
+def about(plan: Plan, weight: Tensor, sizes: tuple[int, ...] = ()) -> Plan:
+    """A plan moved to the middles of other lines, ``weight`` (lines, rows) [µS]; its tables of pulses and read-out stay.
+
+    ``sizes``: lines in each group, one behind the other; none: all of them in one.
+    """
+    sizes, compiled = sizes or (len(weight),), plan.kernel is not None
+    if compiled:
+        from aimcard.models.fast.line_passes import moments
+
+        sums, (mean, variance) = torch.empty(len(weight)), torch.empty(2, weight.shape[1], dtype=torch.float64)
+        moments(weight.detach().contiguous().numpy(), sums.numpy(), mean.numpy(), variance.numpy())
+    else:
+        big = weight.detach().cpu().double()
+        sums, mean, variance = big.sum(1), big.mean(0), big.var(0, correction=0)
+    middles, reaches, reach = middles_of(sums, sizes)
     g = mean * (middles[0] / float(mean.sum())) if middles[0] > 0 else mean
-    ref = replace(
-        plan.ref, g=g, variance=weight.var(0, correction=0), sizes=(len(weight),), scales=(1.0,), reaches=reaches, reach=reach
-    )
-    return plan_of(ref, plan.squares, plan.cells, plan.kernel is not None, conductance_s, [plan])
+    scales = tuple(m / middles[0] if middles[0] > 0 else 1.0 for m in middles)
+    ref = replace(plan.ref, g=g, variance=variance, sizes=sizes, scales=scales, reaches=reaches, reach=reach)
+    return plan_of(ref, plan.squares, plan.cells, compiled, weight, [plan])
 
 
 def share_of(plan: Plan, lines: int) -> Plan:

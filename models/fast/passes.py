@@ -29,6 +29,23 @@ def bend(out, first, root, by_vector, by_line, sign, cubic, ends):
 
 
 @numba.njit(**_options)
+def bend_pairs(out, first, plus, minus, by_plus, by_minus, by_vector, sign, cubic):
+    """out −= the difference of ``bend``'s terms between a pair's lines, and out += the same of a second phase.
+
+    out (vectors, ·) from pair ``first`` on; plus, minus (phases · vectors, pairs) int32; by_plus, by_minus (pairs,); by_vector,
+    sign, cubic (phases · vectors,).
+    """
+    count, one = out.shape[0], np.float32(1)
+    for v in range(plus.shape[0]):
+        b = v % count
+        row, p, n = out[b][first : first + plus.shape[1]], plus[v], minus[v]
+        scale, s, c = by_vector[v], sign[v] if v < count else -sign[v], cubic[v]
+        for i in range(row.shape[0]):
+            a, d = np.float32(p[i]) * scale * by_plus[i], np.float32(n[i]) * scale * by_minus[i]
+            row[i] -= s * (a * a * (one + c * a) - d * d * (one + c * d))
+
+
+@numba.njit(**_options)
 def slope_bytes(grad, root, by_vector, by_line, sign, cubic, ends, middle, inverse, row, own, own_scale, vectors, vector_scale,
                 total):  # fmt: skip
     """Derivative of ``bend`` to δ·z in the first group's scale, times ``grad``, as bytes for the products with z and departures.
@@ -101,20 +118,6 @@ def take_within(out, product, scale, total, mean, rate, x, begin, end):
         for i in range(row.shape[0]):
             part = (np.float32(whole[i]) * s + t * mean[i]) * slope[i]
             row[i] -= part if begin <= codes[i] < end else np.float32(0)
-
-
-@numba.njit(**_options)
-def to_bytes(values, small, scale):
-    """Rows of ``values`` as int8 with a scale each."""
-    for b in range(values.shape[0]):
-        row, to = values[b], small[b]
-        most = np.float32(1e-30)
-        for i in range(row.shape[0]):
-            most = max(most, abs(row[i]))
-        inverse = np.float32(127) / most
-        scale[b] = most / np.float32(127)
-        for i in range(row.shape[0]):
-            to[i] = np.int8(np.int32(np.rint(row[i] * inverse)))
 
 
 @numba.njit(**_options)

@@ -91,8 +91,8 @@ class GatedPhases:
 
     @torch.no_grad()
     def bound(self, conductance_s: Tensor, codes: Tensor, settings: Settings, *, counts: bool) -> ErrorBound:
-        """Error of the weighted answer in eight lines and six vectors solved slot by slot. The worst of it, times ``SAFETY`` as an
-        rms, stands for the other lines, half as much of a line's own for the other vectors."""
+        """Error of the weighted answer in eight lines and six vectors solved slot by slot. The worst of it, times ``SAFETY``
+        as an rms, stands for the other lines, half as much of a line's own for the other vectors."""
         g, x = conductance_s.detach(), codes.detach()
         order = g.sum(1).argsort()
         lines = order[torch.linspace(0, len(order) - 1, min(SAMPLE_LINES, len(order))).round().long()]

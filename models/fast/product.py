@@ -76,12 +76,16 @@ class Columns:
     def answers(self, circuit: Circuit, conductance_s: Tensor, x: Tensor) -> Tensor:
         """Answers (batch, lines) of ``conductance_s`` (lines, rows) [S] and codes (batch, rows), differentiable in both."""
         if self.ready is None:
-            weight = apparent(circuit, conductance_s.detach())
-            parts = [weight] if self.order is None else weight[self.order].split(self.sizes)
-            self.ready = [Weights.of(part, plan) for part, plan in zip(parts, self.plans, strict=True)]
+            self.ready = self.weights(circuit, conductance_s)
         if torch.is_grad_enabled() and (conductance_s.requires_grad or x.requires_grad):
             return Product.apply(conductance_s, x, self)
         return self.forward(x)
+
+    def weights(self, circuit: Circuit, conductance_s: Tensor) -> list[Weights]:
+        """The plans' weights of ``conductance_s`` (lines, rows) [S]."""
+        weight = apparent(circuit, conductance_s.detach())
+        parts = [weight] if self.order is None else weight[self.order].split(self.sizes)
+        return [Weights.of(part, plan) for part, plan in zip(parts, self.plans, strict=True)]
 
     def members(self) -> list[tuple[Plan, Weights, slice]]:
         """Plans, weights and places in the order."""

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from aimcard.models.fast.columns import Columns, about, group, share_of
+from aimcard.models.fast.batch import readings
+from aimcard.models.fast.columns import Columns, Settings, about, group, share_of
 from aimcard.models.fast.curve import unit
+from aimcard.models.fast.weights import apparent
 
 if TYPE_CHECKING:
     from aimcard.models.fast.tile import FastTile
@@ -23,8 +25,12 @@ if TYPE_CHECKING:
 LINES = 16
 
 
-#: Largest total conductance over smallest among lines about one mean column, for charges and for counts.
-RATIO = {False: 3.0, True: 1.5}
+#: Rows of a segment, four segments at least: short lines drop little.
+ROWS = 32
+#: Largest total conductance over smallest among lines about one mean column. Short lines bend so little that it may be large.
+RATIO = 5.0
+#: How finely they are computed.
+FAST = {False: Settings(4, 8, 1), True: Settings(8, 8, 2)}
 
 
 def _edges(total: Tensor, ratio: float) -> Tensor:
@@ -67,6 +73,9 @@ class SharedTile:
 
     def _answer(self, conductance_s: Tensor, codes: Tensor, *, counts: bool) -> Tensor:
         circuit = self.tile.circuit
+        if not (torch.is_grad_enabled() and (conductance_s.requires_grad or codes.requires_grad)):
+            g, x = conductance_s.to(self.tile.work), codes.to(self.tile.work)
+            return readings(self.reference(g, counts).plans[0], g, x, RATIO) * unit(circuit, counts)
         work = torch.float64 if codes.dtype == torch.float64 else torch.float32
         g, x = conductance_s.to(work), codes.to(work)
         parts = [c.answers(circuit, a, b) for c, a, b in zip(self.columns(g, counts), g, x, strict=True)]
@@ -75,8 +84,8 @@ class SharedTile:
     def columns(self, g: Tensor, counts: bool) -> list[Columns]:
         """The columns of each tile of conductances (tiles, lines, rows) [S]."""
         total = g.detach().sum(-1)
-        edges = _edges(total, RATIO[counts])
-        made, lines = self.reference(g, counts), g.detach().flatten(0, -2)
+        edges = _edges(total, RATIO)
+        made, lines = self.reference(g, counts), apparent(self.tile.circuit, g.detach().flatten(0, -2))
         owner = torch.bucketize(total, edges)
         plans = [about(made.plans[0], lines[owner.flatten() == k]) for k in range(len(edges) + 1)]
         return [_columns_of(plans, o) for o in owner]
@@ -93,6 +102,10 @@ class SharedTile:
         key = (counts, g.shape[-1], g.dtype)
         if key not in self._made:
             lines = self.sample(g)
-            settings = replace(self.tile.settings(lines, g.new_zeros(3, g.shape[-1]), counts=counts), groups=1)
+            if self.tile.accuracy == "fast":
+                settings = replace(FAST[counts], segments=min(FAST[counts].segments, max(4, g.shape[-1] // ROWS)))
+            else:
+                settings = self.tile.settings(lines, g.new_zeros(3, g.shape[-1]), counts=counts)
+            settings = replace(settings, groups=1)
             self._made[key] = group(self.tile.circuit, lines, settings, counts=counts, plain=self.tile.plain)
         return self._made[key]

@@ -71,6 +71,14 @@ def tied_circuit(
     )  # fmt: skip
 
 
+def edge_delays(c: TiedCircuit) -> tuple[float, float]:
+    """LSBs by which edges lengthen a pulse of a line that goes down, and up. A cell's own lag comes at both ends: no length."""
+    e, p = c.edges, c.pulse
+    own = p.t_end_s - p.t_start_s
+    down, up = e.down_end_s - e.down_start_s + own, e.up_end_s - e.up_start_s + own
+    return float(down) / c.t_lsb_s, float(up) / c.t_lsb_s
+
+
 def zero_like(values: Tensor) -> Tensor:
     """A zero of the same type, for laws that take voltages as tensors."""
     return torch.zeros((), dtype=values.dtype, device=values.device)

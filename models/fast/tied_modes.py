@@ -1,14 +1,18 @@
 """∫ h(I(t)) dt of tied columns, h the bent part of a read-out's response, by a few products.
 
-A column's current I(t) = Σ_i w_i·sign(x_i)·[t < |x_i|] is seen through its first K cosines in the window T,
-√(2/T)·cos((m − ½)πt/T), the best K functions for pulses whose ends are spread evenly (the Karhunen-Loève expansion of
-Brownian motion). At the K midpoints t_q = (q − ½)·T/K the cosines stay orthogonal (DCT-IV), so the current there is one
-product each,
+A column's current I(t) = Σ_i w_i·sign(x_i)·[t < |x_i|] is seen through its first K cosines in the window T, in a time s
+that runs the slower the more pulses end: t = T·s/√(1 + c − c·s²),
 
-    I_q = Σ_i w_i·F_q(x_i),    F_q(x) = Σ_m 2/((m − ½)π)·cos((m − ½)π(q − ½)/K)·sin((m − ½)πx/T),
+    e_m(t) = √(2·ds/dt)·cos((m − ½)πs).
 
-odd in x and smooth, and T/K·Σ_q I_q² is the part of ∫I² dt that K functions hold. What they leave of it, Σ_i w_i²·r(x_i) with
-r(x) = |x| − (what the K hold of it), hardly differs from line to line but for Σ w²: a rank-one term.
+With c = 0 these are the best K functions for pulses whose ends are spread evenly (the Karhunen-Loève expansion of Brownian
+motion); with c > 0 more of them go to the window's begin, where the codes of Gaussian inputs end. At the K midpoints
+s_q = (q − ½)/K they stay orthogonal (DCT-IV), so the current there is one product each,
+
+    I_q = Σ_i w_i·F_q(x_i),    F_q(x) = Σ_m e_m(t_q)·∫_0^x e_m dt,
+
+odd in x and smooth, and Σ_q a_q·I_q², a_q = dt/ds(s_q)/K, is the part of ∫I² dt that K functions hold. What they leave of it,
+Σ_i w_i²·r(x_i) with r(x) = |x| − Σ_q a_q·F_q(x)², hardly differs from line to line but for Σ w²: a rank-one term.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from aimcard.models.fast.compiled import available
 BLOCK = 32
 #: Most functions whose polynomials are exact enough in float32, and how many terms more than functions they need.
 MOST, MORE = 5, 5
+#: c of the module's head, of functions that are polynomials; more functions have the whole window evenly.
+WARP = 0.8
 
 
 def _sines(x: Tensor, count: int, code_max: int) -> list[Tensor]:
@@ -62,48 +68,81 @@ def _mix(functions: list[Tensor], factors: list[list[float]], dtype: torch.dtype
     return out
 
 
+def compiled_type(x: Tensor) -> bool:
+    """Whether there are compiled passes for numbers like these."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and available()
+
+
 def _fitted(basis: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.linalg.lstsq(basis, values, rcond=None)[0]
 
 
 class Modes:
-    """K cosines of the window of ``code_max`` LSB."""
+    """K cosines of the window of ``code_max`` LSB; weights (K,): a_q [LSB]."""
 
     def __init__(self, count: int, code_max: int) -> None:
         self.count, self.code_max = count, code_max
-        self.weight = code_max / count
-        half = [m + 0.5 for m in range(count)]
-        self.factors = [[2 / (m * math.pi) * math.cos(m * math.pi * (q + 0.5) / count) for m in half] for q in range(count)]
+        self.warp = WARP if count <= MOST else 0.0
+        half, middle = np.arange(count) + 0.5, (np.arange(count) + 0.5) / count
+        self.weights = self._slowness(middle) / count
+        self.factors = [[2 / (m * math.pi) * math.cos(m * math.pi * q) for m in half] for q in middle]
         self.rates = [[a * m * math.pi / code_max for a, m in zip(row, half, strict=True)] for row in self.factors]
-        self.held = [2 * code_max / (m * math.pi) ** 2 for m in half]
-        # The same functions as polynomials in x/T, for the compiled passes.
+        # The integrals of the functions, and F_q as polynomials in s, for few functions.
+        s = np.linspace(0, 1, 4001)
+        each = np.sqrt(2 * self._slowness(s)) * np.cos(np.pi * np.outer(half, s))
+        held = np.concatenate([np.zeros((count, 1)), np.cumsum((each[:, 1:] + each[:, :-1]) / 2, 1) * s[1]], 1)
+        at = np.sqrt(2 / self._slowness(middle))[:, None] * np.cos(np.pi * np.outer(middle, half))
         v = np.sin(np.pi / 2 * (np.arange(200) + 0.5) / 200)
-        sines = np.sin(np.outer(np.multiply(half, np.pi), v))
-        powers = np.arange(count + MORE)
-        scale = np.full((count, 1), 1 / code_max)
-        odd = _fitted(v[:, None] ** (2 * powers + 1), (np.array(self.factors) @ sines).T).T
-        even = _fitted(v[:, None] ** (2 * powers + 2), np.array(self.held) @ np.square(sines))
-        self.odd = np.concatenate([odd, scale], 1).astype(np.float32)
-        self.even = np.append(even, scale[0]).astype(np.float32)
+        values = np.stack([np.interp(v, s, f) for f in at @ held])
+        self.odd = _fitted(v[:, None] ** (2 * np.arange(count + MORE) + 1), values.T).T
+        # For the compiled passes.
+        root = math.sqrt(1 + self.warp)
+        self.numbers = self.odd.astype(np.float32), np.array([1 / code_max, self.warp, root], np.float32)
+        self.units = (np.abs(values).max(1) / 127).astype(np.float32)
+
+    def _slowness(self, s: np.ndarray) -> np.ndarray:
+        """dt/ds [LSB]."""
+        return self.code_max * (1 + self.warp) / (1 + self.warp - self.warp * s * s) ** 1.5
+
+    def _place(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """s of codes, of either sign, and its derivative [1/LSB]."""
+        u = x / self.code_max
+        wide = 1 + self.warp * u * u
+        root = math.sqrt(1 + self.warp)
+        return u * root / wide.sqrt(), root / (self.code_max * wide * wide.sqrt())
 
     def compiled(self, x: Tensor) -> bool:
-        """Whether the compiled passes do for these codes."""
-        return self.count <= MOST and x.ndim == 2 and x.dtype == torch.float32 and x.device.type == "cpu" and available()
+        """Whether the compiled passes do for these codes of one tile."""
+        return self.count <= MOST and x.ndim == 2 and compiled_type(x)
 
     def features(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """F_q(x), (K, *x.shape)."""
-        return _mix(_sines(x, self.count, self.code_max), self.factors, dtype)
+        if self.count > MOST:
+            return _mix(_sines(x, self.count, self.code_max), self.factors, dtype)
+        s, _ = self._place(x)
+        return torch.stack([_horner(row, s * s) * s for row in self.odd.tolist()]).to(dtype)
 
     def slopes(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """dF_q/dx [1/LSB], (K, *x.shape)."""
-        return _mix(_cosines(x, self.count, self.code_max), self.rates, dtype)
+        if self.count > MOST:
+            return _mix(_cosines(x, self.count, self.code_max), self.rates, dtype)
+        s, rate = self._place(x)
+        odd = (self.odd * (2 * np.arange(self.odd.shape[1]) + 1)).tolist()
+        return torch.stack([_horner(row, s * s) * rate for row in odd]).to(dtype)
 
     def left(self, x: Tensor) -> Tensor:
         """r(x) [LSB]: what the K functions leave of a pulse's square."""
         out = x.abs()
-        for s, held in zip(_sines(x, self.count, self.code_max), self.held, strict=True):
-            out = out - held * s * s
+        for f, a in zip(self.features(x, x.dtype), self.weights.tolist(), strict=True):
+            out = out - a * f * f
         return out
+
+
+def _horner(factors: list[float], z: Tensor) -> Tensor:
+    out = torch.full_like(z, factors[-1])
+    for c in factors[-2::-1]:
+        out = out * z + c
+    return out
 
 
 def polynomial(u: Tensor, coefficients: Tensor) -> Tensor:
@@ -125,25 +164,20 @@ def polynomial_slope(u: Tensor, coefficients: Tensor) -> Tensor:
     return out * u
 
 
-def add_bend(
-    out: Tensor, x: Tensor, low: Tensor, coefficients: Tensor, modes: Modes, *, keep: bool = False
-) -> list[Tensor]:  # fmt: skip
-    """Add Σ_q T/K·h(u_q) to ``out`` in place, block by block; the products u of every block if they are kept."""
-    if x.ndim == 3 and not keep and modes.compiled(x[0]):
-        for k, (goal, part, weight) in enumerate(zip(out, x, low, strict=True)):
-            add_bend(goal, part, weight, coefficients[:, k].contiguous(), modes)
-        return []
+def add_bend(out: Tensor, x: Tensor, low: Tensor, coefficients: Tensor, modes: Modes, *, keep: bool = False) -> list[Tensor]:
+    """Add Σ_q a_q·h(u_q) to ``out`` in place, block by block; the products u of every block if they are kept."""
     kept, compiled, x = [], modes.compiled(x), x.contiguous()
+    weights = modes.weights.tolist()
     for a in range(0, x.shape[-2], BLOCK):
         part, goal = x[..., a : a + BLOCK, :], out[..., a : a + BLOCK, :]
         f = _compiled_features(part, modes, low.dtype) if compiled else modes.features(part, low.dtype)
         # One product a tile for all functions.
         u = (f.movedim(0, -3).flatten(-3, -2) @ low.mT).unflatten(-2, (modes.count, -1)).movedim(-3, 0)
         if compiled:
-            _compiled_bend(goal, u, coefficients[:, 0], modes.weight)
+            _compiled_bend(goal, u, coefficients[:, 0], modes)
         else:
-            for one in u:
-                goal.add_(polynomial(one.to(x.dtype).clamp(-1.0, 1.0), coefficients), alpha=modes.weight)
+            for one, weight in zip(u, weights, strict=True):
+                goal.add_(polynomial(one.to(x.dtype).clamp(-1.0, 1.0), coefficients), alpha=weight)
         if keep:
             kept.append(u)
     return kept
@@ -157,18 +191,18 @@ def _compiled_features(x: Tensor, modes: Modes, dtype: torch.dtype) -> Tensor:
     from aimcard.models.fast.tied_kernel import features
 
     out = torch.empty(modes.count, *x.shape, dtype=dtype)
-    features(x.detach().numpy(), modes.odd, dtype == torch.bfloat16, _bits(out))
+    features(x.detach().numpy(), *modes.numbers, dtype == torch.bfloat16, _bits(out))
     return out
 
 
-def _compiled_bend(out: Tensor, u: Tensor, coefficients: Tensor, weight: float) -> None:
+def _compiled_bend(out: Tensor, u: Tensor, coefficients: Tensor, modes: Modes) -> None:
     from aimcard.models.fast.tied_kernel import bend
 
-    bend(_bits(u), u.dtype == torch.bfloat16, coefficients.numpy(), np.float32(weight), out.numpy())
+    bend(_bits(u), u.dtype == torch.bfloat16, coefficients.numpy(), modes.weights.astype(np.float32), out.numpy())
 
 
 class Bend(torch.autograd.Function):
-    """``apply(x, weight, low, coefficients, modes)``: Σ_q T/K·h(u_q), (..., batch, lines), with u_q = F_q(x)·weightᵀ.
+    """``apply(x, weight, low, coefficients, modes)``: Σ_q a_q·h(u_q), (..., batch, lines), with u_q = F_q(x)·weightᵀ.
 
     weight (..., lines, rows): currents per row over the largest that the polynomials hold for; low: the same in the type of the
     products. The polynomials' coefficients are taken as constants in the backward pass.
@@ -194,7 +228,8 @@ class Bend(torch.autograd.Function):
             part = x[..., a : a + BLOCK, :]
             wide = u.to(x.dtype)
             slope = polynomial_slope(wide.clamp(-1.0, 1.0), coefficients) * (wide.abs() <= 1.0)
-            back = (slope * (grad[..., a : a + BLOCK, :] * modes.weight)).to(low.dtype)
+            weights = torch.tensor(modes.weights).to(wide).reshape(-1, *[1] * (wide.ndim - 1))
+            back = (slope * (grad[..., a : a + BLOCK, :] * weights)).to(low.dtype)
             if to_x is not None:
                 rows = torch.matmul(back, low)
                 to_x[..., a : a + BLOCK, :] = (rows.to(x.dtype) * modes.slopes(part, x.dtype)).sum(0)

@@ -64,6 +64,7 @@ class FastTile:
         self.plain = plain
         w = float(self.model.card.meta["w_select_um"]) if w_select_um is None else float(w_select_um)
         self.circuit = circuit_of(self.model, self.effects, wire_scale, w, 0.5 if position is None else position)
+        #: Type of the products.
         self.work = torch.float64 if dtype == torch.float64 else torch.float32
         #: The phases of a mode that is not conventional.
         self.phases = None
@@ -87,7 +88,7 @@ class FastTile:
 
     def each_phase(self, conductance_s: Tensor, codes: Tensor, *, counts: bool = False) -> Tensor:
         """Charges, or counts before truncation, of each PWM phase, not weighted, (phases, batch, lines)."""
-        self._check(conductance_s, codes)
+        self.check(conductance_s, codes)
         if self.phases is None:
             return self._answer(conductance_s, codes, counts=counts)[None]
         return self.phases.answers(conductance_s, codes, counts=counts).to(self.dtype)
@@ -112,7 +113,7 @@ class FastTile:
 
         R² needs a variance: at least 3 vectors that differ, else InputError.
         """
-        self._check(conductance_s, codes)
+        self.check(conductance_s, codes)
         settings = self.settings(conductance_s, codes, counts=counts)
         if self.phases is not None:
             return self.phases.bound(conductance_s, codes, settings, counts=counts)
@@ -133,7 +134,7 @@ class FastTile:
         return judge.bound(fast, settings)
 
     def _answer(self, conductance_s: Tensor, codes: Tensor, *, counts: bool) -> Tensor:
-        self._check(conductance_s, codes)
+        self.check(conductance_s, codes)
         if self.phases is not None:
             return weighted(self.phases.answers(conductance_s, codes, counts=counts), self.model.mode).to(self.dtype)
         if self.accuracy == "exact":
@@ -163,7 +164,8 @@ class FastTile:
         self._kept[counts] = (key, columns, total, settings)
         return columns
 
-    def _check(self, conductance_s: Tensor, codes: Tensor) -> None:
+    def check(self, conductance_s: Tensor, codes: Tensor) -> None:
+        """Raises InputError on shapes, and on codes that are no pulses."""
         for name, value, meaning in (("conductance_s", conductance_s, "(lines, rows)"), ("codes", codes, "(batch, rows)")):
             if value.ndim != 2 or not value.is_floating_point() or value.numel() == 0:
                 raise InputError(

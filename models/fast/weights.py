@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.models.cell import expand
+from aimcard.models.cell import expand, read_conductance
 from aimcard.models.fast.compiled import Kernel
 from aimcard.models.fast.effects import Circuit
 from aimcard.models.fast.meanfield import EXTRA, Prepared, prepare
@@ -70,7 +70,7 @@ class Cells:
 
 def apparent(circuit: Circuit, conductance_s: Tensor) -> Tensor:
     """Apparent conductances [µS] of ``conductance_s`` [S], differentiable, same shape."""
-    return expand(circuit.line.cell, conductance_s, circuit.w_select_um).g_s * 1e6
+    return read_conductance(circuit.line.cell, conductance_s, circuit.w_select_um)[0] * 1e6
 
 
 def apparent_slope(circuit: Circuit, conductance_s: Tensor) -> Tensor:
@@ -132,17 +132,35 @@ class Plan:
         group = torch.from_numpy(np.repeat(np.arange(len(by_group)), self.ref.sizes))
         return by_group.T.index_select(1, group.to(by_group.device))
 
+    def beside(self, weight: Tensor, sums: Tensor) -> Tensor:
+        """Squared departure of each line from the multiple ``sums`` of the mean column (lines,)."""
+        mean = self.ref.g.to(weight)
+        if self.kernel is None:
+            return torch.addr(weight, sums, mean, alpha=-1).square_().sum(1)
+        from aimcard.models.fast.line_passes import beside
+
+        out = weight.new_empty(len(weight))
+        beside(weight.contiguous().numpy(), sums.numpy(), mean.numpy(), out.numpy())
+        return out
+
     def pulses(self, weight: Tensor) -> Tensor:
         """Charge of the mean pulse of each line beside what the group's straight line gives, about the group's mean (lines,)."""
         if not self.ref.circuit.effects.pulse:
             return weight.new_zeros(len(weight))
         table = self.cells.pulse.to(weight)
+        gain = self.ref.s_gain + float(self.ref.e_gain.mean())
+        if self.kernel is not None:
+            from aimcard.models.fast.line_passes import mean_of_root
+
+            charge = weight.new_empty(len(weight))
+            mean_of_root(weight.contiguous().numpy(), table.numpy(), np.float32(self.cells.pulse_step), charge.numpy())
+            line = charge - gain * weight.mean(1)
+            return line - line.mean()
         u = weight.clamp(min=0).sqrt_().div_(self.cells.pulse_step)
         n = u.to(torch.int32).clamp_(max=len(table) - 2)
         u -= n
         low, high = table[n], table[n + 1]
         charge = torch.lerp(low, high, u).mean(1)
-        gain = self.ref.s_gain + float(self.ref.e_gain.mean())
         line = charge - gain * weight.mean(1)
         return line - line.mean()
 
@@ -179,7 +197,7 @@ class Weights:
         e = sums / middle - 1
         near = torch.minimum(torch.maximum(e, -reach), reach)
         bow, per = ref.bow().to(weight), 1 / total if total > 0 else 0.0
-        share, arch = torch.addr(weight, sums, mean, alpha=-1).square_().sum(1) * per, weight @ bow
+        share, arch = plan.beside(weight, sums) * per, weight @ bow
         part = BOW_SHARE if ref.r_ohm > 0 else 0.0
         # A pattern of no kind has as much of the bow as of any other shape: share tells of that already.
         arched = part * (per * arch**2 - share)
@@ -197,11 +215,11 @@ class Weights:
             back[0, :, 5] -= share * by_sum
         if not plan.squares:
             return cls(wide, weight.new_zeros(0), None, middle, back, bow)
-        departure = torch.addr(weight, middle, mean, alpha=-1)
         if plan.kernel is None:
+            departure = torch.addr(weight, middle, mean, alpha=-1)
             return cls(wide, departure.bfloat16() if plan.half else departure, None, middle, back, bow)
-        from aimcard.models.fast.passes import to_bytes
+        from aimcard.models.fast.line_passes import departures
 
         small, scale = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
-        to_bytes(departure.numpy(), small.numpy(), scale.numpy())
+        departures(weight.contiguous().numpy(), middle.numpy(), mean.numpy(), small.numpy(), scale.numpy())
         return cls(wide, small, scale, middle, back, bow)

@@ -12,6 +12,7 @@ from aimcard.models.cell import on_resistance
 from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects, FastTile
 from aimcard.models.fast.effects import linear_gain
+from aimcard.models.fast.pair import PairTile
 from aimcard.models.fast.shared import SharedTile
 from aimcard.models.lut import lookup_slope
 from aimcard.models.nn.chip import TileChip
@@ -25,6 +26,11 @@ from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
 
 
+def needs_gradient(*values: Tensor) -> bool:
+    """Whether a product of these is to be differentiated."""
+    return torch.is_grad_enabled() and any(v.requires_grad for v in values)
+
+
 class GatedHardware(Hardware, topology="gated"):
     """A gated card: cells know no sign."""
 
@@ -35,6 +41,7 @@ class GatedHardware(Hardware, topology="gated"):
         """As ``Hardware``'s."""
         #: What batches of tiles share, as long as their product lives.
         self._shared: weakref.WeakKeyDictionary[FastTile, SharedTile] = weakref.WeakKeyDictionary()
+        self._pairs: weakref.WeakKeyDictionary[FastTile, PairTile] = weakref.WeakKeyDictionary()
         super().__init__(card, accuracy)
 
     @staticmethod
@@ -75,15 +82,42 @@ class GatedHardware(Hardware, topology="gated"):
         self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping,
         generator: torch.Generator | None, usage: Usage | None = None, chip: TileChip | None = None,
     ) -> Tensor:  # fmt: skip
-        """Four readings for signed inputs, two for inputs that have none."""
-        phases = torch.cat(halves(codes), -2) if mapping.signed else codes
+        """Four readings for signed inputs, two for inputs that have none; or what they come to, where none is seen by itself."""
+        seen = usage is not None or chip is not None or needs_gradient(lines, codes)
+        if not seen and self.is_linear(n) and self._expands(tile, lines, n):
+            return self._difference(tile, lines, codes, n, mapping)
+        phases = codes
+        if mapping.signed:
+            positive, negative = halves(codes)
+            if usage is None and chip is None and not n.draws and not bool((codes < 0).any()):
+                # All vectors of the second phase are one.
+                negative = negative[..., :1, :]
+            phases = torch.cat([positive, negative], -2)
         charge = self.read(tile, lines, phases, n, mapping, generator, usage, chip)
         sides = charge.unflatten(-1, (len(mapping.significance), 2, -1))
         out = (sides[..., 0, :] - sides[..., 1, :]).flatten(-2)
         if not mapping.signed:
             return out
-        positive, negative = out.chunk(2, -2)
-        return positive - negative
+        return out[..., : codes.shape[-2], :] - out[..., codes.shape[-2] :, :]
+
+    def is_linear(self, n: NonIdealities) -> bool:
+        """Whether nothing but sums happens to readings: no noise, and no converter that rounds or ends."""
+        return not n.draws and not (self.converts(n) and (n.adc_rounding or n.adc_clip))
+
+    @staticmethod
+    def _expands(tile: FastTile, lines: Tensor, n: NonIdealities) -> bool:
+        """Whether pairs are expanded about middle columns: the limit of no effects, the slow twin and modes of several phases
+        have none, and tiles that share them are so small that readings cost as little."""
+        return n.effects != Effects.none() and tile.accuracy != "exact" and tile.phases is None and lines.ndim == 2
+
+    def _difference(self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping) -> Tensor:
+        """What the readings come to, all pairs' first order in one product."""
+        pairs = self._pairs.get(tile)
+        if pairs is None:
+            pairs = self._pairs[tile] = PairTile(tile, len(mapping.significance))
+        if not self.converts(n):
+            return pairs.charge(lines, codes)
+        return pairs.phase(lines, codes) / self.counts_per_coulomb()
 
     def phase(self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping) -> Tensor:
         """Counts before rounding, or charges [C] where nothing converts, (..., batch, lines)."""

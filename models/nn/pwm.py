@@ -136,11 +136,6 @@ class GatedModes(_Modes, GatedHardware):
         super().__init__(model, base.accuracy)
         self.take(base, model, [GatedPhase(m, base.accuracy) for m in phase_models(model)])
 
-    @staticmethod
-    def _expands(tile: FastTile, n: NonIdealities) -> bool:
-        """Every phase is read by itself."""
-        return False
-
     def read(
         self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping, generator: torch.Generator | None,
         usage: Usage | None = None, chip: list[Any] | None = None,
