@@ -12,7 +12,7 @@ from scipy.stats import kstest
 
 from aimcard.calibrate.chips import population_line, simulate_lines
 from aimcard.calibrate.mismatch import cell_spread, simulate_cells
-from aimcard.calibrate.noise import jitter_check, noise_tables
+from aimcard.calibrate.noise import jitter_check, noise_tables, stage_log_slope
 from aimcard.data import shipped_card
 from aimcard.models.chip import ChipModel
 from aimcard.models.errors import InputError, TechnologyError
@@ -209,7 +209,16 @@ class TestNoise:
         tables, hashes = noise_tables(BENCH, TileModel.read(shipped_card()).tables, cache_dir=tmp_path)
         assert len(tables) == 8
         assert all((t.y >= 0).all() for t in tables)
-        assert len(set(hashes)) == len(hashes) == len(tables[0].x)
+        # A spectrum at every current, and an operating point on either side of it.
+        assert len(set(hashes)) == len(hashes) == 3 * len(tables[0].x)
+
+    def test_a_stage_follows_the_line_as_its_johnson_noise_says(self, tmp_path):
+        """Cells' noise 4kTG is a small current into the line: spectra show the stage's slope that operating points give."""
+        current_a = np.array([15e-6, 150e-6])
+        slope, _ = stage_log_slope(BENCH, current_a, cache_dir=tmp_path)
+        seen = [readout_noise(run(readout_noise_deck(TECH, DESIGN, float(i)), cache=tmp_path))["cells"][0] for i in current_a]
+        # The regulator's own resistance takes some percent where the line conducts most.
+        np.testing.assert_allclose(seen, 4 * BOLTZMANN * ROOM_K * current_a / 0.2 * slope**2, rtol=0.05)
 
     @pytest.mark.slow  # a ring of 400 periods in steps of 4 ps: half a minute
     def test_jitter_of_the_ring_accumulates_and_is_what_its_transistors_inject(self, tmp_path):
