@@ -103,15 +103,20 @@ def energy(
 def noise(
     card: CardName,
     *,
+    mode: Annotated[str | None, option_help("PWM mode (default: the card's own).")] = None,
+    phase_rule: Annotated[
+        str | None, option_help("What a phase boundary does to the ring's fraction: reset or carry (default: the card's own).")
+    ] = None,
     rows: Annotated[int | None, option_help("Rows of the line (default: the card's).")] = None,
     jitter: Annotated[float, option_help("Jitter of each clock edge in ps.")] = 1.0,
     lowest: Annotated[float, option_help("Slowest noise that counts, in Hz: how often the tile is calibrated again.")] = 1.0,
 ) -> None:
-    """Print the standard deviation of a typical line's count by source, from a card with noise."""
+    """Print the standard deviation of a typical line's weighted count by source, in a PWM mode, from a card with noise."""
     from aimcard.data.shipped import find_card
     from aimcard.validation.noise_table import noise_table
 
-    print(noise_table(find_card(card), rows=rows, jitter_s=jitter * 1e-12, lowest_hz=lowest))
+    how = {"mode": mode, "phase_rule": phase_rule, "jitter_s": jitter * 1e-12, "lowest_hz": lowest}
+    print(noise_table(find_card(card), rows=rows, **how))
 
 
 def interpolate(

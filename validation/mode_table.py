@@ -22,25 +22,28 @@ from aimcard.models.modes import Mode, get_mode, mode_names
 from aimcard.models.topology import tile_of
 from aimcard.validation.energy import PAPER_TOPS_PER_W, EnergyStudy, energy_study
 from aimcard.validation.mode_counts import CODE_DEGREE, COUNT_DEGREE, CountError, count_error
+from aimcard.validation.mode_noise import product_noise
 from aimcard.validation.modes import Prediction, predicted, prediction_table
 
 #: ε_MAC of the tile-circuit paper (arXiv 2506.00004) [%], another technology, cell and read-out: to stand beside.
 PAPER_EPS_PERCENT = {"conventional": 0.62, "split": 2.62}
 HEAD = (
     "topology", "mode", "ring", "window [ns]", "R2", "1-R2", "ε_MAC %", "count table", "+ code curve", "residue",
-    "truncation, % of σ", "card: charge 1-R2", "phase 1-R2", "less offset", "nJ", "TOPS/W",
+    "truncation, % of σ", "noise, % of σ", "card: charge 1-R2", "phase 1-R2", "less offset", "nJ", "TOPS/W",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ModeRow:
-    """One mode of one card under one rule of the ring. ``card`` None: no recorded set; ``energy`` None: no energy model."""
+    """One mode of one card under one rule of the ring. ``card`` None: no recorded set; ``energy`` None: no energy model; noise:
+    σ of the product's noise [% of σ_MAC], None: no noise tables."""
 
     counts: CountError
     t_lsb_s: float
     phases: int
     card: Prediction | None = None
     energy: EnergyStudy | None = None
+    noise: float | None = None
 
     @property
     def window_s(self) -> float:
@@ -56,13 +59,16 @@ class ModeRow:
             c.topology, c.mode, ring if counts else "no counts: charge", f"{1e9 * self.window_s:g}",
             f"{1 - c.plain.one_minus_r2:.5f}", f"{c.plain.one_minus_r2:.2g}",
             *(f"{s.eps:.2f}" for s in (c.plain, c.table, c.curve)), f"{c.curve.residue_share:.0%}" if counts else "-",
-            f"{c.truncation:.2g}" if counts else "-", *(_shown(v) for v in seen), *(_shown(v, ".3g") for v in paid),
+            f"{c.truncation:.2g}" if counts else "-", *(_shown(v) for v in (self.noise, *seen)),
+            *(_shown(v, ".3g") for v in paid),
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         card = None if self.card is None else self.card.to_json()
         energy = None if self.energy is None else self.energy.to_json()
-        return self.counts.to_json() | {"window_s": self.window_s, "card": card, "energy": energy}
+        return self.counts.to_json() | {
+            "window_s": self.window_s, "noise": self.noise, "card": card, "energy": energy
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ class ModeTable:
             f"count table: ε_MAC after one polynomial (degree {COUNT_DEGREE}) a phase of each line's count, the same for the "
             f"whole tile; + code curve: against codes bent by one curve (degree {CODE_DEGREE}) a phase, the same for all rows",
             "residue: share of the last ε_MAC's variance that vanishes without truncation; truncation: RMSE in % of σ_MAC",
+            "noise: σ of one product read again and again in % of σ_MAC: circuit, clock, PCM, truncation apart (aimcard noise)",
             "card: 1-R2 of the card against recorded ngspice lines in this mode, medians over lines (charge: ideal clamp; "
             "phase: weighted counts before truncation, and less each line's mean error)",
             *(f"energy, {name} {study.mode}: {study.energy.contract}" for name, study in energies.items()),
@@ -129,7 +136,9 @@ def mode_table(
             seen = predicted(card, known[name]) if name in known else None
             energy = _energy(card, mode, notes)
             for rule in PHASE_RULES if tile.has_readout and len(mode.phases) > 1 else PHASE_RULES[:1]:
-                rows.append(ModeRow(count_error(card, mode, rule, vectors=vectors), tile.t_lsb_s, len(mode.phases), seen, energy))
+                error = count_error(card, mode, rule, vectors=vectors)
+                noise = _noise(card, error, mode, notes)
+                rows.append(ModeRow(error, tile.t_lsb_s, len(mode.phases), seen, energy, noise))
     return ModeTable(tuple(rows), tuple(dict.fromkeys(notes)))
 
 
@@ -138,6 +147,16 @@ def _energy(card: Card, mode: Mode, notes: list[str]) -> EnergyStudy | None:
         return energy_study(card, mode)
     except CardError as error:
         notes.append(f"no energy: {error}")
+        return None
+
+
+def _noise(card: Card, counts: CountError, mode: Mode, notes: list[str]) -> float | None:
+    if counts.quantity != "counts":
+        return None
+    try:
+        return 100 * product_noise(card, mode, counts.rule) / counts.sigma
+    except CardError as error:
+        notes.append(f"no noise: {error}")
         return None
 
 
