@@ -43,6 +43,9 @@ def modes(
     ] = (),
     mode: Annotated[tuple[str, ...], option_help("Only these modes (default: all).")] = (),
     vectors: Annotated[int, option_help("Input vectors that judge the counts; as many calibrate.")] = 48,
+    one_sign: Annotated[
+        bool, option_help("Inputs of one sign, which a gated pair reads in one sign phase (default: of either sign, in two).")
+    ] = False,
     json: Annotated[Path | None, option_help("Write the table to this file too.")] = None,
     figure: Annotated[Path | None, option_help("Draw ε_MAC against TOPS/W into this PNG file.")] = None,
 ) -> None:
@@ -59,7 +62,8 @@ def modes(
     from aimcard.validation.mode_table import mode_table
     from aimcard.validation.style import save
 
-    table = mode_table([find_card(name) for name in cards], [ReferenceSet.read(path) for path in against], mode, vectors)
+    sets = [ReferenceSet.read(path) for path in against]
+    table = mode_table([find_card(name) for name in cards], sets, mode, vectors, signed=not one_sign)
     if files["--json"] is not None:
         write_text(files["--json"], table.json_text())
     if files["--figure"] is not None:

@@ -73,20 +73,28 @@ class ModeRow:
 
 @dataclass(frozen=True)
 class ModeTable:
-    """Rows, and notes on what is missing. ``str`` is the table with its contract, ``to_json`` the document."""
+    """Rows, notes on what is missing, and whether inputs have both signs. ``str``: the table with its contract; ``to_json``: the
+    document."""
 
     rows: tuple[ModeRow, ...]
     notes: tuple[str, ...] = ()
+    signed: bool = True
+
+    @property
+    def readings(self) -> dict[str, int]:
+        """Readings of one product by topology: of the same inputs, a gated pair's in each sign phase, or a tied column's."""
+        return {r.counts.topology: r.counts.readings for r in self.rows}
 
     @property
     def contract(self) -> tuple[str, ...]:
         """What the columns count, line by line."""
         c = self.rows[0].counts
+        readings = ", ".join(f"{t}: {n} reading{'s' * (n > 1)} a product" for t, n in self.readings.items())
         energies = {r.counts.topology: r.energy for r in reversed(self.rows) if r.energy is not None}
         return (
             "R2, ε_MAC (RMSE over the largest ideal product): normal weights over the card's conductances, normal codes, σ a "
-            f"third of full scale; {c.columns} columns, scale and offset of each from {c.vectors} vectors, judged on "
-            f"{c.vectors} others; gated: count(G+) less count(G-), one sign phase; tied: signed codes, one count",
+            f"third of full scale{'' if self.signed else ', the negative ones zero'}; {c.columns} columns, scale and offset of "
+            f"each from {c.vectors} vectors, judged on {c.vectors} others; {readings}",
             f"count table: ε_MAC after one polynomial (degree {COUNT_DEGREE}) a phase of each line's count, the same for the "
             f"whole tile; + code curve: against codes bent by one curve (degree {CODE_DEGREE}) a phase, the same for all rows",
             "residue: share of the last ε_MAC's variance that vanishes without truncation; truncation: RMSE in % of σ_MAC",
@@ -107,7 +115,8 @@ class ModeTable:
     def to_json(self) -> dict[str, Any]:
         paper = {m: {"eps_mac_percent": PAPER_EPS_PERCENT[m], "tops_per_w": PAPER_TOPS_PER_W[m]} for m in PAPER_EPS_PERCENT}
         return {
-            "rows": [r.to_json() for r in self.rows], "paper": paper, "contract": list(self.contract), "notes": list(self.notes)
+            "rows": [r.to_json() for r in self.rows], "paper": paper, "contract": list(self.contract), "notes": list(self.notes),
+            "signed": self.signed,
         }  # fmt: skip
 
     def json_text(self) -> str:
@@ -115,11 +124,13 @@ class ModeTable:
 
 
 def mode_table(
-    cards: Sequence[Card], references: Sequence[ReferenceSet] = (), modes: Sequence[str] = (), vectors: int = 48
-) -> ModeTable:
+    cards: Sequence[Card], references: Sequence[ReferenceSet] = (), modes: Sequence[str] = (), vectors: int = 48,
+    signed: bool = True,
+) -> ModeTable:  # fmt: skip
     """Rows of every card in ``modes`` (none: all registered), under each rule of the ring.
 
-    references: recorded sets beside the shipped ones; one of a topology that no card has is an InputError.
+    signed: inputs of either sign, which take a gated pair two sign phases; False: of one sign. references: recorded sets beside
+    the shipped ones; one of a topology that no card has is an InputError.
     """
     rows: list[ModeRow] = []
     notes: list[str] = []
@@ -134,27 +145,27 @@ def mode_table(
         for name in modes or mode_names():
             mode = get_mode(name, tile.code_max)
             seen = predicted(card, known[name]) if name in known else None
-            energy = _energy(card, mode, notes)
+            energy = _energy(card, mode, notes, signed)
             for rule in PHASE_RULES if tile.has_readout and len(mode.phases) > 1 else PHASE_RULES[:1]:
-                error = count_error(card, mode, rule, vectors=vectors)
-                noise = _noise(card, error, mode, notes)
+                error = count_error(card, mode, rule, vectors=vectors, signed=signed)
+                noise = _noise(card, error, mode, notes, signed)
                 rows.append(ModeRow(error, tile.t_lsb_s, len(mode.phases), seen, energy, noise))
-    return ModeTable(tuple(rows), tuple(dict.fromkeys(notes)))
+    return ModeTable(tuple(rows), tuple(dict.fromkeys(notes)), signed)
 
 
-def _energy(card: Card, mode: Mode, notes: list[str]) -> EnergyStudy | None:
+def _energy(card: Card, mode: Mode, notes: list[str], signed: bool) -> EnergyStudy | None:
     try:
-        return energy_study(card, mode)
+        return energy_study(card, mode, signed=signed)
     except CardError as error:
         notes.append(f"no energy: {error}")
         return None
 
 
-def _noise(card: Card, counts: CountError, mode: Mode, notes: list[str]) -> float | None:
+def _noise(card: Card, counts: CountError, mode: Mode, notes: list[str], signed: bool) -> float | None:
     if counts.quantity != "counts":
         return None
     try:
-        return 100 * product_noise(card, mode, counts.rule) / counts.sigma
+        return 100 * product_noise(card, mode, counts.rule, signed) / counts.sigma
     except CardError as error:
         notes.append(f"no noise: {error}")
         return None
