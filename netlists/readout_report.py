@@ -1,12 +1,13 @@
 """What the read-out does, in figures.
 
-Run ``python -m aimcard.netlists.readout_report [corner] [temperature_c] [technology]`` to print them.
+Run ``python -m aimcard.netlists.readout_report [corner] [temperature_c] [technology] [mirror ratio]`` to print them.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,10 +139,11 @@ def report(
 if __name__ == "__main__":
     arguments = sys.argv[1:]
     chosen = get_technology(arguments[2] if len(arguments) > 2 else "freepdk45")
+    own = default_readout(chosen)
     print(
         report(
             chosen,
-            default_readout(chosen),
+            replace(own, mirror_ratio=int(arguments[3])) if len(arguments) > 3 else own,
             corner=arguments[0] if arguments else "nom",
             temperature_c=float(arguments[1]) if len(arguments) > 1 else 27.0,
         )
