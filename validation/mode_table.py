@@ -28,7 +28,7 @@ from aimcard.validation.modes import Prediction, predicted, prediction_table
 #: ε_MAC of the tile-circuit paper (arXiv 2506.00004) [%], another technology, cell and read-out: to stand beside.
 PAPER_EPS_PERCENT = {"conventional": 0.62, "split": 2.62}
 HEAD = (
-    "topology", "mode", "ring", "window [ns]", "R2", "1-R2", "ε_MAC %", "count table", "+ code curve", "residue",
+    "topology", "mode", "ring", "window [ns]", "R2", "1-R2", "ε_MAC %", "count table", "+ code curve", "residue", "after curve",
     "truncation, % of σ", "noise, % of σ", "card: charge 1-R2", "phase 1-R2", "less offset", "nJ", "TOPS/W",
 )  # fmt: skip
 
@@ -58,7 +58,8 @@ class ModeRow:
         return (
             c.topology, c.mode, ring if counts else "no counts: charge", f"{1e9 * self.window_s:g}",
             f"{1 - c.plain.one_minus_r2:.5f}", f"{c.plain.one_minus_r2:.2g}",
-            *(f"{s.eps:.2f}" for s in (c.plain, c.table, c.curve)), f"{c.curve.residue_share:.0%}" if counts else "-",
+            *(f"{s.eps:.2f}" for s in (c.plain, c.table, c.curve)),
+            *(f"{s.residue_share:.0%}" if counts else "-" for s in (c.plain, c.curve)),
             f"{c.truncation:.2g}" if counts else "-", *(_shown(v) for v in (self.noise, *seen)),
             *(_shown(v, ".3g") for v in paid),
         )  # fmt: skip
@@ -97,7 +98,8 @@ class ModeTable:
             f"each from {c.vectors} vectors, judged on {c.vectors} others; {readings}",
             f"count table: ε_MAC after one polynomial (degree {COUNT_DEGREE}) a phase of each line's count, the same for the "
             f"whole tile; + code curve: against codes bent by one curve (degree {CODE_DEGREE}) a phase, the same for all rows",
-            "residue: share of the last ε_MAC's variance that vanishes without truncation; truncation: RMSE in % of σ_MAC",
+            "residue: share of the error's variance that vanishes without truncation, as counted and after the code curve; "
+            "truncation: RMSE in % of σ_MAC",
             "noise: σ of one product read again and again in % of σ_MAC: circuit, clock, PCM, truncation apart (aimcard noise)",
             "card: 1-R2 of the card against recorded ngspice lines in this mode, medians over lines (charge: ideal clamp; "
             "phase: weighted counts before truncation, and less each line's mean error)",
