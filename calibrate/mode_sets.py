@@ -6,7 +6,6 @@ writes all that ship with aimcard, ``<technology>_<topology>_<mode>.reference.h5
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from aimcard.calibrate.plan import Options
 from aimcard.calibrate.simulate import simulate
 from aimcard.calibrate.tied_columns import tied_held_out_columns
 from aimcard.data.reference import Record, ReferenceSet
-from aimcard.models.console import run_module
+from aimcard.models.console import Arguments, run_module
 from aimcard.models.errors import InputError
 from aimcard.models.modes import get_mode, mode_names
 from aimcard.models.topology import TOPOLOGIES
@@ -75,7 +74,7 @@ def _without_pictures(r: Record) -> Record:
 
 
 def _main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m aimcard.calibrate.mode_sets", description=__doc__)
+    parser = Arguments(prog="python -m aimcard.calibrate.mode_sets", description=__doc__)
     parser.add_argument("modes", nargs="*", help=f"of {', '.join(mode_names())} (default: the shipped sets')")
     parser.add_argument("--out", type=Path, default=Path(), help="existing folder for the sets")
     parser.add_argument("--topology", default="gated", choices=TOPOLOGIES)

@@ -34,7 +34,10 @@ def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
     if missing := [key for key in NEEDED_META if key not in reference.meta]:
         raise FitError(f"{reference.source}: a tied calibration needs {', '.join(missing)} in the set's meta data")
     if len(reference.select(kind="source_edge", role="fit")) != 1:
-        raise FitError(f"{reference.source}: expected one record of kind source_edge with role fit")
+        raise FitError(
+            f"{reference.source}: expected one record of kind source_edge with role fit; a set of held-out columns alone judges "
+            "a card, and to calibrate takes a set of `aimcard simulate`"
+        )
     found = reference.select(kind="column", role="fit", clamp="ideal")
     if not found:
         raise FitError(f"{reference.source}: expected columns with clamp 'ideal' and role 'fit'; there are none")

@@ -1,11 +1,14 @@
 """What all commands of the command line share: help texts of options, where output goes, what is said on the way."""
 
 # No annotations import: cyclopts reads the real types. No torch up here: `aimcard --help` takes a fraction of a second.
+import argparse
+import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import Parameter
 
@@ -41,15 +44,58 @@ def write_text(path: Path, text: str) -> None:
     say(f"written: {path}")
 
 
-def run_module(main: Callable[[list[str]], None], arguments: list[str]) -> int:
-    """Exit status of ``python -m`` on one of our modules: errors are one line on standard error and status 2."""
+class Arguments(argparse.ArgumentParser):
+    """Arguments of ``python -m`` on one of our modules: what it refuses is an InputError, for ``run_module`` to print."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # argparse takes -40 for a number, but -40,27 for an option.
+        self._negative_number_matcher = re.compile(r"-\d[-+\d.,e]*$")
+
+    def error(self, message: str) -> NoReturn:
+        from aimcard.models.errors import InputError
+
+        raise InputError(f"{message}; --help says what is expected")
+
+
+def number(text: str) -> float:
+    """A finite number on the command line; the error is for ``Arguments``."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number; got {text!r}")
+    return value
+
+
+def numbers(text: str) -> list[float]:
+    """Finite numbers with commas between."""
+    return [number(part) for part in text.split(",")]
+
+
+def run_module(main: Callable[[list[str]], object], arguments: list[str]) -> int:
+    """Exit status of a command: 0; 2 after an error, which is one line on standard error; 130 after Ctrl-C.
+
+    For ``aimcard`` and for ``python -m`` on one of our modules alike.
+    """
     from aimcard.models.errors import AimcardError
 
     try:
         main(arguments)
+        sys.stdout.flush()
     except AimcardError as error:
         say(f"error: {error}")
         return 2
+    except BrokenPipeError:
+        # The reader of our output has seen enough (`aimcard show card.h5 | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        say(f"error: {error.filename or 'file'}: {error.strerror or error}")
+        return 2
+    except KeyboardInterrupt:
+        say("interrupted; finished simulations are kept, the same command goes on from there")
+        return 130
     return 0
 
 
