@@ -84,13 +84,13 @@ def spice_agreement(card: Card, *, rows: int, clamp: str, g_max_s: float, seed: 
 
 
 def main(arguments: list[str]) -> None:
-    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(modes=True, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("card")
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--clamp", choices=("ideal", "ota"), default="ideal")
     parser.add_argument("--g-max", type=float, default=25.0, help="largest conductance [uS] (25)")
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     card = find_card(given.card)
     print(spice_agreement(card, rows=given.rows, clamp=given.clamp, g_max_s=given.g_max * 1e-6, seed=given.seed))
 

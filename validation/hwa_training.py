@@ -28,7 +28,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from aimcard.data.shipped import find_card
-from aimcard.models.console import Arguments, run_module
+from aimcard.models.console import Arguments, output_folder, run_module
 from aimcard.models.errors import InputError
 from aimcard.models.nn import (
     Hardware,
@@ -217,6 +217,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--clip-sigma", type=float, default=None, help="clip weights beyond so many rms of their column")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a network each")
     given = parser.parse_args(arguments)
+    output_folder("--out", given.out)
     sizes = {"images": given.images, "judged": given.judged}
     result = study(given.card, given.data, **sizes, seeds=tuple(given.seeds), clip_sigma=given.clip_sigma)
     given.out.mkdir(parents=True, exist_ok=True)

@@ -93,10 +93,10 @@ def print_modes(console: Console, cards: list[str], modes: list[str]) -> None:
 
 def main(arguments: list[str]) -> None:
     """Print both tables, or with ``--mode`` that of the modes."""
-    parser = Arguments(prog="python -m aimcard.validation.layer_report", description=__doc__)
+    parser = Arguments(modes=True, prog="python -m aimcard.validation.layer_report", description=__doc__)
     parser.add_argument("card", nargs="*", help="cards (default: freepdk45_gated; with --mode freepdk45_tied too)")
     parser.add_argument("--mode", nargs="+", metavar="MODE", help="PWM modes to set beside the conventional one")
-    asked = parser.parse_args(arguments)
+    asked = parser.read(arguments)
     console = Console()
     if asked.mode:
         print_modes(console, asked.card or ["freepdk45_gated", "freepdk45_tied"], asked.mode)

@@ -76,11 +76,11 @@ def products(
 
 def main(arguments: list[str]) -> None:
     """Print the table."""
-    parser = Arguments(prog="python -m aimcard.validation.mode_products", description=__doc__)
+    parser = Arguments(modes=True, prog="python -m aimcard.validation.mode_products", description=__doc__)
     parser.add_argument("modes", nargs="*", help="PWM modes; default: all that are products")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--turns", type=int, default=15)
-    chosen = parser.parse_args(arguments)
+    chosen = parser.read(arguments)
     torch.set_num_threads(1)
     modes = chosen.modes or [name for name in mode_names() if digit_table(get_mode(name)) is not None]
     rows: list[tuple[str, ...]] = [("1 - R2, median / worst line", "mode", *INPUTS, f"batch {chosen.batch} / torch.mm")]

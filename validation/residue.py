@@ -110,12 +110,12 @@ def boundary(reference: ReferenceSet) -> list[tuple[str, str]]:
 
 
 def _main(arguments: list[str]) -> None:
-    parser = Arguments(prog="python -m aimcard.validation.residue", description=__doc__)
+    parser = Arguments(modes=True, prog="python -m aimcard.validation.residue", description=__doc__)
     parser.add_argument("card", help="file or name of a model card")
     parser.add_argument("--mode", default="split", help="mode to look at (default: split), of a shipped set of the card's")
     parser.add_argument("--against", type=Path, help="reference set in the mode to look at, instead of a shipped one")
     parser.add_argument("--vectors", type=int, default=32)
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     model = TileModel(find_card(given.card))
     if given.against is None:
         known = mode_references(model.card)

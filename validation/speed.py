@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from aimcard.data.shipped import find_card
-from aimcard.models.console import Arguments, run_module
+from aimcard.models.console import Arguments, output_folder, run_module
 from aimcard.models.fast import Effects, FastTile
 from aimcard.models.fast.exact import solve
 from aimcard.models.tile import TileModel
@@ -247,6 +247,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--compared", type=int, default=12, help="lines that are compared with it, from least to largest total")
     parser.add_argument("--scaling", type=Path, default=None, metavar="FIGURE", help="also sizes; writes this figure")
     chosen = parser.parse_args(arguments)
+    if chosen.scaling is not None:
+        output_folder("--scaling", chosen.scaling.parent)
     torch.set_num_threads(1)
     model = TileModel(find_card(chosen.card))
     print("512 x 512, float32, one thread, gated, one sign phase, one bit line; times over torch.mm's of the same shape")
