@@ -30,7 +30,7 @@ def _of_lines(weights: Weights, lines: slice) -> Weights:
     """Some of the lines."""
     w = weights
     scale, departure = None if w.scale is None else w.scale[lines], w.departure[lines] if len(w.departure) else w.departure
-    return Weights(w.wide[lines], departure, scale, w.middle[lines], w.back[:, lines], w.patterns)
+    return Weights(w.wide[lines], departure, scale, w.middle[lines], w.back[:, lines], w.bow)
 
 
 @torch.no_grad()

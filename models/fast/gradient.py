@@ -174,7 +174,7 @@ def cells_back(plan: Plan, weights: Weights, cells: Cells, conductance_s: Tensor
     one product, of the gradient with the rows that got a pulse.
     """
     mean, circuit = plan.ref.g.to(to.whole), plan.ref.circuit
-    # What share, e² and e⁴, and the patterns along the wire add.
+    # What share, e² and e⁴, and the bow add.
     by = torch.einsum("lk,dlk->dl", to.behind[place], weights.back)
     shape, pieces, at = slopes_of(plan, cells)
     on = None if shape is None else pulses_of(plan, shape, codes, to.answers.dtype)
@@ -189,7 +189,7 @@ def cells_back(plan: Plan, weights: Weights, cells: Cells, conductance_s: Tensor
             half = pulses.dtype == torch.bfloat16 and len(mean) % 16 == 0
             added = pulses.view(torch.int16) if half else pulses.float()
         through_cells(
-            whole.numpy(), added.numpy(), half, weight.numpy(), mean.numpy(), weights.patterns.numpy(), by.numpy(),
+            whole.numpy(), added.numpy(), half, weight.numpy(), mean.numpy(), weights.bow.numpy(), by.numpy(),
             conductance_s.detach().numpy(), where.numpy(), pieces.numpy(), np.float32(1 / cells.step), out.numpy(),
         )  # fmt: skip
         return
@@ -197,8 +197,7 @@ def cells_back(plan: Plan, weights: Weights, cells: Cells, conductance_s: Tensor
         some = slice(a, a + LINES)
         g = conductance_s.detach()[where[some]]
         slope = apparent_slope(circuit, g)
-        along = by[2:, some].T @ torch.cat([mean[None], weights.patterns])
-        whole[some] += by[0, some, None] + by[1, some, None] * weight[some] + along
+        whole[some] += by[0, some, None] + by[1, some, None] * weight[some] + by[2:, some].T @ torch.stack([mean, weights.bow])
         whole[some] *= slope
         if pulses is not None:
             whole[some] += pulses[some].to(whole.dtype) * (recharge_slope(circuit, g, MIDDLE) - at * slope)

@@ -67,20 +67,3 @@ def departures(weight, middle, mean, small, scale):
         scale[c] = most / np.float32(127)
         for i in range(row.shape[0]):
             to[i] = np.int8(np.int32(np.rint((row[i] - m * mean[i]) * inverse)))
-
-
-@numba.njit(**_options)
-def lean(wide, sums, mean, by, patterns):
-    """wide (lines, rows + some) −= (wide − sums·mean)·(by @ patterns), less that one's mean over the rows; by (lines, 2),
-    patterns (2, rows), mean (rows,)."""
-    rows = mean.shape[0]
-    moved, first, second = np.empty(rows, np.float32), patterns[0], patterns[1]
-    for c in range(wide.shape[0]):
-        row, s, a, b, total = wide[c], sums[c], by[c, 0], by[c, 1], np.float32(0)
-        for i in range(rows):
-            t = (row[i] - s * mean[i]) * (a * first[i] + b * second[i])
-            moved[i] = t
-            total += t
-        total /= np.float32(rows)
-        for i in range(rows):
-            row[i] -= moved[i] - total

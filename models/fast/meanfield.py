@@ -39,7 +39,7 @@ class Prepared:
     W: apparent conductance [µS], δ: its departure from the group's middle column, m_k = scale_k·Σ_i δ_ci·z_ki.
     e_c: the line's total conductance over the middle one's, less one, and within the group's reach; share: Σ_i of its squared
     departure beside the mean column, over the variance. pulse: what the mean pulse of the line's cells draws beside the straight
-    line of all; ended: the force of all pulses. bow: what the squares miss of a line's patterns along the wire, beside share;
+    line of all; ended: the force of all pulses. bow: what the squares miss of a line's pattern along the wire, beside share;
     arched: left, by the share of the rows that conduct meanwhile.
     y (groups, batch, rows + 8): weights of the rows, then base, left, r_2, r_4, ended, bias, arched, 0. z (squares, batch, rows):
     of the first group, bytes or real numbers. scale, sign, cubic (groups, squares, batch).

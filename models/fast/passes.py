@@ -121,28 +121,26 @@ def take_within(out, product, scale, total, mean, rate, x, begin, end):
 
 
 @numba.njit(**_options)
-def through_cells(to_weight, pulses, half, weight, mean, patterns, by, conductance, lines, pieces, inverse, out):
-    """out[lines] ← (to_weight + by_0 + by_1·weight + by_2·mean + by_3·bow + by_4·tilt)·weight′(G) + pulses·charge′(G).
+def through_cells(to_weight, pulses, half, weight, mean, bow, by, conductance, lines, pieces, inverse, out):
+    """out[lines] ← (to_weight + by_0 + by_1·weight + by_2·mean + by_3·bow)·weight′(G) + pulses·charge′(G).
 
-    (lines, rows) each, pulses in bits of bfloat16 if ``half``, then rows in whole sixteens; mean (rows,), patterns (2, rows),
-    bow and tilt, by (5, lines); ``conductance`` [S] and ``out`` hold the lines of ``lines``. The slopes go straight between
-    points at even steps of √G, 1/``inverse`` wide: pieces (points, 4) hold value and rise of the first, value and rise of the
-    second.
+    (lines, rows) each, pulses in bits of bfloat16 if ``half``, then rows in whole sixteens; mean, bow (rows,), by (4, lines);
+    ``conductance`` [S] and ``out`` hold the lines of ``lines``. The slopes go straight between points at even
+    steps of √G, 1/``inverse`` wide: pieces (points, 4) hold value and rise of the first, value and rise of the second.
     """
-    last, bow, tilt = np.float32(pieces.shape[0] - 1), patterns[0], patterns[1]
+    last = np.float32(pieces.shape[0] - 1)
     rows = to_weight.shape[1]
     whole = rows - rows % 16
     for a in range(to_weight.shape[0]):
         row, q, w, g, to = to_weight[a], pulses[a], weight[a], conductance[lines[a]], out[lines[a]]
-        first, second, third, fourth, fifth = fill(by[0, a]), fill(by[1, a]), fill(by[2, a]), fill(by[3, a]), fill(by[4, a])
+        first, second, third, fourth = fill(by[0, a]), fill(by[1, a]), fill(by[2, a]), fill(by[3, a])
         for i in range(0, whole, 16):
-            t = load(row, i) + first + second * load(w, i) + third * load(mean, i)
-            t = t + fourth * load(bow, i) + fifth * load(tilt, i)
+            t = load(row, i) + first + second * load(w, i) + third * load(mean, i) + fourth * load(bow, i)
             to_apparent, to_charge = lines_at(pieces, root(load(g, i)) * inverse)
             own = load_half(q, i) if half else load(q, i)
             store(to, i, t * to_apparent + own * to_charge)
         for i in range(whole, rows):
-            t = row[i] + by[0, a] + by[1, a] * w[i] + by[2, a] * mean[i] + by[3, a] * bow[i] + by[4, a] * tilt[i]
+            t = row[i] + by[0, a] + by[1, a] * w[i] + by[2, a] * mean[i] + by[3, a] * bow[i]
             u = np.sqrt(g[i]) * inverse
             n = np.int64(min(u, last))
             u -= np.float32(n)

@@ -6,6 +6,7 @@ Units: µS, V, µA, LSB, MΩ. Rows are counted from the far end, as everywhere.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
@@ -28,6 +29,9 @@ from aimcard.models.pulse import (
 
 #: Drops at which the voltage dependence of a pulse's charge is taken [V].
 STEP_V = 0.01
+#: First root of tan ω = ω above 0, and the first eigenvalue's part of that kernel's trace: 1/ω² of 1/10.
+BOW = 4.493409457909064
+BOW_SHARE = 10 / BOW**2
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,18 @@ class Reference:
         if self.r_ohm == 0:
             square, total = square.sum().expand_as(square), total.sum().expand_as(total)
         return square / total.clamp(min=1e-30)
+
+    def bow(self) -> Tensor:
+        """Pattern along the wire of departures that the squares miss most, (rows,), mean square 1, none of the mean column in it.
+
+        Of the Brownian kernel min(u, v) of the drops, u from 0 at the read-out to 1, less what a uniform column's probe takes, it
+        is the first eigenfunction: 1 − cos(ω(1 − u))/cos ω with tan ω = ω.
+        """
+        rows = len(self.g)
+        place = (torch.arange(rows, dtype=torch.float64) + 0.5) / rows
+        found = 1 - torch.cos(BOW * place) / math.cos(BOW)
+        found = found / found.square().mean().sqrt()
+        return found - (found @ self.g) / self.g.sum().clamp(min=1e-30)
 
     def scaled(self, scale: float) -> Reference:
         """The same for a multiple of the mean column, whose larger cells fall more with their voltages."""

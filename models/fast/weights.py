@@ -12,8 +12,7 @@ from aimcard.models.cell import expand, read_conductance
 from aimcard.models.fast.compiled import Kernel
 from aimcard.models.fast.effects import Circuit
 from aimcard.models.fast.meanfield import EXTRA, Prepared, prepare
-from aimcard.models.fast.reference import Reference, fall_edge, start_charge
-from aimcard.models.fast.remainder import MEANWHILE, Remainder
+from aimcard.models.fast.reference import BOW_SHARE, Reference, fall_edge, start_charge
 from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount
 
 #: Code at which a cell's slope is taken; those of other codes follow one common curve.
@@ -144,24 +143,6 @@ class Plan:
         beside(weight.contiguous().numpy(), sums.numpy(), mean.numpy(), out.numpy())
         return out
 
-    def lean(self, wide: Tensor, sums: Tensor, arch: Tensor, patterns: Tensor) -> None:
-        """Take what a line's patterns take from its rows off their weights, in ``wide`` (lines, rows + EXTRA), in place.
-
-        arch (lines, 2): how much of each of the ``patterns`` (2, rows), times its strength. The second order is even in the
-        rows' departures, which are on or off by the codes: its mean is a column behind, and with each row's own code it goes as
-        the row's weight does.
-        """
-        rows = len(self.ref.g)
-        mean, by = self.ref.g.to(wide), arch * (2 * MEANWHILE * self.ref.r_ohm * rows)
-        if self.kernel is None:
-            weight = wide[:, :rows]
-            moved = torch.addr(weight, sums, mean, alpha=-1).mul_(by @ patterns)
-            weight -= moved - moved.mean(1, keepdim=True)
-            return
-        from aimcard.models.fast.line_passes import lean
-
-        lean(wide.numpy(), sums.numpy(), mean.numpy(), by.contiguous().numpy(), patterns.contiguous().numpy())
-
     def pulses(self, weight: Tensor) -> Tensor:
         """Charge of the mean pulse of each line beside what the group's straight line gives, about the group's mean (lines,)."""
         if not self.ref.circuit.effects.pulse:
@@ -195,15 +176,15 @@ class Weights:
     """Apparent conductances of a plan's columns: with the columns behind y; departures from the groups' middle columns, as bytes
     of ``scale`` (lines,) or as real numbers; middle (lines,): what the line's middle column is of the plan's.
 
-    back (5, lines, EXTRA): derivatives of the columns behind to the weights, as parts of one, of the weights, of the mean column
-    and of the patterns (2, rows) along the wire, ``Remainder.patterns``."""
+    back (4, lines, EXTRA): derivatives of the columns behind to the weights, as parts of one, of the weights, of the mean column
+    and of the bow (rows,), ``Reference.bow``."""
 
     wide: Tensor
     departure: Tensor
     scale: Tensor | None
     middle: Tensor
     back: Tensor
-    patterns: Tensor
+    bow: Tensor
 
     @classmethod
     def of(cls, weight: Tensor, plan: Plan) -> Weights:
@@ -215,32 +196,30 @@ class Weights:
         sums = weight.sum(1) / whole if whole > 0 else middle
         e = sums / middle - 1
         near = torch.minimum(torch.maximum(e, -reach), reach)
-        left, per = Remainder.of(ref), 1 / total if total > 0 else 0.0
-        patterns, part = left.patterns.to(weight), weight.new_tensor(left.parts)
-        share, arch = plan.beside(weight, sums) * per, weight @ patterns.T
-        # A line of no pattern has as much of each as of any other shape: share tells of that already.
-        arched = (per * arch**2 - share[:, None]) @ part
+        bow, per = ref.bow().to(weight), 1 / total if total > 0 else 0.0
+        share, arch = plan.beside(weight, sums) * per, weight @ bow
+        part = BOW_SHARE if ref.r_ohm > 0 else 0.0
+        # A pattern of no kind has as much of the bow as of any other shape: share tells of that already.
+        arched = part * (per * arch**2 - share)
         columns = torch.stack([torch.ones_like(e), -share, near**2, near**4, plan.pulses(weight), -share * near, -arched], 1)
         wide = torch.cat([weight, columns, weight.new_zeros(len(weight), EXTRA - columns.shape[1])], 1)
-        if plan.squares and ref.r_ohm > 0:
-            plan.lean(wide, sums, arch * weight.new_tensor(left.strength), patterns)
-        back = weight.new_zeros(5, len(weight), EXTRA)
+        back = weight.new_zeros(4, len(weight), EXTRA)
         if plan.squares and whole > 0:
             by_sum, twice = (e == near) / (middle * whole), 2 * per
             # Beside the mean column is W − sums·ḡ.
             along = twice * (weight @ mean - sums * (mean @ mean)) / whole
             for column, value in ((1, 1.0), (5, near)):
                 back[0, :, column], back[1, :, column], back[2, :, column] = along * value, -twice * value, twice * sums * value
-            back[..., 6] = -float(sum(left.parts)) * back[..., 1]
-            back[0, :, 2], back[0, :, 3], back[3:, :, 6] = 2 * e * by_sum, 4 * e**3 * by_sum, -twice * (part * arch).T
+            back[..., 6] = -part * back[..., 1]
+            back[0, :, 2], back[0, :, 3], back[3, :, 6] = 2 * e * by_sum, 4 * e**3 * by_sum, -2 * part * per * arch
             back[0, :, 5] -= share * by_sum
         if not plan.squares:
-            return cls(wide, weight.new_zeros(0), None, middle, back, patterns)
+            return cls(wide, weight.new_zeros(0), None, middle, back, bow)
         if plan.kernel is None:
             departure = torch.addr(weight, middle, mean, alpha=-1)
-            return cls(wide, departure.bfloat16() if plan.half else departure, None, middle, back, patterns)
+            return cls(wide, departure.bfloat16() if plan.half else departure, None, middle, back, bow)
         from aimcard.models.fast.line_passes import departures
 
         small, scale = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
         departures(weight.contiguous().numpy(), middle.numpy(), mean.numpy(), small.numpy(), scale.numpy())
-        return cls(wide, small, scale, middle, back, patterns)
+        return cls(wide, small, scale, middle, back, bow)
