@@ -60,6 +60,12 @@ class Mode:
     phases: tuple[Phase, ...]
     summary: str = ""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle: those of this module by name, as their builders' functions cannot be; yours as far as its functions can."""
+        if self.name in SHIPPED:
+            return get_mode, (self.name, self.code_max)
+        return Mode, (self.name, self.code_max, self.phases, self.summary)
+
     @property
     def weights(self) -> tuple[int, ...]:
         return tuple(phase.weight for phase in self.phases)
@@ -258,3 +264,6 @@ register_mode("bitwise", _bits, "one pulse of one LSB a bit, weight 2^k")
 register_mode("end_aligned_halves", _end_aligned_halves, "even rows start together, odd rows end together")
 register_mode("staggered", _staggered, "rows in four groups, each starting code_max/16 slots after the one before")
 register_mode("three_digit", digits((16, 4, 1)), "three digits of weight 16, 4 and 1")
+
+#: Names of the modes above.
+SHIPPED = frozenset(_BUILDS)
