@@ -6,7 +6,7 @@ fitted in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.card import Card
 from aimcard.models.card_text import rows_of_text
 from aimcard.models.errors import InputError
-from aimcard.models.modes import get_mode, mode_names
+from aimcard.models.modes import GUARD_SLOTS, get_mode, mode_names
 from aimcard.validation.data_sets import DataSet, figure
 from aimcard.validation.report import validate
 
@@ -92,10 +92,10 @@ def _after_offset(data_set: DataSet | None) -> float | None:
     return float(np.median(found)) if found else None
 
 
-def list_modes(guard: int = 4) -> str:
-    """All registered modes as a table: phases, weights and window."""
+def list_modes(names: Sequence[str] = (), guard: int = GUARD_SLOTS) -> str:
+    """Modes (none named: all registered) as a table: phases, weights and window; InputError for an unknown name."""
     rows = [("mode", "phases", "weights", "window [LSB]", "with guards", "")]
-    for name in mode_names():
+    for name in names or mode_names():
         m = get_mode(name)
         weights = ", ".join(map(str, m.weights))
         rows.append((name, str(len(m.phases)), weights, str(m.window_slots(0)), str(m.window_slots(guard)), m.summary))

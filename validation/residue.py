@@ -6,7 +6,6 @@ over many vectors on one pair of lines, and the boundary from the simulated ring
 
 from __future__ import annotations
 
-import argparse
 import copy
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ from aimcard.data.shipped import find_card, mode_references
 from aimcard.models.adc import PHASE_RULES, residue_sigma, truncated
 from aimcard.models.card_text import rows_of_text
 from aimcard.models.checks import check_choice
-from aimcard.models.console import run_module
+from aimcard.models.console import Arguments, run_module
 from aimcard.models.errors import InputError
 from aimcard.models.modes import Mode, get_mode
 from aimcard.models.tied_tile import TiedTile
@@ -122,12 +121,12 @@ def boundary(reference: ReferenceSet) -> list[tuple[str, str]]:
 
 
 def _main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m aimcard.validation.residue", description=__doc__)
+    parser = Arguments(modes=True, prog="python -m aimcard.validation.residue", description=__doc__)
     parser.add_argument("card", help="file or name of a model card")
     parser.add_argument("--mode", default="split", help="mode to look at (default: split), of a shipped set of the card's")
     parser.add_argument("--against", type=Path, help="reference set in the mode to look at, instead of a shipped one")
     parser.add_argument("--vectors", type=int, default=32)
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     model = tile_of(find_card(given.card))
     if given.against is None:
         known = mode_references(model.card)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -73,6 +74,13 @@ class Hardware:
 
     def __deepcopy__(self, memo: dict) -> Hardware:
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: what is known by a product that lives is left out, as its class alone."""
+        return {k: type(v) if isinstance(v, WeakKeyDictionary) else v for k, v in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({k: v() if v is WeakKeyDictionary else v for k, v in state.items()})
 
     def in_mode(self, mode: str | Mode | None, phase_rule: str | None) -> Hardware:
         """The same card in a PWM mode; None is the card's own. InputError for an unknown one, or one without fast products."""

@@ -36,6 +36,7 @@ class TiedHardware(Hardware, topology="tied"):
     def __init__(self, card: Card | TiedTile, accuracy: str | float = "fast", rate: Curve | None = None) -> None:
         """As ``Hardware``'s. rate: signed line current [A] and count rate [Hz], for a card without a table ``adc`` of its own."""
         self.rate = rate
+        self._slope: float | None = None
         #: Noise of the idle counts that were read of a product's last lines.
         self._idle: weakref.WeakKeyDictionary[TiedProduct, tuple[weakref.ref[Tensor], list[Tensor]]] = weakref.WeakKeyDictionary()
         super().__init__(card, accuracy)
@@ -76,10 +77,12 @@ class TiedHardware(Hardware, topology="tied"):
 
     def counts_per_coulomb(self) -> float:
         """Mean slope of the rate table."""
-        table = self._table()
-        assert table is not None
-        i, rate = table
-        return float((rate[-1] - rate[0]) / (i[-1] - i[0]))
+        if self._slope is None:
+            table = self._table()
+            assert table is not None
+            i, rate = table
+            self._slope = float((rate[-1] - rate[0]) / (i[-1] - i[0]))
+        return self._slope
 
     def signed_charge(
         self, tile: TiedProduct, lines: tuple[Tensor, Tensor], codes: Tensor, n: NonIdealities, mapping: Mapping,
