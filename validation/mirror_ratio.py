@@ -7,7 +7,6 @@ regulator's headroom and in its steps (``python -m aimcard.netlists.readout_repo
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 import attrs
@@ -18,7 +17,7 @@ from aimcard.models.adc import PHASE_RULES
 from aimcard.models.card import Card
 from aimcard.models.card_text import rows_of_text
 from aimcard.models.checks import check_positive
-from aimcard.models.console import run_module
+from aimcard.models.console import Arguments, run_module
 from aimcard.models.errors import InputError
 from aimcard.models.modes import Mode, get_mode
 from aimcard.models.tied_tile import TiedTile
@@ -66,11 +65,11 @@ def ratio_table(card: Card, times: float, mode: Mode) -> str:
 
 
 def _main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m aimcard.validation.mirror_ratio", description=__doc__)
+    parser = Arguments(prog="python -m aimcard.validation.mirror_ratio", description=__doc__)
     parser.add_argument("card", help="file or name of a model card with a read-out")
     parser.add_argument("--times", type=float, default=2.0, help="mirror current over that of the card's own ratio")
     parser.add_argument("--mode", default="split", help="PWM mode (default: split)")
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     card = find_card(given.card)
     tile = tile_of(card)
     if not tile.has_readout:
