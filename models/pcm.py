@@ -121,8 +121,9 @@ def common_read_noise(begin_s: Tensor, end_s: Tensor, other_begin_s: Tensor, oth
     The 1/f part alone: white noise is new in every pulse. Never below zero: pulses half a microsecond apart have nothing in
     common that a measurement of [K] would have seen.
     """
-    times = [t.double() * 1e9 for t in (begin_s, end_s, other_begin_s, other_end_s)]
-    return READ_FLICKER * flicker_covariance(*times, READ_LOWEST_HZ * 1e-9).clamp(min=0.0).to(begin_s.dtype)
+    begin, end, other_begin, other_end = (t.double() * 1e9 for t in (begin_s, end_s, other_begin_s, other_end_s))
+    common = flicker_covariance(begin, end, other_begin, other_end, READ_LOWEST_HZ * 1e-9).clamp(min=0.0)
+    return (READ_FLICKER * common).to(begin_s.dtype)
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:

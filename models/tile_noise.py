@@ -44,7 +44,6 @@ def tile_noise(
         )
     rows = torch.arange(codes.shape[-1])
     pulses = pwm.window_pulses(torch.as_tensor(codes), rows, guard)
-    how = {"jitter_s": jitter_s, "lowest_hz": lowest_hz}
     if isinstance(tile, TiedTile):
         if conductance_minus_s is None:
             raise InputError("conductance_minus_s: a tied column has cells of both signs; got none; give them")
@@ -53,13 +52,13 @@ def tile_noise(
         current, column = torch.from_numpy(answer.current_a), tile.effective(g, minus)
         devices = None
         if pcm:
-            twice = [tuple(torch.cat([t, t], -1) for t in pulse) for pulse in pulses]
+            twice = [(torch.cat([begin, begin], -1), torch.cat([end, end], -1)) for begin, end in pulses]
             gain = tied_read_gain(tile, g, minus, column, current)
             devices = Devices(torch.cat([g, minus], -1), twice, gain, tile.v_read_v)
-        return count_noise(p, current, counting, column_s=column.y_s, devices=devices, **how)
+        return count_noise(p, current, counting, jitter_s=jitter_s, lowest_hz=lowest_hz, column_s=column.y_s, devices=devices)
     current = torch.from_numpy(tile.respond(conductance_s, codes, mode=pwm).current_a)
     devices = None
     if pcm:
         gain = gated_read_gain(tile, conductance_s, codes, current, pwm)
         devices = Devices(torch.as_tensor(conductance_s), pulses, gain, tile.v_read_v)
-    return count_noise(p, current, counting, devices=devices, **how)
+    return count_noise(p, current, counting, jitter_s=jitter_s, lowest_hz=lowest_hz, devices=devices)

@@ -100,7 +100,8 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     technology = get_technology(given.technology)
     corners = technology.corners if given.corners is None else given.corners.split(",")
-    for corner, celsius in itertools.product(corners, given.temperatures):
+    temperatures: list[float] = given.temperatures
+    for corner, celsius in itertools.product(corners, temperatures):
         technology.check_bench(corner, celsius)
     supplies = given.supplies or [technology.vdd_v]
     for vdd in supplies:

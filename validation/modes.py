@@ -69,14 +69,13 @@ def predicted(card: Card, reference: ReferenceSet) -> Prediction:
     whole = validate(card, ReferenceSet(reference.meta, chosen, reference.source), progress=False).data_sets
     sets = {name: s.summary for name, s in whole.items()}
     ideal, ota = sets.get("ideal-gaussian-1x", {}), sets.get("ota-gaussian-1x", {})
-    by_predictor = (
-        {label: figure(summary, quantity, "one_minus_r2", predictor)
-         for label, (summary, quantity) in {"charge, ideal clamp": (ideal, "charge"), "mirror charge": (ota, "charge"),
-                                            "phase": (ota, "phase")}.items()}
+    seen = {"charge, ideal clamp": (ideal, "charge"), "mirror charge": (ota, "charge"), "phase": (ota, "phase")}
+    own, corrected, affine = (
+        {label: figure(summary, quantity, "one_minus_r2", predictor) for label, (summary, quantity) in seen.items()}
         for predictor in ("model", "model_affine", "ideal_affine")
-    )  # fmt: skip
+    )
     return Prediction(
-        str(reference.meta["mode"]), str(card.meta["mode"]), int((ota or ideal).get("vectors", 0)), *by_predictor,
+        str(reference.meta["mode"]), str(card.meta["mode"]), int((ota or ideal).get("vectors", 0)), own, corrected, affine,
         _after_offset(whole.get("ota-gaussian-1x")),
         figure(ota, "phase", "rms_count"), figure(ota, "phase", "sigma_count"), figure(ota, "phase", "eps_mac"),
     )  # fmt: skip
