@@ -1,12 +1,13 @@
 """What the read-out does, in figures.
 
-Run ``python -m aimcard.netlists.readout_report [corner] [temperature_c] [technology]`` to print them.
+Run ``python -m aimcard.netlists.readout_report [corner] [temperature_c] [technology] [mirror ratio]`` to print them.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,10 +143,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("corner", nargs="?", default="nom")
     parser.add_argument("temperature", nargs="?", default=27.0, type=number, help="degrees Celsius (27)")
     parser.add_argument("technology", nargs="?", default="freepdk45")
+    parser.add_argument("mirror_ratio", nargs="?", type=int, help="line current over the mirror's (default: the technology's)")
     given = parser.parse_args(arguments)
     technology = get_technology(given.technology)
     technology.check_bench(given.corner, given.temperature)
-    print(report(technology, default_readout(technology), given.corner, given.temperature))
+    own = default_readout(technology)
+    design = own if given.mirror_ratio is None else replace(own, mirror_ratio=given.mirror_ratio)
+    print(report(technology, design, given.corner, given.temperature))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,9 @@ def modes(
     ] = (),
     mode: Annotated[tuple[str, ...], option_help("Only these modes (default: all).")] = (),
     vectors: Annotated[int, option_help("Input vectors that judge the counts; as many calibrate.")] = 48,
+    one_sign: Annotated[
+        bool, option_help("Inputs of one sign, which a gated pair reads in one sign phase (default: of either sign, in two).")
+    ] = False,
     json: Annotated[Path | None, option_help("Write the table to this file too.")] = None,
     figure: Annotated[Path | None, option_help("Draw ε_MAC against TOPS/W into this PNG file.")] = None,
     mode_file: ModeFile = None,
@@ -72,7 +75,8 @@ def modes(
     from aimcard.validation.mode_table import mode_table
     from aimcard.validation.style import save
 
-    table = mode_table([find_card(name) for name in cards], [ReferenceSet.read(path) for path in against], mode, vectors)
+    sets = [ReferenceSet.read(path) for path in against]
+    table = mode_table([find_card(name) for name in cards], sets, mode, vectors, signed=not one_sign)
     if files["--json"] is not None:
         write_text(files["--json"], table.json_text())
     if files["--figure"] is not None:
@@ -118,17 +122,22 @@ def energy(
 def noise(
     card: CardName,
     *,
+    mode: Annotated[str | None, option_help("PWM mode (default: the card's own).")] = None,
+    phase_rule: Annotated[
+        str | None, option_help("What a phase boundary does to the ring's fraction: reset or carry (default: the card's own).")
+    ] = None,
     rows: Annotated[int | None, option_help("Rows of the line (default: the card's).")] = None,
     jitter: Annotated[float, option_help("Jitter of each clock edge in ps.")] = 1.0,
     lowest: Annotated[float, option_help("Slowest noise that counts, in Hz: how often the tile is calibrated again.")] = 1.0,
     mode_file: ModeFile = None,
 ) -> None:
-    """Print the standard deviation of a typical line's count by source, from a card with noise."""
+    """Print the standard deviation of a typical line's weighted count by source, in a PWM mode, from a card with noise."""
     load_modes(mode_file)
     from aimcard.data.shipped import find_card
     from aimcard.validation.noise_table import noise_table
 
-    print(noise_table(find_card(card), rows=rows, jitter_s=jitter * 1e-12, lowest_hz=lowest))
+    how = {"mode": mode, "phase_rule": phase_rule, "jitter_s": jitter * 1e-12, "lowest_hz": lowest}
+    print(noise_table(find_card(card), rows=rows, **how))
 
 
 def interpolate(

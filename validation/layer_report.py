@@ -72,9 +72,9 @@ def read_noise(hardware: Hardware, rows: int = 512, outputs: int = 256, batch: i
     sigma = charge_sigma(lines, times, v)
     out: dict[str, float] = {}
     for name, draw in (("device", draw_per_device), ("formula", draw_per_line)):
-        draw(lines, times[:1], v, 0.0, stream(4))
+        draw(lines, [(0 * times[:1], times[:1])], v, 0.0, stream(4))
         start = time.process_time()
-        z = (draw(lines, times, v, 0.0, stream(5, name)) / sigma).flatten()
+        z = (draw(lines, [(0 * times, times)], v, 0.0, stream(5, name))[0] / sigma).flatten()
         out[f"{name}_s"] = time.process_time() - start
         out[f"{name}_std"] = float(z.std())
         out[f"{name}_p"] = float(kstest(z.numpy(), "norm").pvalue)

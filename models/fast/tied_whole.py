@@ -79,9 +79,9 @@ def code_bytes(x, odd, warp, weights, units, profiles, out, sums):
 def whole_linear(coarse, fine, scale, factors, sums, idle, out):
     """Fill ``out`` (batch, lines) with the linear part and the rank-one terms that do not bend.
 
-    coarse, fine (batch, lines): int32 products of the codes with the lines' first and second bytes; ``fine`` may lie in the
-    memory of ``out``. scale (lines,): the answer of one unit of the first; factors (4, lines): of the two first rows of sums
-    and, last, of ``idle``.
+    coarse, fine (batch, lines): int32 products of the codes with the lines' first and second bytes; scale (lines,): the answer
+    of one unit of the first; factors (4, lines): of the two first rows of sums and, last, of ``idle``. ``fine`` may lie in the
+    memory of ``out``.
     """
     part, sizes, steps, rests = np.float32(1 / 254), factors[0], factors[1], factors[3]
     line = np.empty(out.shape[1], np.float32)
