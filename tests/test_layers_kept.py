@@ -85,6 +85,36 @@ def test_programming_that_leaves_devices_open(card):
     assert (held.conductance_s == 0).any()  # or this test says nothing
 
 
+def test_programming_errors_cost_what_they_cost_alone(card):
+    """With all of the circuit on, open devices do not multiply what programming does: its error stays its own."""
+    torch.manual_seed(5)
+    digital, x = nn.Linear(64, 64), torch.randn(16, 64)
+
+    def error(how):
+        analog = convert_to_analog(digital, card, non_idealities=how).eval()
+        calibrate_affine(analog, [torch.randn(256, 64)])
+        with torch.no_grad():
+            return float((analog(x) - digital(x)).norm() / digital(x).norm())
+
+    alone, whole = error(NonIdealities.none(programming=True)), error(NonIdealities(programming=True))
+    assert whole < alone + 2 * error(NonIdealities())
+
+
+@pytest.mark.parametrize("counts", [False, True])
+@pytest.mark.parametrize("how", [{}, {"plain": True}])
+@pytest.mark.parametrize("open_s", [0.0, 1e-9, 3e-9, 1e-8])
+def test_almost_open_devices_in_the_fast_product(counts, how, open_s):
+    """A third of the rows: charges and phases beside the slot-by-slot twin, in units of the lines' spread."""
+    model = TileModel.read(shipped_card())
+    g = torch.rand(6, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 25e-6 + 1e-7
+    x = torch.randint(0, 128, (12, 64), generator=torch.Generator().manual_seed(2)).double()
+    g[:, ::3] = open_s
+    effects = Effects() if counts else Effects(regulator=False, adc=False)
+    fast, exact = (FastTile(model, effects, dtype=torch.float64, **k) for k in (how, {"accuracy": "exact"}))
+    seen, truth = ((t.phase if counts else t.charge)(g, x) for t in (fast, exact))
+    assert ((seen - truth).square().mean(0) / truth.var(0)).max() < 1e-4
+
+
 @pytest.mark.parametrize("how", [{}, {"plain": True}, {"accuracy": "exact"}])
 def test_an_open_device_is_the_limit_of_a_small_one(how):
     model = TileModel.read(shipped_card())
