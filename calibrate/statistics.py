@@ -182,7 +182,7 @@ def _held_out(options: Population, slowest_hz: float) -> tuple[range, dict[str, 
 
 
 def in_conventional(card: Card) -> Card:
-    """The card in conventional PWM: thresholds and noise know no mode, and the chips' lines are simulated in this one."""
+    """The card in conventional PWM, in which the chips' lines are simulated: spreads know nothing of a mode."""
     return attrs.evolve(card, meta=card.meta | {"mode": "conventional"})
 
 

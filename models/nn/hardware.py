@@ -161,9 +161,7 @@ class Hardware:
         each of ``signs`` sign phases, which follow one another."""
         model = self.model
         counting = Counting.of(model.mode, model.guard_slots, model.t_lsb_s, model.phase_rule, model.hold_s)
-        begin, end = counting.edges_s
-        later = torch.arange(signs, dtype=torch.float64)[:, None] * (model.slots * model.t_lsb_s)
-        return (begin + later).flatten(), (end + later).flatten()
+        return counting.in_signs(signs).edges_s
 
     def pulses(self, widths: Sequence[Tensor]) -> list[Pulse]:
         """When each row's pulse starts, with its phase, and how long it is [s], from what rows conduct in each phase [LSB]."""
