@@ -115,7 +115,7 @@ def sweep(
         if name in simulation.given():
             raise InputError(f"--{name}: a sweep takes several; expected --{name}s")
     base = simulation_options(simulation, effort="sweep")
-    from aimcard.calibrate.corner_job import sweep_to
+    from aimcard.calibrate.main_job import sweep_to
 
     print(sweep_to(out, base, corners, temperatures, vdds, say))
 

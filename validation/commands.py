@@ -4,7 +4,17 @@
 from pathlib import Path
 from typing import Annotated
 
-from aimcard.models.console import CardName, ModeFile, load_modes, option_help, output_file, output_folder, say, write_text
+from aimcard.models.console import (
+    CardName,
+    ModeFile,
+    load_modes,
+    option_help,
+    output_file,
+    output_folder,
+    say,
+    write_json,
+    write_text,
+)
 
 
 def validate(
@@ -21,9 +31,9 @@ def validate(
 ) -> None:
     """Compare a card with the held-out columns of a reference set."""
     load_modes(mode_file)
-    from aimcard.calibrate.main_job import compare, draw
     from aimcard.data.reference import ReferenceSet
     from aimcard.data.shipped import find_card, reference_for
+    from aimcard.validation.jobs import compare, draw
 
     target = None if json is None else output_file("--json", json)
     if figures is not None:
@@ -95,8 +105,6 @@ def energy(
 ) -> None:
     """Energy of one matrix-vector product by part, and TOPS/W with what it counts."""
     load_modes(mode_file)
-    from json import dumps
-
     from aimcard.data.reference import ReferenceSet
     from aimcard.data.shipped import find_card
     from aimcard.models.checks import check_positive
@@ -116,7 +124,7 @@ def energy(
     if target is not None:
         keys = ("record", "part", "median_error", "worst_error")
         rows = [dict(zip(keys, row, strict=True)) for row in errors]
-        write_text(target, dumps({"studies": [study.to_json() for study in studies], "supplies": rows}, indent=2) + "\n")
+        write_json(target, {"studies": [study.to_json() for study in studies], "supplies": rows})
 
 
 def noise(
@@ -161,7 +169,7 @@ def interpolate(
     files = {name: None if path is None else output_file(name, path) for name, path in (("--out", out), ("--json", json))}
     if not held_out and (laws or json is not None):
         raise InputError(f"{'--laws' if laws else '--json'}: expected --held-out with it; add that")
-    from aimcard.calibrate.corner_job import between, judge_between
+    from aimcard.validation.jobs import between, judge_between
 
     where = (cards, temperature, corner, vdd, files["--out"])
     print(judge_between(*where, files["--json"], laws, say) if held_out else between(*where, say))
@@ -183,7 +191,7 @@ def trim(
     """What a card's ADC is off by if read as a nominal one, before and after a two-point digital trim."""
     load_modes(mode_file)
     files = {name: None if path is None else output_file(name, path) for name, path in (("--json", json), ("--figure", figure))}
-    from aimcard.calibrate.corner_job import trim_to
+    from aimcard.validation.jobs import trim_to
 
     full_scale_a, second_a = (None if v is None else v * 1e-6 for v in (full_scale, second))
     print(trim_to(card, nominal, against, full_scale_a, second_a, files["--json"], files["--figure"], say))
