@@ -122,6 +122,7 @@ def sweep(
 
 def statistics(
     card: CardName,
+    /,
     *,
     out: Annotated[Path, option_help("File of the new card.")],
     chips: Annotated[int, option_help("Read-outs with drawn thresholds that mean and covariance come from.")] = 60,

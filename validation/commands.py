@@ -19,6 +19,7 @@ from aimcard.models.console import (
 
 def validate(
     card: CardName,
+    /,
     *,
     against: Annotated[
         Path | None, option_help("Reference set (default: the shipped one of the card's technology, topology, corner and mode).")
@@ -96,6 +97,7 @@ def modes(
 
 def energy(
     card: CardName,
+    /,
     *,
     columns: Annotated[int, option_help("Columns of the tile (pairs of lines).")] = 512,
     mode: Annotated[tuple[str, ...], option_help("PWM modes to compare (default: all).")] = (),
@@ -129,6 +131,7 @@ def energy(
 
 def noise(
     card: CardName,
+    /,
     *,
     mode: Annotated[str | None, option_help("PWM mode (default: the card's own).")] = None,
     phase_rule: Annotated[
@@ -177,6 +180,7 @@ def interpolate(
 
 def trim(
     card: CardName,
+    /,
     *,
     nominal: Annotated[
         str | None, option_help("Card that the digital side knows (default: the shipped one of CARD's technology, topology).")
@@ -197,7 +201,7 @@ def trim(
     print(trim_to(card, nominal, against, full_scale_a, second_a, files["--json"], files["--figure"], say))
 
 
-def show(card: CardName, *, mode_file: ModeFile = None) -> None:
+def show(card: CardName, /, *, mode_file: ModeFile = None) -> None:
     """Print a card: parameters with errors, tables, validity domain, decisions, validation."""
     load_modes(mode_file)
     from aimcard.data.shipped import find_card
@@ -207,6 +211,7 @@ def show(card: CardName, *, mode_file: ModeFile = None) -> None:
 
 def export(
     card: CardName,
+    /,
     *,
     to: Annotated[str, option_help("Form: json, csv, spice or aihwkit.")],
     out: Annotated[Path | None, option_help("File to write (default: standard output).")] = None,
