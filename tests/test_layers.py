@@ -361,8 +361,9 @@ def test_a_topology_without_its_methods_is_none():
 
     asked = [n for n in dir(Hardware) if getattr(getattr(Hardware, n), "__isabstractmethod__", False)]
     assert {"make_tile", "lines", "signed_charge", "draw_chip"} <= set(asked)
-    for method in asked:
+    for method in set(asked) - {"has_converter"}:
         assert method in str(error.value)
+    assert "has_converter" not in str(error.value)
     assert "missing" in str(error.value)
     assert "half" not in Hardware._kinds
 
