@@ -36,6 +36,7 @@ class Column:
 
     @property
     def runs(self) -> int:
+        """Decks that the record takes: one for each line and vector."""
         return len(self.conductance_s) * len(self.codes)
 
 

@@ -84,6 +84,7 @@ def spice_agreement(card: Card, *, rows: int, clamp: str, g_max_s: float, seed: 
 
 
 def main(arguments: list[str]) -> None:
+    """Print how far a line of the card's SPICE export is from the card in ngspice. Raises as `spice_agreement`."""
     parser = Arguments(modes=True, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("card")
     parser.add_argument("--rows", type=int, default=24)

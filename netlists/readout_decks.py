@@ -219,6 +219,7 @@ class LoopGain:
 
     @property
     def phase_margin_deg(self) -> float:
+        """Phase above −180° where the gain crosses one [°]."""
         return float(180 + np.interp(self.crossover_hz, self.frequency_hz, self.phase_deg))
 
     @property
