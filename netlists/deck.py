@@ -38,6 +38,7 @@ class ModelLibrary(Protocol):
     @property
     def name(self) -> str:
         """The technology's name."""
+        ...
 
     def model_lines(self, corner: str, netlist: str) -> str:
         """The lines that bring a corner's models of the netlist's transistors into a deck."""
