@@ -186,8 +186,7 @@ def test_another_code_or_corner_is_another_deck(records, cache):
 KILLED = """
     import numpy as np
     from aimcard.calibrate.columns import Column
-    from aimcard.calibrate.simulate import pulse_points, simulate_columns
-from aimcard.data import shipped_card
+    from aimcard.calibrate.simulate import simulate_columns
     from aimcard.netlists.column import Pulses
     from aimcard.netlists.column_decks import ColumnBench
     from aimcard.netlists.readout import default_readout
