@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS
+from aimcard.calibrate.columns import CODE_MAX, POSITIONS
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import LEAD_S, Pulses, Wire
 from aimcard.netlists.column_decks import AFTER_S, ColumnBench, column_deck, slot_currents

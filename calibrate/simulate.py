@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, Column
+from aimcard.calibrate.columns import CODE_MAX, POSITIONS, Column
 from aimcard.calibrate.plan import Options, plan
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.adc import HOLD_S, PHASE_RULES, truncated
 from aimcard.models.errors import SimulationError
 from aimcard.models.modes import Mode
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.cell_decks import cell_dc_arrays, cell_dc_deck, cell_pulse_arrays, cell_pulse_deck
 from aimcard.netlists.column import LEAD_S, Edge, Pulses, Wire
@@ -79,7 +81,7 @@ def simulate(
         position: Pulses(t_lsb_s, delay_s=delay_s, edge=edge, mode=options.mode) for position, edge in by_position.items()
     }
     records = [_driver_record(driver), _driver_supply_record(options, t_lsb_s, cache_dir, progress)]
-    records += _cells(options, pulses[POSITIONS[1]], by_position, cache_dir)
+    records += _cells(options, bench, pulses[POSITIONS[1]], by_position, cache_dir)
     records += _readout(bench, options.jobs, cache_dir, progress)
     idle_rate_hz = float(next(r for r in records if r.kind == "oscillator")["count_rate_hz"][0])
     asked = plan(options) if columns is None else columns
@@ -130,25 +132,34 @@ def _driver_supply_record(options: Options, t_lsb_s: float, cache_dir: str | Pat
     return Record("driver-supply", "driver_supply", "fit", attrs, arrays, hash_of(sorted(w.deck_hash for w in waves)))
 
 
-def _cells(options: Options, pulses: Pulses, by_position: dict[float, Edge], cache_dir: str | Path | None) -> list[Record]:
-    technology, where = options.pdk, (options.corner, options.temperature_c)
+def pulse_points(widths_um: Sequence[float], v_read_v: float) -> list[dict[str, float]]:
+    """Single cells whose pulses are simulated, as `cell_pulse_deck` takes them: at the read voltage, and where the line's
+    own voltage or the return line's has moved."""
+    read, lowered = (v_read_v, 0.0), (round(0.9 * v_read_v, 6), 0.0)
+    return [
+        {"conductance_s": float(g), "code": float(code), "position": place, "w_select_um": float(w),
+         "v_bit_v": level[0], "v_return_v": level[1]}
+        for w in sorted(set(widths_um))
+        for place in POSITIONS
+        for level in (read, lowered, (v_read_v, 0.015))
+        for code in (1, 3)
+        for g in np.geomspace(G_MIN_S, G_MAX_S, 7)
+        if code == 3 or (place == 0.5 and level == read)
+    ]  # fmt: skip
+
+
+def _cells(
+    options: Options, bench: ColumnBench, pulses: Pulses, by_position: dict[float, Edge], cache_dir: str | Path | None
+) -> list[Record]:
+    technology, where = bench.technology, (bench.corner, bench.temperature_c)
     lo, hi = options.w_range_um
     widths = np.unique([lo, 0.5 * (lo + hi), hi])
     g = np.geomspace(G_MIN_S, 1.2 * G_MAX_S, 12)
     dc = run(cell_dc_deck(technology, CellDesign(), *where, g, widths, V_BIT_GRID, V_RETURN_GRID), cache=cache_dir)
-    points = [
-        {"conductance_s": float(gk), "code": float(code), "position": place, "w_select_um": float(w),
-         "v_bit_v": vb, "v_return_v": vr}
-        for w in sorted({lo, hi})
-        for place in POSITIONS
-        for vb, vr in ((0.2, 0.0), (0.18, 0.0), (0.2, 0.015))
-        for code in (1, 3)
-        for gk in np.geomspace(G_MIN_S, G_MAX_S, 7)
-        if code == 3 or (place == 0.5 and vb == 0.2 and vr == 0.0)
-    ]  # fmt: skip
+    points = pulse_points((lo, hi), bench.v_read_v)
     # Short windows: what an edge adds is over 40 LSB after a pulse of 3.
     short = dataclasses.replace(pulses, code_max=3, guard=40)
-    pulse = run(cell_pulse_deck(technology, CellDesign(), *where, short, by_position, points, 0.2), cache=cache_dir)
+    pulse = run(cell_pulse_deck(technology, CellDesign(), *where, short, by_position, points), cache=cache_dir)
     return [
         Record("cell-dc", "cell_dc", "fit", {},
                cell_dc_arrays(dc, technology, g, widths, V_BIT_GRID, V_RETURN_GRID), dc.deck_hash),

@@ -30,13 +30,16 @@ class ChipModel(TileModel):
         return cls(card, draw_chip(Mismatch.of(card), seed, lines, rows, w))
 
     def line(self, wire_scale: float = 1.0) -> LineParameters:
+        """As `TileModel.line`, with the cells of this chip."""
         nominal = super().line(wire_scale)
         return replace(nominal, cell=self.drawn.cell(nominal.cell))
 
     def readout(self) -> ReadoutParameters:
+        """As `TileModel.readout`, one number a line."""
         return self.drawn.line_readout(super().readout())
 
     def adc(self) -> AdcParameters:
+        """As `TileModel.adc`, one number a line."""
         return self.drawn.adc(super().adc())
 
     def respond(self, conductance_s: np.ndarray, codes: np.ndarray, **options: Any) -> Response:

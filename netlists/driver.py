@@ -18,6 +18,7 @@ from aimcard.models.checks import check_positive
 from aimcard.models.errors import InputError, TechnologyError
 from aimcard.netlists.cell import CellDesign, add_cell
 from aimcard.netlists.column import Edge
+from aimcard.netlists.levels import V_READ_V
 from aimcard.netlists.ngspice import ACCURATE, Deck, Waveforms, make_deck, run
 from aimcard.netlists.piecewise import reduce_edge
 from aimcard.netlists.technology import Technology
@@ -30,7 +31,6 @@ TAIL_S = 1.5e-9
 _INPUT_EDGE_S = 20e-12
 # The pulse that edges are recorded from [LSB]; edges do not depend on it.
 _CODE = 4
-_V_READ_V = 0.2
 _CELL_S = 5e-6
 
 
@@ -181,7 +181,7 @@ def driver_deck(
     circuit = Circuit("word line driver")
     circuit.raw_spice += (
         f"Vdd vdd 0 {vdd:.6g}\n"
-        f"Vbl bl 0 {_V_READ_V:.6g}\n"
+        f"Vbl bl 0 {V_READ_V:.6g}\n"
         f"Vin in0 0 PWL(0 0 {rise_s - half:.6e} 0 {rise_s + half:.6e} {vdd:.6g} "
         f"{fall_s - half:.6e} {vdd:.6g} {fall_s + half:.6e} 0)\n"
     )

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from aimcard.models.errors import TechnologyError
+from aimcard.netlists.levels import V_READ_V
 from aimcard.netlists.technology import Technology
 
 
@@ -223,7 +224,7 @@ def add_mirror(
     circuit.V(f"{p}mir", f"{p}mirrorout", out, 0)
 
 
-def add_supplies(circuit: Any, technology: Technology, read_v: float = 0.2) -> None:
+def add_supplies(circuit: Any, technology: Technology, read_v: float = V_READ_V) -> None:
     """Add what all lines share: ideal sources ``vdd`` (node vdd), ``vref`` (node ref, the read voltage)."""
     circuit.V("dd", "vdd", "0", technology.vdd_v)
     circuit.V("ref", "ref", "0", read_v)

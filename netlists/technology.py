@@ -49,6 +49,7 @@ class Technology:
 
     @property
     def corners(self) -> tuple[str, ...]:
+        """Names of the corners, the typical one first."""
         return tuple(self.libraries)
 
     def corner(self, name: str) -> str:
@@ -57,6 +58,7 @@ class Technology:
 
     @property
     def flavours(self) -> tuple[str, ...]:
+        """Names of the threshold flavours."""
         return tuple(dict.fromkeys(flavour for _, flavour in self.models))
 
     def library(self, corner: str) -> Path:
@@ -89,6 +91,7 @@ class Technology:
         return cut(path, transistors(netlist)) if self.binned else f'.include "{path}"'
 
     def check_temperature(self, temperature_c: float) -> None:
+        """InputError outside the range [°C] that the transistor models hold in."""
         lo, hi = self.temperature_range_c
         if not lo <= temperature_c <= hi:
             raise InputError(

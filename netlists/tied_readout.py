@@ -19,6 +19,7 @@ from PySpice.Spice.Netlist import Circuit
 
 from aimcard.models.errors import TechnologyError
 from aimcard.netlists.deck import ACCURATE, Deck, make_deck
+from aimcard.netlists.levels import V_COMMON_V
 from aimcard.netlists.oscillator import add_oscillator_input_load
 from aimcard.netlists.readout import ReadoutDesign, add_mirror, add_supplies
 from aimcard.netlists.readout_decks import LINE_C_F
@@ -139,7 +140,7 @@ def add_tied_readout(
 
 def tied_static_deck(
     technology: Technology, readout: ReadoutDesign, *, corner: str = "nom", temperature_c: float = 27.0,
-    current_max_a: float = 200e-6, points: int = 81, v_common_v: float = 0.4, design: TiedReadoutDesign | None = None,
+    current_max_a: float = 200e-6, points: int = 81, v_common_v: float = V_COMMON_V, design: TiedReadoutDesign | None = None,
     current_min_a: float | None = None,
 ) -> Deck:  # fmt: skip
     """A .dc sweep of the current into the column from ``current_min_a`` (None: −``current_max_a``) to ``current_max_a``."""
@@ -165,7 +166,7 @@ def _load(circuit: Circuit, conductance_s: float, row_c_f: float) -> None:
 
 def tied_loop_gain_deck(
     technology: Technology, readout: ReadoutDesign, current_a: float, *, conductance_s: float = 4e-3,
-    corner: str = "nom", temperature_c: float = 27.0, v_common_v: float = 0.4, row_c_f: float = 3.4e-15,
+    corner: str = "nom", temperature_c: float = 27.0, v_common_v: float = V_COMMON_V, row_c_f: float = 3.4e-15,
     design: TiedReadoutDesign | None = None,
 ) -> Deck:  # fmt: skip
     """.ac of the closed loop on a column of ``conductance_s`` that draws ``current_a``; read it with ``loop_gain``."""
@@ -182,7 +183,7 @@ def tied_loop_gain_deck(
 
 def tied_step_deck(
     technology: Technology, readout: ReadoutDesign, levels_a: list[float], hold_s: float, *, conductance_s: float = 4e-3,
-    corner: str = "nom", temperature_c: float = 27.0, v_common_v: float = 0.4, row_c_f: float = 3.4e-15,
+    corner: str = "nom", temperature_c: float = 27.0, v_common_v: float = V_COMMON_V, row_c_f: float = 3.4e-15,
     design: TiedReadoutDesign | None = None,
 ) -> Deck:  # fmt: skip
     """A staircase of column currents, made by the source behind the column's conductance; 100 ps ramps."""

@@ -233,6 +233,7 @@ class DynamicCrossbar(Crossbar):
     """Products of two activations, a matrix each: they are written anew at every call, so nothing is calibrated or kept."""
 
     def written(self, weight: Tensor, rows: slice, k: int, n: NonIdealities) -> Written:
+        """As `Crossbar.written`, with fresh programming errors at every call and no drift: nothing is old enough."""
         del k
         fresh = self.fresh(n)
         still = replace(n, drift=False) if n.drift else n
