@@ -9,7 +9,8 @@ import numpy as np
 
 from aimcard.calibrate.columns import CODE_MAX, POSITIONS, ROWS, Column
 from aimcard.calibrate.plan import Options, plan
-from aimcard.calibrate.simulate import LineRun, Rings, hash_of, rate_record, ring_arrays, run_rings
+from aimcard.calibrate.rings import LineRun, Rings, ring_arrays, run_rings
+from aimcard.calibrate.simulate import hash_of, rate_record
 from aimcard.calibrate.tied_columns import PairColumn
 from aimcard.calibrate.tied_supplies import source_supply_record, supply_arrays
 from aimcard.data.reference import Record, ReferenceSet

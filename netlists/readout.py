@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from aimcard.models.errors import TechnologyError
 from aimcard.netlists.levels import V_READ_V
-from aimcard.netlists.technology import Technology
+from aimcard.netlists.technology import Technology, sizes_for
 
 
 @dataclass(frozen=True)
@@ -122,13 +121,7 @@ DEFAULT_READOUT = MappingProxyType({"freepdk45": ReadoutDesign(), "sky130": _SKY
 
 def default_readout(technology: Technology) -> ReadoutDesign:
     """The shipped design for ``technology``; TechnologyError if nobody has sized one."""
-    try:
-        return DEFAULT_READOUT[technology.name]
-    except KeyError:
-        raise TechnologyError(
-            f"read-out: sizes exist for {', '.join(DEFAULT_READOUT)}; got {technology.name!r}; "
-            "pass a ReadoutDesign with sizes for this technology"
-        ) from None
+    return sizes_for(technology, DEFAULT_READOUT, "read-out")
 
 
 def add_regulator(
