@@ -87,20 +87,18 @@ def course(solved, at, mask, count, groups, cases, h):
 
 
 @triton.jit
-def pulses_in(sums, drops, on_line, at, tile, s, line_points, plane, segments, forces, lifts, pulse, share):
-    """What a segment's pulses add bin by bin beside their charge at full voltage, and how many end in each bin."""
-    col, bins, mask = tile
+def pulses_in(sums, drops, on_line, at, tile, s, line_points, plane, segments, ended, forces, lifts, pulse, share):
+    """What a segment's pulses add bin by bin beside their charge at full voltage, and the segment's drop."""
     force, force_before = forces
     lift, lift_before = lifts
-    later = mask & (col > 0)
-    n = tl.load(sums + 2 * plane + on_line, mask=mask, other=0.0)
+    later = tile[2] & (tile[0] > 0)
+    n = tl.load(sums + 2 * plane + on_line, mask=tile[2], other=0.0)
     n_before = tl.load(sums + 2 * plane + on_line - 1, mask=later, other=0.0)
-    drop, _slope = line_of(drops, at, line_points, mask)
+    drop, _slope = line_of(drops, at, line_points, tile[2])
     drop_before, _slope = line_of(drops, at - 1, line_points, later)
-    ended = ended_in(sums + 2 * plane, on_line, col, bins, mask)
     each = force * ended * ((pulse.end_drop + pulse.end_square * drop) * drop + pulse.end_clamp * lift)
     before = (n_before, drop_before, lift_before, force_before)
-    return each + stored(tile, tl.load(segments.lengths + s), n, drop, lift, force, before, pulse, share), ended, drop
+    return each + stored(tile, tl.load(segments.lengths + s), n, drop, lift, force, before, pulse, share), drop
 
 
 @triton.jit
@@ -186,13 +184,13 @@ def weigh_bins(sums, solved, by_bin, y, squares, segments, window, cases, wire, 
         n = tl.load(sums.by_bin + 2 * plane + on_line, mask=mask, other=0.0)
         ramp = tl.load(sums.by_bin + 3 * plane + on_line, mask=mask, other=0.0) * scale
         centre = tl.where(conduct > 0, moment / tl.maximum(conduct, 1e-30), tl.load(segments.lengths + s) / 2)
-        busy += n
+        ended = ended_in(sums.by_bin + 2 * plane, on_line, col, bins, mask)
+        busy, drawn = busy + n, drawn + ended
         if PULSES:
             drops = solved.line + 8 * line_points + (s * sizes.cases + group) * count
-            more, ended, drop = pulses_in(
-                sums.by_bin, drops, on_line, at, tile, s, line_points, plane, segments, forces, lifts, pulse, wire.share
+            more, drop = pulses_in(
+                sums.by_bin, drops, on_line, at, tile, s, line_points, plane, segments, ended, forces, lifts, pulse, wire.share
             )
-            drawn += ended
             each += more + const_step * n + c_const * tl.load(sums.by_bin + 4 * plane + on_line, mask=mask, other=0.0)
             # A pulse's begin; the charge per µS is in the rows' weights, of which the middle column's is taken off.
             on, drop = tl.load(sums.started + s * batch + vector, mask=here, other=0.0), tl.sum(tl.where(col == 0, drop, 0.0), 1)
