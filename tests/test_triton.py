@@ -1,4 +1,4 @@
-"""The fused kernels without a GPU: run by Triton's interpreter; compiled for two architectures, and the machine code looked at."""
+"""The fused kernels without a GPU: run by Triton's interpreter; compiled for two architectures, the machine code looked at."""
 
 import importlib.util
 import os

@@ -62,11 +62,9 @@ class Fused:
 
     def __call__(self, x: Tensor, rates: bool = False) -> Prepared:
         """``meanfield.prepare`` of codes (batch, rows) in float32."""
-        from triton import cdiv, next_power_of_2
-
         n, x = self.numbers, x.detach().contiguous()
         (batch, rows), groups, bins, segments = x.shape, self.groups, self.bins, self.segments
-        sizes, padded = Sizes(batch, rows, bins, groups, len(n.cases.scale)), next_power_of_2(bins)
+        sizes, padded = Sizes(batch, rows, bins, groups, len(n.cases.scale)), 1 << (bins - 1).bit_length()
         cases, squares = sizes.cases, n.squares
 
         def empty(*shape: int, like: torch.dtype = torch.float32) -> Tensor:
@@ -75,7 +73,7 @@ class Fused:
         sums = Sums(empty(5, segments, batch, bins), empty(2, segments, batch))
         step = self.sums.VECTORS
         launch(
-            self.sums.sum_rows, (cdiv(batch, step), segments), x, sums, n.rows, n.segments, n.window, sizes, segments, padded,
+            self.sums.sum_rows, (programs(batch, step), segments), x, sums, n.rows, n.segments, n.window, sizes, segments, padded,
             step, self.sums.ROWS,
         )  # fmt: skip
         solved = Solved(
@@ -86,8 +84,8 @@ class Fused:
         for first, beyond in ((0, groups), (groups, cases)):
             if beyond > first:
                 launch(
-                    self.ladder.solve, (cdiv(batch * bins, step), beyond - first, 2), sums, solved, n.segments, n.window, n.cases,
-                    n.wire, n.pulse, n.curves, sizes, first, segments, step, n.curves.shape[1], first == 0, *self.modes,
+                    self.ladder.solve, (programs(batch * bins, step), beyond - first, 2), sums, solved, n.segments, n.window,
+                    n.cases, n.wire, n.pulse, n.curves, sizes, first, segments, step, n.curves.shape[1], first == 0, *self.modes,
                     num_warps=self.ladder.WARPS,
                 )  # fmt: skip
         by_bin = ByBin(
@@ -97,16 +95,21 @@ class Fused:
         y, z = empty(groups, batch, rows + EXTRA), empty(squares, batch, rows, like=self.z_type)
         step = max(1, self.weights.NUMBERS // padded)
         launch(
-            self.weights.weigh_bins, (cdiv(batch, step), groups), sums, solved, by_bin, y, found, n.segments, n.window, n.cases,
-            n.wire, n.pulse, sizes, n.multiples, EXTRA, segments, padded, step, squares, self.pulses, n.multiples > 0,
+            self.weights.weigh_bins, (programs(batch, step), groups), sums, solved, by_bin, y, found, n.segments, n.window,
+            n.cases, n.wire, n.pulse, sizes, n.multiples, EXTRA, segments, padded, step, squares, self.pulses, n.multiples > 0,
         )  # fmt: skip
         some, step = batch if rates else 0, self.rows.VECTORS
         y_rate, z_rate = empty(groups, some, rows), empty(some, rows)
         launch(
-            self.rows.weigh_rows, (cdiv(batch, step), segments, groups), x, by_bin, y, z, y_rate, z_rate, n.rows, n.segments,
+            self.rows.weigh_rows, (programs(batch, step), segments, groups), x, by_bin, y, z, y_rate, z_rate, n.rows, n.segments,
             n.window, sizes, n.wire.ideal, EXTRA, segments, squares, rates, step, self.rows.ROWS,
         )  # fmt: skip
         return Prepared(y, z, *found, y_rate if rates else None, z_rate if rates else None)
+
+
+def programs(numbers: int, step: int) -> int:
+    """How many programs of ``step`` numbers each it takes."""
+    return -(-numbers // step)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: int) -> None:

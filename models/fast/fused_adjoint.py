@@ -1,5 +1,8 @@
 """The adjoint of the fused ladder (Triton): what a departure in each segment adds to the answer, ``mean_ladder.solve_fields``."""
 
+# Triton compiles these functions, of its own types; Python never calls them.
+# pyright: reportGeneralTypeIssues=false, reportMissingImports=false
+
 from __future__ import annotations
 
 import triton

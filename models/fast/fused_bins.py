@@ -4,6 +4,9 @@ A program has some vectors and all bins of one group, a tile (vectors, bins); su
 within it. What belongs to a part of the window is held in each of the part's bins.
 """
 
+# Triton compiles these functions, of its own types; Python never calls them.
+# pyright: reportGeneralTypeIssues=false, reportMissingImports=false
+
 from __future__ import annotations
 
 import triton

@@ -4,6 +4,9 @@ Lanes need nothing of each other. What a sweep leaves for the next one is kept i
 registers it took as many as there are, and half a minute to compile.
 """
 
+# Triton compiles these functions, of its own types; Python never calls them.
+# pyright: reportGeneralTypeIssues=false, reportMissingImports=false
+
 from __future__ import annotations
 
 import math

@@ -210,7 +210,7 @@ class Numbers:
             conv.offset + conv.guard * idle_answer(ref),
         )  # fmt: skip
         return cls(
-            Rows(*real[:2]), Segments(*real[2:8], whole[0]), Window(*real[8:16], *whole[1:3]), Cases(*real[16:18]),
+            Rows(*real[:2]), Segments(*[*real[2:8], whole[0]]), Window(*[*real[8:16], *whole[1:3]]), Cases(*real[16:18]),
             Wire(*map(float, wire)), Pulse(*map(float, pulse)), real[18], whole[3], len(spans) if squares else 0, h,
         )  # fmt: skip
 

@@ -1,5 +1,8 @@
 """What a lane of the fused ladder looks up (Triton): curves, and a segment's cells at a Gauss point of a bin."""
 
+# Triton compiles these functions, of its own types; Python never calls them.
+# pyright: reportGeneralTypeIssues=false, reportMissingImports=false
+
 from __future__ import annotations
 
 import triton

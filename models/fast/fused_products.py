@@ -1,5 +1,8 @@
 """Element-wise passes around the products of second order, for all squares and groups at once (Triton)."""
 
+# Triton compiles these functions, of its own types; Python never calls them.
+# pyright: reportGeneralTypeIssues=false, reportMissingImports=false
+
 from __future__ import annotations
 
 import torch
@@ -7,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aimcard.models.fast.fused import launch
+from aimcard.models.fast import fused
 from aimcard.models.fast.fused_numbers import Squares
 from aimcard.models.fast.meanfield import Prepared
 from aimcard.models.fast.weights import Plan, Weights
@@ -71,8 +74,8 @@ def bend(plan: Plan, weights: Weights, prepared: Prepared, out: Tensor) -> None:
     """Take all squares off the answers ``out`` (batch, lines), whose lines lie side by side."""
     root, numbers = _roots(plan, weights, prepared)
     (squares, batch, lines), groups = root.shape, len(prepared.scale)
-    grid = (triton.cdiv(batch, VECTORS), triton.cdiv(lines, LINES))
-    launch(take_squares, grid, out, root, *numbers, batch, lines, out.stride(0), squares, groups, VECTORS, LINES)
+    grid = (fused.programs(batch, VECTORS), fused.programs(lines, LINES))
+    fused.launch(take_squares, grid, out, root, *numbers, batch, lines, out.stride(0), squares, groups, VECTORS, LINES)
 
 
 def bend_slopes(plan: Plan, weights: Weights, prepared: Prepared, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,8 +85,8 @@ def bend_slopes(plan: Plan, weights: Weights, prepared: Prepared, grad: Tensor) 
     (squares, batch, lines), groups = root.shape, len(prepared.scale)
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
     bent, total = torch.empty_like(root), grad.new_empty(squares, batch)
-    launch(
-        slope_squares, (triton.cdiv(batch, VECTORS), squares), grad, root, *numbers, weights.middle, bent, total, batch, lines,
+    fused.launch(
+        slope_squares, (fused.programs(batch, VECTORS), squares), grad, root, *numbers, weights.middle, bent, total, batch, lines,
         grad.stride(0), squares, groups, VECTORS, LINES,
     )  # fmt: skip
     return bent, total
