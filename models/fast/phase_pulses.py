@@ -175,11 +175,17 @@ class PulseProduct:
     """What one phase's product lacks, for one version of the weights.
 
     Of each plan: its functions, the lines' (lines, rows·r), what the product has of each line's mean pulse (lines,), and the
-    answer per µA·LSB.
+    answer per µA·LSB. totals: apparent conductances (lines,) of all rows of each plan's lines [µS].
     """
 
     parts: list[tuple[CellFunctions, Tensor, Tensor, float]]
     back: Tensor | None
+    totals: list[Tensor]
+
+    @property
+    def slopes(self) -> list[float]:
+        """Answers per µA·LSB, of each plan."""
+        return [slope for *_, slope in self.parts]
 
     @classmethod
     def of(cls, pulses: PhasePulses, functions: list[CellFunctions], columns: Columns, conductance_s: Tensor) -> PulseProduct:
@@ -187,11 +193,14 @@ class PulseProduct:
         g = conductance_s.detach()
         ordered = [g] if columns.order is None else g[columns.order].split(columns.sizes)
         low = torch.bfloat16 if g.dtype == torch.float32 and low_precision(g.device) else g.dtype
-        parts = []
-        for plan, each, some in zip(columns.plans, functions, ordered, strict=True):
-            mean = plan.pulses(apparent(pulses.circuit, some))
-            parts.append((each, each.lines(some).to(low), mean, _slope(plan)))
-        return cls(parts, columns.back)
+        parts, totals = [], []
+        # The plans of a batch of tiles have one table.
+        own = functions if len(functions) == len(ordered) else functions * len(ordered)
+        for plan, each, some in zip(columns.plans, own, ordered, strict=True):
+            weight = apparent(pulses.circuit, some)
+            totals.append(weight.sum(1))
+            parts.append((each, each.lines(some).to(low), plan.pulses(weight), _slope(plan)))
+        return cls(parts, columns.back, totals)
 
     def answers(self, codes: Tensor, pulses: Tensor) -> Tensor:
         """Answers (batch, lines) of whole codes (batch, rows), in the units of ``Columns.answers``; pulses (batch,): how many."""

@@ -52,51 +52,34 @@ def features(table: Tensor, hist: Tensor, k: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Rest:
-    """What a phase's product has too much of: coefficients (3, features) of polynomials in a line's distance from the mean
-    conductance ``total`` of all rows, and (OWN,) of the line's own answer over ``full``."""
+    """What a phase's answers still have too much of: coefficients (4, features) of polynomials in a line's distance from the mean
+    conductance ``mean`` of all rows, and from its group's middle."""
 
     coefficients: Tensor
-    own: Tensor
-    total: float
-    full: float
+    mean: float
 
     @classmethod
-    def fit(cls, seen: Tensor, answer: Tensor, error: Tensor, total: Tensor, *, own: bool) -> Rest:
-        """From features (vectors, n), answers and errors (vectors, lines), and conductances (lines,) of all rows; own: whether a
-        line's own answer says anything, which it does where the read-out bends."""
+    def fit(cls, seen: Tensor, error: Tensor, total: Tensor, off: Tensor) -> Rest:
+        """From features (vectors, n), errors (vectors, lines), conductances (lines,) of all rows, and how far they are from their
+        groups' middles."""
         weight = 1 / (LEAST + seen[:, :1])
-        mean, full = float(total.mean()), float(answer.abs().max().clamp(min=1e-300))
-        a = torch.einsum("vf,el->vlef", seen, _line(total, mean)).flatten(2)
-        own_terms = torch.stack(_own(answer / full, seen[:, :1]), -1)
-        a = torch.cat([a, own_terms if own else torch.zeros_like(own_terms)], -1)
+        mean = float(total.mean())
+        a = torch.einsum("vf,el->vlef", seen, _line(total, off, mean)).flatten(2)
         a = (a * weight[..., None]).flatten(0, 1)
         scale = a.abs().amax(0).clamp(min=1e-12)
         a = a / scale
         square = a.T @ a
         ridge = RIDGE * float(square.diagonal().mean()) * torch.eye(len(square), dtype=a.dtype)
         found = torch.linalg.solve(square + ridge, a.T @ (error * weight).flatten()) / scale
-        return cls(found[:-OWN].unflatten(0, (-1, seen.shape[1])), found[-OWN:], mean, full)
+        return cls(found.unflatten(0, (-1, seen.shape[1])), mean)
 
-    def of(self, seen: Tensor, answer: Tensor, total: Tensor) -> Tensor:
-        """Of features (batch, n), answers (batch, lines) and conductances (lines,), (batch, lines)."""
-        vectors = (self.coefficients.to(seen) @ seen.T).to(answer)
-        out = vectors.T @ _line(total, self.total).to(answer)
-        if self.own.any():
-            for c, own in zip(self.own.tolist(), _own(answer / self.full, seen[:, :1].to(answer)), strict=True):
-                out.add_(own, alpha=c)
-        return out
+    def of(self, seen: Tensor, total: Tensor, off: Tensor) -> Tensor:
+        """Of features (batch, n), conductances (lines,) and distances (lines,), (batch, lines)."""
+        return seen @ self.coefficients.to(seen).T @ _line(total, off, self.mean).to(seen)
 
 
-#: Functions of a line's own answer.
-OWN = 4
-
-
-def _own(y: Tensor, n: Tensor) -> list[Tensor]:
-    square = y * y
-    return [y, square, square * y, y * n]
-
-
-def _line(total: Tensor, mean: float) -> Tensor:
-    """How far a line is from the mean one, (3, lines): its conductance beside it as a share, to the powers 0, 1 and 2."""
+def _line(total: Tensor, off: Tensor, mean: float) -> Tensor:
+    """How far a line is from the mean one, (4, lines): its conductance beside it as a share, to the powers 0, 1 and 2, and how far
+    it is from its group's middle."""
     e = (total / mean - 1).clamp(-1.0, 1.0)
-    return torch.stack([torch.ones_like(e), e, e * e])
+    return torch.stack([torch.ones_like(e), e, e * e, off.clamp(-1.0, 1.0)])

@@ -11,8 +11,10 @@ from aimcard.models.fast.bound import SAFETY, SAMPLE_LINES, SAMPLE_VECTORS, Erro
 from aimcard.models.fast.columns import Settings
 from aimcard.models.fast.curve import unit
 from aimcard.models.fast.mode_exact import solve_phases
+from aimcard.models.fast.phase_bins import LineErrors, PhaseBins
 from aimcard.models.fast.phase_pulses import SAMPLE, CellFunctions, PhasePulses, PulseProduct, PulseSlopes
 from aimcard.models.fast.phase_rest import Rest, features, sample_codes, sample_lines
+from aimcard.models.fast.phase_slots import PhaseSlots
 from aimcard.models.fast.phases import check_products, digits, holds, phase_models, weighted
 from aimcard.models.fast.product import Columns
 from aimcard.models.fast.shared import SharedTile
@@ -108,8 +110,8 @@ class GatedPhases:
 
 
 class Extras:
-    """What the phases' products lack, for one grouping of the columns: the pulses' own charges and what the slow twin says of the
-    rest. The answers are without gradients, ``slopes`` has what the products' own lack."""
+    """What the phases' products lack, for one grouping of the columns: the pulses' own charges, the course of the current slot by
+    slot, and what the slow twin says of the rest. The answers are without gradients, ``slopes`` has what the products' own lack."""
 
     def __init__(self, phases: GatedPhases, columns: list[Columns], g: Tensor, counts: bool) -> None:
         """columns: of each phase, made of conductances ``g`` (lines, rows) [S]."""
@@ -119,7 +121,7 @@ class Extras:
         self.marks = _marks(columns)
         self.scale = [unit(c, counts) for c in self.circuits]
         self.idle = [0.0] * len(self.circuits)
-        self._kept: list[tuple[Columns, PulseProduct] | None] = [None] * len(self.circuits)
+        self._kept: list[tuple[Columns, PulseProduct, LineErrors] | None] = [None] * len(self.circuits)
         self.pulses: list[PhasePulses] = []
         self.rest: list[Rest] = []
         self._slopes: list[list[CellFunctions]] = []
@@ -143,19 +145,28 @@ class Extras:
         self.functions: list[list[CellFunctions]] = [
             [p.functions(plan) for plan in c.plans] for p, c in zip(self.pulses, columns, strict=True)
         ]
+        self.slots: list[PhaseSlots] = []
+        self.bins: list[list[PhaseBins]] = [[] for _ in columns]
+        if columns[0].plans[0].ref.conversion.rate is not None:
+            digit = torch.from_numpy(phases.table)
+            made = [
+                PhaseSlots.of(self.circuits, phases.mode, guard, digit, k, sample.clamp(min=1e-9), hold)
+                for k, hold in enumerate(hold_s)
+            ]
+            self.slots = [s.to(g.device) for s in made]
+            self.bins = [[PhaseBins.of(p.ref, s) for p in c.plans] for s, c in zip(self.slots, columns, strict=True)]
         x = sample_codes(phases.mode, g.shape[1]).to(g.device)
-        total = g.sum(1).double()
-        some = sample_lines(total)
+        some = sample_lines(g.sum(1))
         with torch.no_grad():
             twin = solve_phases(model, tile.circuit, g[some].cpu(), x.double().cpu(), counts=counts)
             hist = self._histogram(x)
             base = [c.forward(d) * s for c, d, s in zip(columns, digits(phases.mode, x.to(g)), self.scale, strict=True)]
             more = self.answers(columns, g, x.to(g), base)
-            bends = columns[0].plans[0].ref.conversion.rate is not None
             rest = []
             for k, (b, m, t) in enumerate(zip(base, more, twin, strict=True)):
-                answer, found, size = (v[..., some].double().cpu() for v in (b, b + m, total))
-                rest.append(Rest.fit(features(self.table, hist, k).cpu(), answer, found - t, size, own=bends))
+                lines = self._of(k, columns[k], g)[1]
+                found, size, off = (v[..., some].double().cpu() for v in (b + m, lines.total, lines.off))
+                rest.append(Rest.fit(features(self.table, hist, k).cpu(), found - t, size, off))
             self.rest = rest
 
     def fits(self, columns: list[Columns]) -> bool:
@@ -169,17 +180,26 @@ class Extras:
         if not self.pulses:
             return [g.new_tensor(-idle) for idle in self.idle]
         whole = codes.detach().round().long()
-        hist, total, more = self._histogram(whole), g.sum(1).double(), []
+        hist, more = self._histogram(whole), []
         for k, c in enumerate(columns):
-            kept = self._kept[k]
-            if kept is None or kept[0] is not c:
-                kept = c, PulseProduct.of(self.pulses[k], self.functions[k], c, g)
-                self._kept[k] = kept
-            out = kept[1].answers(whole, hist @ (self.table[k] > 0).to(hist)) * self.scale[k]
+            pulses, lines = self._of(k, c, g)
+            out = pulses.answers(whole, hist @ (self.table[k] > 0).to(hist))
+            if lines.parts:
+                out = out - lines.answers(hist, found[k].detach() / self.scale[k] + out)
+            out = out * self.scale[k]
             if self.rest:
-                out = out - self.rest[k].of(features(self.table, hist, k), found[k].detach(), total)
+                out = out - self.rest[k].of(features(self.table, hist, k), lines.total, lines.off).to(out)
             more.append(out - self.idle[k])
         return more
+
+    def _of(self, k: int, columns: Columns, g: Tensor) -> tuple[PulseProduct, LineErrors]:
+        """What is kept of phase ``k`` for these columns, of conductances (lines, rows) [S]."""
+        kept = self._kept[k]
+        if kept is None or kept[0] is not columns:
+            pulses = PulseProduct.of(self.pulses[k], self.functions[k], columns, g)
+            lines = LineErrors.of(self.slots[k] if self.slots else None, self.bins[k], columns, pulses.totals, pulses.slopes)
+            kept = self._kept[k] = columns, pulses, lines
+        return kept[1:]
 
     def slopes(self, columns: list[Columns], g: Tensor, codes: Tensor) -> list[Tensor | float]:
         """Zeros to add to each phase's answer, for the gradient in the conductances ``g`` (lines, rows) [S] that they carry."""

@@ -1,0 +1,176 @@
+"""A phase of the mean line as its product takes it, beside the same slot by slot: what the product has too much of.
+
+Both are taken of three multiples of the mean line, and of one with the departure that lines of its conductance have on average.
+The product's pulses are about a group's middle line, and go on to the group's other lines along its own slopes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aimcard.models.fast.mean_ladder import convert
+from aimcard.models.fast.meanfield import ROOT3, idle_answer
+from aimcard.models.fast.phase_slots import Course, Line, PhaseSlots
+from aimcard.models.fast.product import Columns
+from aimcard.models.fast.reference import Reference
+
+
+@dataclass(frozen=True)
+class PhaseBins:
+    """Tables of a phase's product: f, ramp (digits, bins), share of each bin in which a digit conducts, and its bend;
+    const, gain (digits, bins), charge that is drawn at each bin's force, and its part per µS of a cell; lack (codes,), lack_gain
+    (digits,): what the pulses' own product adds to either; quiet: answer of an idle line per LSB."""
+
+    f: Tensor
+    ramp: Tensor
+    const: Tensor
+    gain: Tensor
+    lack: Tensor
+    lack_gain: Tensor
+    quiet: float
+
+    @classmethod
+    def of(cls, ref: Reference, slots: PhaseSlots) -> PhaseBins:
+        """Of the same phase, in double."""
+        member, charges = slots.member.cpu(), slots.charges
+        digit = torch.arange(member.shape[1])[:, None]
+        f = ((digit - ref.grid.edges[:-1]) / ref.grid.width).clamp(0.0, 1.0)
+        ramp, parts = f * f - f, []
+        for at_edges, bend, begin in ((ref.e_const, ref.c_const, ref.s_const), (ref.e_gain, ref.c_gain, ref.s_gain)):
+            knots = at_edges[:, None] * ref.times[:-1]
+            found = f @ (knots[1:] - knots[:-1]) + ramp * bend + knots[0] + begin * ref.times[-1]
+            parts.append(found * (digit > 0))
+        const, gain = parts
+        whole = charges.whole.cpu()
+        counted = whole.sum(1) - slots.hold * whole[:, -1]
+        tables = (f, ramp, const, gain, counted - member @ const.sum(1), -gain.sum(1))
+        return cls(*(table.to(slots.member) for table in tables), idle_answer(ref))
+
+    def answers(self, ref: Reference, course: Course, slope: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The static part (4, batch), the pulses' of a group whose middle line it is, (3, batch), and how the latter goes on to
+        the group's other lines, (4, batch): per share of conductance, and for the departure. slope: answer per charge of the
+        pulses' own product. See ``meanfield.prepare``, whose formulas for one column these are."""
+        conv, width, ending = ref.conversion, ref.grid.width, course.ending
+        left = -torch.nn.functional.pad(course.paths, (0, 1)).diff(dim=-1)
+        n, n_ramp = left @ self.f[1:], left @ self.ramp[1:]
+        points = torch.stack([n - ROOT3 * n_ramp, n + ROOT3 * n_ramp], -1).clamp(min=0.0).flatten(-2)
+        line = Line.of(ref, points)
+        answer, rate, bend = convert(ref, line.current)
+        still = (_mean(answer) * width).sum(-1) + conv.guard * self.quiet
+        n = ending @ self.f
+        ended = (torch.cat([n[:, :1], n[:, :-1]], -1) - torch.cat([n[:, 1:], -n[:, -1:]], -1)) / 2
+        cell = course.cell[:, None]
+        each = ref.e_const + ref.e_gain * cell
+        extra = ended * ((each[:, 1:] + each[:, :-1]) / 2 / width)[:, None]
+        rate = rate + bend * extra.repeat_interleave(2, -1)
+        begun, drop = ending[:, 1:].sum(1), _mean(line.drop)
+        # Of the departure, beside the mean line.
+        moves = torch.cat([line.moves[:3], line.current[3:] - line.current[1:2]])
+        shifts = torch.cat([drop[:3], drop[3:] - drop[1:2]])
+        mean = _mean(rate)
+        on_slope = (_mean(bend * moves) * extra * width + mean * ref.end_drop * ended * shifts).sum(-1)
+        on_slope = on_slope + mean[..., 0] * ref.start_drop * begun * shifts[..., 0]
+        force, bend, extra, drop = _later(mean)[:3], _later(_mean(bend))[:3], extra[:3], drop[:3]
+        own = cell[:3] * ((force * (ending @ self.gain)).sum(-1) + slope * (ending @ self.lack_gain))
+        by_drop = (ref.end_drop + ref.end_square * drop) * drop
+        if isinstance(line.lift, Tensor):
+            by_drop = by_drop + ref.end_clamp * _mean(line.lift)[:3]
+        pulses = (force * (ending @ self.const + ended * by_drop)).sum(-1) + slope * (course.whole @ self.lack) + own
+        pulses = pulses - 0.5 * (bend * extra * extra * width).sum(-1)
+        begin, drop = force @ ref.times[-1], drop[..., 0]
+        pulses = pulses + begin * (ref.start_drop + ref.start_square * drop) * drop * begun
+        return still, pulses, torch.cat([on_slope[:3] + own, on_slope[3:]])
+
+
+def _mean(values: Tensor) -> Tensor:
+    return (values[..., ::2] + values[..., 1::2]) / 2
+
+
+def _later(values: Tensor) -> Tensor:
+    """The first slot's is that of another curve: the next bin's stands for it, as in ``meanfield``."""
+    return torch.cat([values[..., 1:2], values[..., 1:]], -1) if values.shape[-1] > 1 else values
+
+
+@dataclass(frozen=True)
+class PlanErrors:
+    """What a plan's product has too much of, for one version of the weights. lines: numbers of its lines, None: all of the tile.
+    at, about, beyond (9, lines), one behind the other: where its lines are between the multiples of the mean line, where their
+    groups' middles are, and the latter times how far the line is from its middle. reach: how far the multiples are from the mean."""
+
+    bins: PhaseBins
+    ref: Reference
+    slope: float
+    reach: float
+    places: Tensor
+    lines: Tensor | None
+
+    def answers(self, slots: PhaseSlots, hist: Tensor, found: Tensor) -> Tensor:
+        """(batch, lines), as ``LineErrors.answers``'s."""
+        course = Course.of(self.ref, slots.member, hist, self.reach)
+        truth = slots.answers(self.ref, course, self.bins.quiet)
+        still, pulses, on_slope = self.bins.answers(self.ref, course, self.slope)
+        # What a line departs from its multiple of the mean line by, it does along the path that departures have on average.
+        along = still[3] - still[1] + on_slope[3]
+        share = (along - truth[3] + truth[1]) / along.clamp(min=1e-9)
+        rest = 1 - share
+        by_line = torch.cat([still[:3] * rest - truth[:3], pulses * rest, on_slope[:3] * rest])
+        start = share * self.ref.conversion.offset
+        out = by_line.T.to(found) @ self.places.to(found)
+        return out.addcmul_(share.to(found)[:, None], found).sub_(start.to(found)[:, None])
+
+
+@dataclass(frozen=True)
+class LineErrors:
+    """The same of all lines of a tile, plan by plan; none without a bend of the rate. total, off (lines,): apparent conductances of
+    all rows [µS], and how far they are from their groups' middles, in parts of the mean."""
+
+    slots: PhaseSlots | None
+    parts: list[PlanErrors]
+    total: Tensor
+    off: Tensor
+
+    @classmethod
+    def of(cls, slots: PhaseSlots | None, bins: list[PhaseBins], columns: Columns, totals: list[Tensor],
+           slopes: list[float]) -> LineErrors:  # fmt: skip
+        """Of each plan's tables, apparent conductances (lines,) of all rows [µS], and answer per charge of the pulses' product."""
+        several, parts, offs = len(columns.plans) > 1, [], []
+        order = torch.arange(sum(columns.sizes)) if columns.order is None else columns.order
+        for n, (plan, total) in enumerate(zip(columns.plans, totals, strict=True)):
+            size = float(plan.ref.g.sum())
+            e = total.double() / size - 1
+            middles = torch.repeat_interleave(torch.tensor(plan.ref.scales).double(), torch.tensor(plan.ref.sizes)).to(e) - 1
+            offs.append((e - middles) * size)
+            if slots is None:
+                continue
+            reach = float(e.abs().max().clamp(0.05, 0.9))
+            about = _through(middles / reach)
+            places = torch.cat([_through(e / reach), about, about * ((e - middles) / (1 + middles))])
+            if not several and columns.back is not None:
+                places = places[:, columns.back]
+            own = bins[n if len(bins) > 1 else 0]
+            lines = order.split(columns.sizes)[n] if several else None
+            parts.append(PlanErrors(own, plan.ref.like(e), slopes[n], reach, places, lines))
+        whole, off = torch.cat(totals).double(), torch.cat(offs)
+        off = off / whole.mean()
+        if columns.back is not None:
+            whole, off = whole[columns.back], off[columns.back]
+        return cls(slots, parts, whole, off)
+
+    def answers(self, hist: Tensor, found: Tensor) -> Tensor:
+        """What the products have too much of (batch, lines), of rows of each code ``hist`` (batch, codes), in double, and answers
+        ``found`` (batch, lines) with the pulses' own product."""
+        assert self.slots is not None
+        out = torch.empty_like(found)
+        for part in self.parts:
+            if part.lines is None:
+                return part.answers(self.slots, hist, found)
+            out[:, part.lines] = part.answers(self.slots, hist, found[:, part.lines])
+        return out
+
+
+def _through(u: Tensor) -> Tensor:
+    """Weights (3, n) of values at −1, 0 and 1 in their parabola at ``u`` (n,)."""
+    return torch.stack([u * (u - 1) / 2, 1 - u * u, u * (u + 1) / 2])
