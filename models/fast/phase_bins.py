@@ -21,15 +21,15 @@ from aimcard.models.fast.reference import Reference
 @dataclass(frozen=True)
 class PhaseBins:
     """Tables of a phase's product: f, ramp (digits, bins), share of each bin in which a digit conducts, and its bend;
-    const, gain (digits, bins), charge that is drawn at each bin's force, and its part per µS of a cell; lack (codes,), lack_gain
-    (digits,): what the pulses' own product adds to either; quiet: answer of an idle line per LSB."""
+    const, gain (digits, bins), charge that is drawn at each bin's force, and its part per µS of a cell; counted, tilt (codes,): charge that
+    is counted in all, and how it grows with the conductance; quiet: answer of an idle line per LSB."""
 
     f: Tensor
     ramp: Tensor
     const: Tensor
     gain: Tensor
-    lack: Tensor
-    lack_gain: Tensor
+    counted: Tensor
+    tilt: Tensor
     quiet: float
 
     @classmethod
@@ -44,13 +44,12 @@ class PhaseBins:
             found = f @ (knots[1:] - knots[:-1]) + ramp * bend + knots[0] + begin * ref.times[-1]
             parts.append(found * (digit > 0))
         const, gain = parts
-        whole = charges.whole.cpu()
-        counted = whole.sum(1) - slots.hold * whole[:, -1]
-        tables = (f, ramp, const, gain, counted - member @ const.sum(1), -gain.sum(1))
+        counted, tilt = (q.sum(1) - slots.hold * q[:, -1] for q in (charges.whole.cpu(), slots.tilt.cpu()))
+        tables = (f, ramp, const, gain, counted, tilt)
         return cls(*(table.to(slots.member) for table in tables), idle_answer(ref))
 
-    def answers(self, ref: Reference, course: Course, slope: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The static part (4, batch), the pulses' of a group whose middle line it is, (3, batch), and how the latter goes on to
+    def answers(self, ref: Reference, course: Course, beside: Tensor, slope: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The part that goes on to each line (4, batch), the pulses' of a group whose middle line it is, (3, batch), and how the latter goes on to
         the group's other lines, (4, batch): per share of conductance, and for the departure. slope: answer per charge of the
         pulses' own product. See ``meanfield.prepare``, whose formulas for one column these are."""
         conv, width, ending = ref.conversion, ref.grid.width, course.ending
@@ -60,6 +59,8 @@ class PhaseBins:
         line = Line.of(ref, points)
         answer, rate, bend = convert(ref, line.current)
         still = (_mean(answer) * width).sum(-1) + conv.guard * self.quiet
+        # The pulses' own product makes up for what is taken of them here, line by line.
+        still = still + slope * (course.whole @ self.counted + beside[:, None] * (course.whole @ self.tilt))
         n = ending @ self.f
         ended = (torch.cat([n[:, :1], n[:, :-1]], -1) - torch.cat([n[:, 1:], -n[:, -1:]], -1)) / 2
         cell = course.cell[:, None]
@@ -71,18 +72,30 @@ class PhaseBins:
         moves = torch.cat([line.moves[:3], line.current[3:] - line.current[1:2]])
         shifts = torch.cat([drop[:3], drop[3:] - drop[1:2]])
         mean = _mean(rate)
-        on_slope = (_mean(bend * moves) * extra * width + mean * ref.end_drop * ended * shifts).sum(-1)
+        end_drop = ref.end_drop + (1 - ref.share) * ref.node
+        on_slope = (_mean(bend * moves) * extra * width + mean * end_drop * ended * shifts).sum(-1)
         on_slope = on_slope + mean[..., 0] * ref.start_drop * begun * shifts[..., 0]
         force, bend, extra, drop = _later(mean)[:3], _later(_mean(bend))[:3], extra[:3], drop[:3]
-        own = cell[:3] * ((force * (ending @ self.gain)).sum(-1) + slope * (ending @ self.lack_gain))
+        own = cell[:3] * ((force - slope) * (ending @ self.gain)).sum(-1)
         by_drop = (ref.end_drop + ref.end_square * drop) * drop
-        if isinstance(line.lift, Tensor):
-            by_drop = by_drop + ref.end_clamp * _mean(line.lift)[:3]
-        pulses = (force * (ending @ self.const + ended * by_drop)).sum(-1) + slope * (course.whole @ self.lack) + own
+        lift = _mean(line.lift)[:3] if isinstance(line.lift, Tensor) else torch.zeros_like(drop)
+        by_drop = by_drop + ref.end_clamp * lift
+        pulses = ((force - slope) * (ending @ self.const) + force * ended * by_drop).sum(-1) + own
         pulses = pulses - 0.5 * (bend * extra * extra * width).sum(-1)
+        pulses = pulses + _stored(ref, n, lift - (1 - ref.share) * drop, force)
         begin, drop = force @ ref.times[-1], drop[..., 0]
         pulses = pulses + begin * (ref.start_drop + ref.start_square * drop) * drop * begun
         return still, pulses, torch.cat([on_slope[:3] + own, on_slope[3:]])
+
+
+def _stored(ref: Reference, n: Tensor, volts: Tensor, force: Tensor) -> Tensor:
+    """What wire and idle cells store, as ``meanfield`` has it."""
+    clamp, rows = ref.conversion.clamp, len(ref.g)
+    edge = torch.full_like(volts[..., :1], 0.0 if clamp is None else float(clamp.pieces[0, 0]) - ref.circuit.v_read_v)
+    moves = torch.cat([volts, edge], -1) - torch.cat([edge, volts], -1)
+    busy = torch.cat([n[:, :1], (n[:, 1:] + n[:, :-1]) / 2, torch.zeros_like(n[:, :1])], -1)
+    weight = torch.cat([force[..., :1], (force[..., 1:] + force[..., :-1]) / 2, force[..., -1:]], -1)
+    return (weight * moves * (ref.line * rows + ref.node * (rows - busy))).sum(-1)
 
 
 def _mean(values: Tensor) -> Tensor:
@@ -111,7 +124,7 @@ class PlanErrors:
         """(batch, lines), as ``LineErrors.answers``'s."""
         course = Course.of(self.ref, slots.member, hist, self.reach)
         truth = slots.answers(self.ref, course, self.bins.quiet)
-        still, pulses, on_slope = self.bins.answers(self.ref, course, self.slope)
+        still, pulses, on_slope = self.bins.answers(self.ref, course, slots.beside(course), self.slope)
         # What a line departs from its multiple of the mean line by, it does along the path that departures have on average.
         along = still[3] - still[1] + on_slope[3]
         share = (along - truth[3] + truth[1]) / along.clamp(min=1e-9)

@@ -23,6 +23,32 @@ from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount, 
 from aimcard.models.readout import StepResponse, step_charges
 
 
+#: Quantiles of the conductances of which charges are the mean, and how far apart in parts the mean cells of lines of less and of
+#: more conductance must be to tell a slope.
+SAMPLE, APART = 96, 0.02
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Conductances [S] like those of all lines of a tile, and of the thirds with less and with more conductance, (SAMPLE,) each."""
+
+    all: Tensor
+    less: Tensor
+    more: Tensor
+
+    @classmethod
+    def of(cls, conductance_s: Tensor) -> Samples:
+        """Of conductances (lines, rows) [S]."""
+        g = conductance_s.detach()[conductance_s.detach().sum(1).argsort()].double().cpu()
+        third = max(len(g) // 3, 1)
+
+        def quantiles(some: Tensor) -> Tensor:
+            flat = some.flatten()
+            return torch.quantile(flat[:: max(1, len(flat) // 65536)], torch.linspace(0, 1, SAMPLE).double()).clamp(min=1e-9)
+
+        return cls(quantiles(g), quantiles(g[:third]), quantiles(g[-third:]))
+
+
 @dataclass(frozen=True)
 class SlotCharges:
     """Mean charge of the pulses of a tile's cells in each slot of a phase's window [µA·LSB], whole (codes, slots), beside the
@@ -103,10 +129,11 @@ class Line:
 class Course:
     """Lines of which a phase is taken: paths (4, batch, slots), the conductance [µS] in each slot in which a digit can conduct:
     of the mean line less and more by a reach, between them itself, and then itself with ``ALONG`` of the departure that lines of
-    its conductance have on average. ending (batch, digits): rows of each digit; whole (batch, codes): rows of each code; cell (4,):
+    its conductance have on average. busy (batch, slots): rows that conduct. ending (batch, digits): rows of each digit; whole (batch, codes): rows of each code; cell (4,):
     mean conductance of the rows [µS]."""
 
     paths: Tensor
+    busy: Tensor
     ending: Tensor
     whole: Tensor
     cell: Tensor
@@ -125,7 +152,7 @@ class Course:
         shared = shared * (n.sum(1) / shared.sum(1).clamp(min=1e-9))[:, None]
         paths = torch.stack([n * (1 - reach), n, n * (1 + reach), n + ALONG * shared])
         cell = hist.new_tensor([1 - reach, 1.0, 1 + reach, 1.0]) * (size / rows)
-        return cls(paths * size, ending, hist, cell)
+        return cls(paths * size, n * rows, ending, hist, cell)
 
 
 #: Size of the departure that is tried, of the mean line.
@@ -134,41 +161,57 @@ ALONG = 0.05
 
 @dataclass(frozen=True)
 class PhaseSlots:
-    """Tables of a phase: charges; member (codes, digits), 1 for a code's digit; hold: how much of the last slot the ring is held;
-    rise, fall: delays of the edges [LSB]."""
+    """Tables of a phase: charges, of lines of mean cell ``cell`` [µS]; tilt (codes, slots): how they grow with the conductance, for
+    lines of less have more small cells; member (codes, digits), 1 for a code's digit; hold: how much of the last slot the ring is
+    held; rise, fall: delays of the edges [LSB]."""
 
     charges: SlotCharges
+    cell: float
+    tilt: Tensor
     member: Tensor
     hold: float
     rise: float
     fall: float
 
     @classmethod
-    def of(cls, circuits: list[Circuit], mode: Mode, guard: int, digit: Tensor, k: int, conductance_s: Tensor,
+    def of(cls, circuits: list[Circuit], mode: Mode, guard: int, digit: Tensor, k: int, samples: Samples,
            hold_s: float) -> PhaseSlots:  # fmt: skip
         """Arguments as ``slot_charges``'s; hold_s: how long the ring is held at the phase's end."""
-        charges, c = slot_charges(circuits, mode, guard, digit, k, conductance_s), circuits[k]
+        c = circuits[k]
+        charges, less, more = (slot_charges(circuits, mode, guard, digit, k, g) for g in (samples.all, samples.less, samples.more))
+        cell, low, high = (float(apparent(c, g).mean()) for g in (samples.all, samples.less, samples.more))
+        apart = (high - low) / cell
+        tilt = (more.whole - less.whole) * (apart / (apart**2 + APART**2))
         member = torch.nn.functional.one_hot(digit[k].long(), len(charges.share))
         rise, fall = (float(f(c.line.pulse, c.edges)) / c.t_lsb_s for f in (rise_delay, fall_delay))
-        return cls(charges, member.double(), hold_s / c.t_lsb_s, rise, fall)
+        return cls(charges, cell, tilt, member.double(), hold_s / c.t_lsb_s, rise, fall)
 
     def to(self, device: torch.device) -> PhaseSlots:
         """The same on another device."""
         charges = replace(self.charges, whole=self.charges.whole.to(device), share=self.charges.share.to(device))
-        return replace(self, charges=charges, member=self.member.to(device))
+        return replace(self, charges=charges, tilt=self.tilt.to(device), member=self.member.to(device))
+
+    def beside(self, course: Course) -> Tensor:
+        """How far the course's lines are from those of the tables, as a share (4,)."""
+        return course.cell / self.cell - 1
 
     def answers(self, ref: Reference, course: Course, quiet: float) -> Tensor:
         """Answers without a start, (4, batch), slot by slot; quiet: that of an idle line per LSB."""
         circuit, conv, t = ref.circuit, ref.conversion, ref.circuit.t_lsb_s
         assert conv.rate is not None
         digits, slots = self.charges.share.shape
-        line = Line.of(ref, torch.nn.functional.pad(course.paths, (0, slots - digits + 1)))
+        over = (0, slots - digits + 1)
+        line = Line.of(ref, torch.nn.functional.pad(course.paths, over))
         still = line.current
         own, before, ending = line.drop[..., :digits], line.drop[..., : digits - 1], course.ending
         (push, push_square), (back, back_square) = self.charges.push, self.charges.back
         lift = line.lift if isinstance(line.lift, float) else line.lift[..., :digits]
         each = (back + back_square * own) * own + ref.end_clamp * lift
-        seen = still + course.whole @ self.charges.whole + (each * ending) @ self.charges.share
+        seen = still + course.whole @ self.charges.whole + self.beside(course)[:, None, None] * (course.whole @ self.tilt) + (each * ending) @ self.charges.share
+        # What wire and idle cells store as the bit line's voltage moves.
+        volts = line.lift - (1 - ref.share) * line.drop
+        idle = len(ref.g) - torch.nn.functional.pad(course.busy, over)
+        seen = seen + (volts - volts.roll(1, -1)) * (ref.line * len(ref.g) + ref.node * idle)
         seen[..., 1:digits] += (push + push_square * before) * before * ending[:, 1:]
         begun, drop = ending[:, 1:].sum(1), line.drop[..., 0]
         seen[..., 0] += self.rise * (ref.idle_ua - still[..., 0]) + (ref.start_drop + ref.start_square * drop) * drop * begun

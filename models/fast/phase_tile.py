@@ -14,7 +14,7 @@ from aimcard.models.fast.mode_exact import solve_phases
 from aimcard.models.fast.phase_bins import LineErrors, PhaseBins
 from aimcard.models.fast.phase_pulses import SAMPLE, CellFunctions, PhasePulses, PulseProduct, PulseSlopes
 from aimcard.models.fast.phase_rest import Rest, features, sample_codes, sample_lines
-from aimcard.models.fast.phase_slots import PhaseSlots
+from aimcard.models.fast.phase_slots import PhaseSlots, Samples
 from aimcard.models.fast.phases import check_products, digits, holds, phase_models, weighted
 from aimcard.models.fast.product import Columns
 from aimcard.models.fast.shared import SharedTile
@@ -148,9 +148,9 @@ class Extras:
         self.slots: list[PhaseSlots] = []
         self.bins: list[list[PhaseBins]] = [[] for _ in columns]
         if columns[0].plans[0].ref.conversion.rate is not None:
-            digit = torch.from_numpy(phases.table)
+            digit, samples = torch.from_numpy(phases.table), Samples.of(g)
             made = [
-                PhaseSlots.of(self.circuits, phases.mode, guard, digit, k, sample.clamp(min=1e-9), hold)
+                PhaseSlots.of(self.circuits, phases.mode, guard, digit, k, samples, hold)
                 for k, hold in enumerate(hold_s)
             ]
             self.slots = [s.to(g.device) for s in made]
