@@ -1,6 +1,5 @@
 """The command line: names of the commands, errors as one line, exit status."""
 
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from cyclopts import App, CycloptsError
 
 from aimcard import __version__
 from aimcard.calibrate import commands as making
-from aimcard.models.console import say
+from aimcard.models.console import run_module, say
 from aimcard.validation import commands as judging
 
 app = App(
@@ -48,27 +47,19 @@ def _set_warnings() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 2 after an error, 130 after Ctrl-C."""
-    from aimcard.models.errors import AimcardError
-
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     with warnings.catch_warnings():
         _set_warnings()
-        try:
-            app(tokens, print_error=False, exit_on_error=False, result_action="return_value")
-            sys.stdout.flush()
-        except (AimcardError, CycloptsError) as error:
-            say(f"error: {error}")
-            return 2
-        except BrokenPipeError:
-            # The reader of our output has seen enough (`aimcard show card.h5 | head`).
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except OSError as error:
-            say(f"error: {error.filename or 'file'}: {error.strerror or error}")
-            return 2
-        except KeyboardInterrupt:
-            say("interrupted; finished simulations are kept, the same command goes on from there")
-            return 130
-    return 0
+        return run_module(_run, tokens)
+
+
+def _run(tokens: list[str]) -> None:
+    from aimcard.models.errors import InputError
+
+    try:
+        app(tokens, print_error=False, exit_on_error=False, result_action="return_value")
+    except CycloptsError as error:
+        raise InputError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from aimcard.models.console import CardName, option_help, output_file, say
+from aimcard.models.console import CardName, ModeFile, load_modes, option_help, output_file, say
 
 if TYPE_CHECKING:
     from aimcard.calibrate.plan import Options
@@ -52,11 +52,13 @@ def calibrate(
         Path | None, option_help("Read this reference set and simulate nothing.", name="--from")
     ] = None,
     out: Annotated[Path, option_help("File of the card.")] = Path("card.h5"),
+    mode_file: ModeFile = None,
 ) -> None:
     """Simulate columns in ngspice, fit the fast model, judge it on held-out columns and write the model card.
 
     Also writes figures and, unless --from is given, the reference set that the simulations made, next to OUT.
     """
+    load_modes(mode_file)
     from aimcard.models.errors import InputError
 
     out = output_file("--out", out)
@@ -82,8 +84,10 @@ def simulate(
     held_out_only: Annotated[
         bool, option_help("Only columns that judge a card, none to fit; with another --seed they are new to it.")
     ] = False,
+    mode_file: ModeFile = None,
 ) -> None:
     """Simulate in ngspice and write the reference set; `aimcard calibrate --from` goes on from there."""
+    load_modes(mode_file)
     target, options = output_file("--out", out), simulation_options(simulation)
     from dataclasses import replace
 
@@ -101,8 +105,10 @@ def sweep(
     vdds: Annotated[str | None, option_help("Supply voltages in V (default: the technology's own).")] = None,
     simulation: Simulation = Simulation(),
     out: Annotated[Path, option_help("Folder of the cards; finished ones with the same inputs are kept.")],
+    mode_file: ModeFile = None,
 ) -> None:
     """Calibrate a card for every corner, temperature and supply (by default smaller than --quick), and draw them."""
+    load_modes(mode_file)
     from aimcard.models.errors import InputError
 
     for name in ("corner", "temperature", "vdd"):
@@ -128,8 +134,10 @@ def statistics(
     jobs: Annotated[int | None, option_help("ngspice processes at a time (default: all cores).")] = None,
     json: Annotated[Path | None, option_help("Write the judgement to this file too.")] = None,
     figure: Annotated[Path | None, option_help("Draw the judgement into this PNG file.")] = None,
+    mode_file: ModeFile = None,
 ) -> None:
     """Add mismatch and circuit noise, simulated in ngspice, to an existing card and write the new one."""
+    load_modes(mode_file)
     from aimcard.models.errors import InputError
 
     target = output_file("--out", out)

@@ -9,6 +9,7 @@ sign where the card is tied. Lines of 512 rows take ngspice one to three minutes
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import warnings
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 
 from aimcard.data.shipped import find_card
 from aimcard.models.card import Card
+from aimcard.models.console import Arguments, run_module
 from aimcard.models.errors import InputError, OutsideDomainWarning
 from aimcard.models.export_spice import spice_deck
 from aimcard.models.spice_form import LEAD_S
@@ -81,17 +83,17 @@ def spice_agreement(card: Card, *, rows: int, clamp: str, g_max_s: float, seed: 
     return SpiceAgreement(rows, clamp, charge, float(np.abs(off).max()), phase, phase_off, len(waves.time_s), seconds)
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]) -> None:
+    parser = Arguments(modes=True, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("card")
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--clamp", choices=("ideal", "ota"), default="ideal")
     parser.add_argument("--g-max", type=float, default=25.0, help="largest conductance [uS] (25)")
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args(argv)
+    given = parser.read(arguments)
     card = find_card(given.card)
     print(spice_agreement(card, rows=given.rows, clamp=given.clamp, g_max_s=given.g_max * 1e-6, seed=given.seed))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_module(main, sys.argv[1:]))

@@ -6,7 +6,6 @@ writes all that ship with aimcard, ``<technology>_<topology>_<mode>.reference.h5
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from aimcard.calibrate.plan import Options
 from aimcard.calibrate.simulate import simulate
 from aimcard.calibrate.tied_columns import tied_held_out_columns
 from aimcard.data.reference import Record, ReferenceSet
-from aimcard.models.console import run_module
+from aimcard.models.console import Arguments, output_file, run_module
 from aimcard.models.errors import InputError
 from aimcard.models.modes import get_mode, mode_names
 from aimcard.models.topology import TOPOLOGIES
@@ -75,7 +74,7 @@ def _without_pictures(r: Record) -> Record:
 
 
 def _main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m aimcard.calibrate.mode_sets", description=__doc__)
+    parser = Arguments(modes=True, prog="python -m aimcard.calibrate.mode_sets", description=__doc__)
     parser.add_argument("modes", nargs="*", help=f"of {', '.join(mode_names())} (default: the shipped sets')")
     parser.add_argument("--out", type=Path, default=Path(), help="existing folder for the sets")
     parser.add_argument("--topology", default="gated", choices=TOPOLOGIES)
@@ -83,8 +82,11 @@ def _main(arguments: list[str]) -> None:
     parser.add_argument("--lines", type=int, help="lines (default: as in the shipped sets, else 2)")
     parser.add_argument("--jobs", type=int)
     parser.add_argument("--clamps", nargs="+", default=list(CLAMPS), choices=CLAMPS)
-    given = parser.parse_args(arguments)
-    for mode in given.modes or RECORDED:
+    given = parser.read(arguments)
+    # Before any of them takes its minutes.
+    asked = [get_mode(mode).name for mode in given.modes or RECORDED]
+    output_file("--out", given.out / "any.reference.h5")
+    for mode in asked:
         lines, vectors = RECORDED.get(mode, (2, 4))
         reference = simulate_mode(
             mode, given.vectors or vectors, given.lines or lines, given.jobs, tuple(given.clamps), given.topology

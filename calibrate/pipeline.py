@@ -215,10 +215,11 @@ def _card(
         "position": Interval(min(places), max(places), "1"),
     }
     keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "t_lsb_s", "code_max",
-            "rows", "guard_slots", "phase_rule", "hold_s", "edge_delay_s", "w_ref_um", "bleed_a", "r_bit_ohm",
+            "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bleed_a", "r_bit_ohm",
             "r_return_ohm")  # fmt: skip
     card_meta = {key: meta[key] for key in keys if key in meta} | {
         "segments": SEGMENTS, "w_select_um": float(meta["w_ref_um"]), "apparent_weight": s.setting.apparent_weight,
+        "phase_rule": s.setting.phase_rule, "hold_s": s.setting.hold_s,
         "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]), "n_phases": int(meta.get("counts_per_period", 1)),
         "mirror_ratio": float(meta.get("mirror_ratio", 1.0)),
     }  # fmt: skip

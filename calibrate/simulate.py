@@ -94,9 +94,8 @@ def simulate(
         "r_return_ohm": Wire().r_return_ohm, "c_bit_f": Wire().c_bit_f, "c_return_f": Wire().c_return_f,
         "mirror_ratio": float(bench.readout.mirror_ratio), "counts_per_period": COUNTS_PER_PERIOD,
         "bleed_a": bench.readout.bleed_a, "seed": options.seed, "effort": options.effort,
+        "phase_rule": PHASE_RULES[0], "hold_s": HOLD_S,
     }  # fmt: skip
-    if len(any_pulses.pwm.phases) > 1:
-        meta |= {"phase_rule": PHASE_RULES[0], "hold_s": HOLD_S}
     return ReferenceSet(meta, records)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.adc import HOLD_S, PHASE_RULES, phase_counts
 from aimcard.models.cell import cell_current, gate_current, idle_weight, leakage_current
+from aimcard.models.errors import FitError
 from aimcard.models.line import LineDrive, ideal_clamp, mode_drive, slot_currents, static_solution
 from aimcard.models.modes import Mode, get_mode
 from aimcard.models.pulse import (
@@ -77,9 +78,15 @@ class Setting:
 def edge_tables(reference: ReferenceSet) -> dict[str, tuple[Tensor, Tensor]]:
     """Delay and 10–90 % time of the word line's edges over the position, measured on the ``edge`` record.
 
-    Delays count from the slot boundary: ``edge_delay_s`` of the set is the ideal edges' distance from it.
+    Delays count from the slot boundary: ``edge_delay_s`` of the set is the ideal edges' distance from it. FitError without one.
     """
-    (record,) = reference.select(kind="edge")
+    found = reference.select(kind="edge", role="fit")
+    if len(found) != 1:
+        raise FitError(
+            f"{reference.source}: expected one record of kind edge with role fit; got {len(found)}; a set of held-out "
+            "columns alone judges a card, and to calibrate takes a set of `aimcard simulate`"
+        )
+    (record,) = found
     time, position, vdd = record["time_s"], record["position"], float(reference.meta["vdd_v"])
     shift = float(reference.meta["edge_delay_s"])
 

@@ -17,10 +17,12 @@ from aimcard.calibrate.tied_parameters import TIED_SPECS
 from aimcard.calibrate.tied_readout_fit import check_readout_columns, offset_parameters, run_tied_readout, table_rows
 from aimcard.calibrate.tied_targets import TiedSetting, source_line_residual, stack_pairs, tied_cells, tied_lines
 from aimcard.data.reference import ReferenceSet
+from aimcard.models.adc import HOLD_S, PHASE_RULES
 from aimcard.models.card import Card, FitSummary, Interval, Parameter, Provenance, Table
 from aimcard.models.errors import FitError
 from aimcard.models.tied_readout import Tables
 from aimcard.models.tied_tile import CELL, EDGE_TABLES, PULSE, WIDTH, WIRE
+from aimcard.netlists.oscillator import COUNTS_PER_PERIOD
 
 SWITCHES = ("r_down_ohm", "r_up_ohm")
 NEEDED_META = ("w_ref_um", "w_min_um", "v_common_v", "r_bit_ohm", "rows", "guard_slots", "edge_delay_s")
@@ -34,7 +36,10 @@ def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
     if missing := [key for key in NEEDED_META if key not in reference.meta]:
         raise FitError(f"{reference.source}: a tied calibration needs {', '.join(missing)} in the set's meta data")
     if len(reference.select(kind="source_edge", role="fit")) != 1:
-        raise FitError(f"{reference.source}: expected one record of kind source_edge with role fit")
+        raise FitError(
+            f"{reference.source}: expected one record of kind source_edge with role fit; a set of held-out columns alone judges "
+            "a card, and to calibrate takes a set of `aimcard simulate`"
+        )
     found = reference.select(kind="column", role="fit", clamp="ideal")
     if not found:
         raise FitError(f"{reference.source}: expected columns with clamp 'ideal' and role 'fit'; there are none")
@@ -117,15 +122,16 @@ def _card(
         "position": Interval(*span("position", fitted), "1"),
     }
     keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "v_common_v", "t_lsb_s",
-            "code_max", "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bias_a", "r_bit_ohm", "r_return_ohm",
-            "phase_rule", "hold_s")  # fmt: skip
+            "code_max", "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bias_a", "r_bit_ohm", "r_return_ohm")  # fmt: skip
     words = {
         "down_start": "down from the common mode", "down_end": "back up to the common mode",
         "up_start": "up from the common mode", "up_end": "back down to the common mode",
     }  # fmt: skip
     return Card(
         meta={key: meta[key] for key in keys if key in meta} | {
-            "segments": int(meta["rows"]), "w_select_um": float(meta["w_ref_um"]), "n_phases": 1,
+            "segments": int(meta["rows"]), "w_select_um": float(meta["w_ref_um"]),
+            "n_phases": int(meta.get("counts_per_period", 1 if readout is None else COUNTS_PER_PERIOD)),
+            "phase_rule": str(meta.get("phase_rule", PHASE_RULES[0])), "hold_s": float(meta.get("hold_s", HOLD_S)),
             "mirror_ratio": float(meta.get("mirror_ratio", 1.0)),
             "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]),
             "row_columns": setting.row_columns, "row_load_s": setting.row_load_s,

@@ -18,6 +18,7 @@ from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import Pulses, Wire
 from aimcard.netlists.column_decks import ColumnBench, overlay, slot_currents
 from aimcard.netlists.ngspice import Deck, Waveforms, run, run_many, simulator_version
+from aimcard.netlists.oscillator import COUNTS_PER_PERIOD
 from aimcard.netlists.readout import default_readout
 from aimcard.netlists.readout_decks import loop_gain
 from aimcard.netlists.source_edges import EDGES, SourceLines, source_lines
@@ -60,9 +61,8 @@ def simulate_tied(
         "w_min_um": options.w_range_um[0], "r_bit_ohm": wire.r_bit_ohm, "r_return_ohm": 0.0, "c_bit_f": wire.c_bit_f,
         "bias_a": default_tied_readout(technology).bias_a, "mirror_ratio": float(bench.readout.mirror_ratio),
         "seed": options.seed, "effort": options.effort,
+        "counts_per_period": COUNTS_PER_PERIOD, "phase_rule": PHASE_RULES[0], "hold_s": HOLD_S,
     }  # fmt: skip
-    if len(pulses.pwm.phases) > 1:
-        meta |= {"phase_rule": PHASE_RULES[0], "hold_s": HOLD_S}
     return ReferenceSet(meta, records)
 
 

@@ -54,6 +54,8 @@ def card_table(card: "Card") -> str:
         lines += rows_of_text(list(_validation_rows(card.validation)))
     state = "converged" if fit.converged else "DID NOT CONVERGE"
     lines.append(f"fit: {fit.n_parameters} parameters from {fit.n_decks} decks, {fit.n_columns} columns; {state}")
+    if fit.converged and any(": not converged" in message for message in fit.messages):
+        lines.append("  (the last fit of every parameter converged: what a stage below did not settle, a later one did)")
     lines += [f"  {message}" for message in fit.messages]
     lines.append(f"made by aimcard {made.software_version} from {made.simulator}")
     lines += rows_of_text([(name, digest[:12]) for name, digest in made.reference_hashes.items()])

@@ -9,7 +9,7 @@ tied one the sign chooses the polarity of the source lines while the same pulse 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,6 +25,8 @@ Slots = Any
 PulseRule = Callable[[Slots, Slots], tuple[Slots, Slots]]
 #: Largest code of the default seven-bit magnitude.
 CODE_MAX = 127
+#: Slots after each phase's longest pulse, unless a set or card says otherwise.
+GUARD_SLOTS = 4
 # Rows on which a mode is tried when it is built: row-dependent modes repeat with a small period.
 _TRIED_ROWS = 64
 
@@ -57,6 +59,12 @@ class Mode:
     code_max: int
     phases: tuple[Phase, ...]
     summary: str = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle: those of this module by name, as their builders' functions cannot be; yours as far as its functions can."""
+        if self.name in SHIPPED:
+            return get_mode, (self.name, self.code_max)
+        return Mode, (self.name, self.code_max, self.phases, self.summary)
 
     @property
     def weights(self) -> tuple[int, ...]:
@@ -117,7 +125,7 @@ def register_mode(name: str, build: Build, summary: str = "") -> Mode:
     """Add a mode; ``build(code_max)`` makes its phases. Returns it at the default code_max of 127.
 
     InputError if the name is taken, or if the mode is not sound: pulses outside their phase, negative widths,
-    overlapping phases, Σ weight · width ≠ code.
+    phases that overlap or leave less than GUARD_SLOTS between them, Σ weight · width ≠ code.
     """
     if name in _BUILDS:
         raise InputError(f"mode: the name {name!r} is already registered; choose another name")
@@ -132,7 +140,10 @@ def build_mode(name: str, build: Build, summary: str = "", code_max: int = CODE_
         raise InputError(f"mode: expected a name of letters, digits and underscores; got {name!r}")
     if code_max < 1:
         raise InputError(f"mode {name}: expected a code_max of 1 or more; got {code_max}")
-    mode = Mode(name, code_max, tuple(build(code_max)), summary)
+    phases = build(code_max)
+    if not isinstance(phases, Iterable):
+        raise InputError(f"mode {name}: expected phases from its build({code_max}); got {phases!r}")
+    mode = Mode(name, code_max, tuple(phases), summary)
     _check(mode)
     return mode
 
@@ -161,10 +172,14 @@ def _check(mode: Mode) -> None:
     if not mode.phases:
         raise InputError(f"{at}: expected at least one phase; got none")
     for k, phase in enumerate(mode.phases):
+        if not isinstance(phase, Phase):
+            raise InputError(f"{at}: phase {k}: expected a Phase; got {phase!r}")
+        if phase.start is not None and not isinstance(phase.start, int):
+            raise InputError(f"{at}: phase {k}: expected a whole slot to start at, or None; got {phase.start!r}")
         for what, value, least in (("weight", phase.weight, 1), ("slots", phase.slots, 1)):
             if not isinstance(value, int) or value < least:
                 raise InputError(f"{at}: phase {k}: expected a whole {what} of {least} or more; got {value!r}")
-    mode.starts(guard=0)
+    mode.starts(GUARD_SLOTS)
     codes, rows = np.arange(mode.code_max + 1)[:, None], np.arange(_TRIED_ROWS)
     for k, (phase, (start, stop)) in enumerate(zip(mode.phases, mode.pulses(codes, rows), strict=True)):
         start, stop = (np.broadcast_to(np.asarray(a), (len(codes), len(rows))) for a in (start, stop))
@@ -249,3 +264,6 @@ register_mode("bitwise", _bits, "one pulse of one LSB a bit, weight 2^k")
 register_mode("end_aligned_halves", _end_aligned_halves, "even rows start together, odd rows end together")
 register_mode("staggered", _staggered, "rows in four groups, each starting code_max/16 slots after the one before")
 register_mode("three_digit", digits((16, 4, 1)), "three digits of weight 16, 4 and 1")
+
+#: Names of the modes above.
+SHIPPED = frozenset(_BUILDS)

@@ -2,12 +2,17 @@
 
 A rate R(t) whose relative noise has the one-sided power density S_y(f) = w + c/f counts, over a window T, with the variance
 ∫ S_y(f)·R²·T²·sinc²(fT) df (a counter is a boxcar filter): ½·w·R²·T for white noise, and c·R²·T² times a slowly growing
-logarithm for 1/f noise, which is one number per window. Functions are pure and differentiable; currents [A], times [s].
+logarithm for 1/f noise, which is one number per window.
+
+A product of several PWM phases is Σ weight·count. White noise is new in every phase, so squares add with the weight's square;
+so does truncation. 1/f noise is nearly the same in phases some 20 to 150 ns apart, so amplitudes add with the weight
+(``models/flicker.py``). A clock edge moves what is counted on its one side to its other, each with its weight. Functions are
+pure and differentiable; currents [A], times [s].
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,12 +21,15 @@ import torch
 from torch import Tensor
 
 from aimcard.models.checks import check_positive
+from aimcard.models.counting import Counting
 from aimcard.models.errors import CardError, InputError
+from aimcard.models.flicker import flicker_kernel
 from aimcard.models.lut import lookup, lookup_slope
-from aimcard.models.pcm import read_noise_sigma
+from aimcard.models.pcm import common_read_noise, read_noise_scale, read_noise_sigma
 
 if TYPE_CHECKING:
     from aimcard.models.card import Card
+    from aimcard.models.read_gain import ReadGain
 
 #: Circuit sources of noise in a card: tables noise_<source>_white [1/Hz] and noise_<source>_flicker over the line current.
 #: Source-line drivers and a bias are a tied column's.
@@ -48,50 +56,67 @@ def boxcar_variance(frequency_hz: np.ndarray, density: np.ndarray, window_s: flo
     return float(np.trapezoid(weight, frequency_hz))
 
 
-def flicker_factor(window_s: float, lowest_hz: float = LOWEST_HZ) -> float:
-    """∫ sinc²(fT)/f df from ``lowest_hz`` up: 3/2 − γ − ln(2π f T), for f·T far below 1 (error of order (f·T)²)."""
-    x = math.pi * check_positive("lowest_hz", lowest_hz) * check_positive("window_s", window_s)
-    return 1.5 - float(np.euler_gamma) - math.log(2 * x)
+def white_variance(rate_hz: Tensor, white_per_hz: Tensor, slot_s: Tensor | float) -> Tensor:
+    """Variance of a count [counts²], (...,), by white noise of relative density w in each slot (..., slots): ½ Σ w R² Δt.
 
-
-def white_variance(rate_hz: Tensor, white_per_hz: Tensor, slot_s: float) -> Tensor:
-    """Variance of a count [counts²], (...,), by white noise of relative density w in each slot (..., slots): ½ Σ w R² Δt."""
-    return 0.5 * slot_s * (white_per_hz * rate_hz * rate_hz).sum(-1)
-
-
-def flicker_variance(rate_hz: Tensor, flicker: Tensor, slot_s: float, lowest_hz: float = LOWEST_HZ) -> Tensor:
-    """Variance of a count by 1/f noise c/f, (...,): it hardly changes within a window, so the slots add up as amplitudes."""
-    window = slot_s * rate_hz.shape[-1]
-    return (slot_s * (torch.sqrt(flicker) * rate_hz).sum(-1)) ** 2 * flicker_factor(window, lowest_hz)
-
-
-def clock_variance(
-    rate_hz: Tensor, idle_hz: Tensor | float, jitter_s: float = CLOCK_JITTER_S, *, gate: bool = False
-) -> Tensor:
-    """Variance of a count by the jitter of the clock edges that start and end the pulses, (...,).
-
-    An edge at which the rate steps by ΔR and that comes δt late costs δt·ΔR counts. All rows share the edge at each slot's
-    boundary; edges are independent. rate_hz (..., slots); idle_hz: the rate before the first slot. gate: the counter opens
-    with the first edge and closes with one after the last slot, so that what counts at rest is cut there too.
+    A slot's weight goes with its rate. slot_s: a number, or (slots,).
     """
-    first = rate_hz[..., :1] if gate else rate_hz[..., :1] - idle_hz
-    steps = torch.cat([first, rate_hz[..., 1:] - rate_hz[..., :-1], *([rate_hz[..., -1:]] if gate else [])], dim=-1)
-    return jitter_s**2 * (steps * steps).sum(-1)
+    return 0.5 * (slot_s * white_per_hz * rate_hz * rate_hz).sum(-1)
 
 
-def pcm_variance(conductance_s: Tensor, codes: Tensor, slope_per_c: Tensor, v_read_v: float, t_lsb_s: float) -> Tensor:
-    """Variance of a count by the PCMs' read noise, (vectors, lines).
+def flicker_variance(rate_hz: Tensor, flicker: Tensor, counting: Counting, lowest_hz: float = LOWEST_HZ) -> Tensor:
+    """Variance of a weighted count by 1/f noise c/f, (...,), from slots (..., slots).
 
-    conductance_s (lines, rows), codes (vectors, rows) of either sign, slope_per_c (vectors, lines, slots): counts per charge,
-    dR/dI, in each slot. A conductance that is off by δG over its pulse costs V·δG·∫ dR/dI dt. The select transistor's share of
-    the voltage and the wire's drop (some percent of σ) are left out. Raises InputError for pulses outside the read noise's
-    range.
+    It hardly changes within a phase, so the slots of one add up as amplitudes, and from phase to phase they go together as
+    ``flicker_kernel`` says: almost wholly.
     """
-    pulses, until = codes.abs(), torch.nn.functional.pad(torch.cumsum(slope_per_c * t_lsb_s, -1), (1, 0))
-    index = pulses.to(torch.int64)[:, None, :].expand(-1, until.shape[1], -1)
-    gain = torch.gather(until, -1, index)
-    sigma = read_noise_sigma(conductance_s[None], (pulses.to(conductance_s.dtype) * t_lsb_s)[:, None, :])
-    return ((v_read_v * sigma * gain) ** 2).sum(-1)
+    slots = counting.slot_weight * counting.slot_s * torch.sqrt(flicker) * rate_hz
+    amplitude = counting.by_phase(slots)
+    kernel = flicker_kernel(*counting.edges_s, check_positive("lowest_hz", lowest_hz))
+    return torch.einsum("...k,kl,...l->...", amplitude, kernel, amplitude)
+
+
+def clock_variance(rate_hz: Tensor, counting: Counting, jitter_s: float = CLOCK_JITTER_S) -> Tensor:
+    """Variance of a weighted count by the jitter of the clock edges at the slots' boundaries, (...,), rate_hz (..., slots).
+
+    Pulses start and end there, in all rows at once, and the counter's gate opens and closes with the phases. An edge that
+    comes δt late costs δt·(w·R before it less w·R after it), nothing being counted before the first and after the last. Under
+    "reset" a phase ends with the ring's hold, which is an edge of its own. Edges are independent.
+    """
+    counted = torch.nn.functional.pad(counting.slot_weight * rate_hz, (1, 1))
+    square = (counted[..., 1:] - counted[..., :-1]).square().sum(-1)
+    if counting.rule == "reset":
+        for first, _ in counting.windows[1:]:
+            square = square + 2 * counted[..., first] * counted[..., first + 1]
+    return jitter_s**2 * square
+
+
+def pcm_variance(
+    conductance_s: Tensor, pulses: Sequence[tuple[Tensor, Tensor]], weights: Sequence[int], slope_per_c: Tensor, v_read_v: float,
+    t_lsb_s: float, share: Tensor | float = 1.0,
+) -> Tensor:  # fmt: skip
+    """Variance of a weighted count by the PCMs' read noise, (vectors, lines).
+
+    conductance_s (lines, rows); pulses: start and stop of each row in each phase, slots of the window, (vectors, rows) each;
+    slope_per_c (vectors, lines, slots): counts per charge, dR/dI, in each slot. A conductance that is off by δG over a pulse
+    costs V·δG·share·∫ dR/dI dt; share (lines, rows): what the circuit leaves of it (``models/read_gain.py``). In several pulses
+    the white part of δG is new each time and the 1/f part goes on. Raises InputError for pulses outside the read noise's range.
+    """
+    until = torch.nn.functional.pad(torch.cumsum(slope_per_c * t_lsb_s, -1), (1, 0))
+
+    def counts_at(slots: Tensor) -> Tensor:
+        return torch.gather(until, -1, slots.to(torch.int64)[:, None, :].expand(-1, until.shape[1], -1))
+
+    times = [tuple(t.to(conductance_s.dtype) * t_lsb_s for t in pulse) for pulse in pulses]
+    gains = [w * (counts_at(stop) - counts_at(start)) for w, (start, stop) in zip(weights, pulses, strict=True)]
+    square = torch.zeros_like(gains[0])
+    for k, (gain, (start, stop)) in enumerate(zip(gains, times, strict=True)):
+        sigma = read_noise_sigma(conductance_s[None], (stop - start)[:, None, :])
+        square = square + (sigma * gain) ** 2
+        for other, (begin, end) in zip(gains[:k], times[:k], strict=True):
+            shared = common_read_noise(start, stop, begin, end)[:, None, :]
+            square = square + 2 * gain * other * shared * read_noise_scale(conductance_s) ** 2
+    return (v_read_v**2 * share**2 * square).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -111,6 +136,17 @@ class CountNoise:
         lines = ["source                counts, rms over lines and vectors"]
         lines += [f"{name:<20}  {float(v.square().mean().sqrt()):.4g}" for name, v in rows]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The PCMs of lines, (lines, cells) [S], and the pulses of each cell's row, as ``pcm_variance`` takes them; gain: what the
+    circuit leaves of their noise. A tied column's cells are the plus and then the minus ones of all rows."""
+
+    conductance_s: Tensor
+    pulses: Sequence[tuple[Tensor, Tensor]]
+    gain: ReadGain
+    v_read_v: float
 
 
 @dataclass(frozen=True)
@@ -157,26 +193,32 @@ class NoiseParameters:
 
 
 def count_noise(
-    p: NoiseParameters, conductance_s: Tensor, codes: Tensor, current_a: Tensor, *, v_read_v: float, t_lsb_s: float,
-    jitter_s: float = CLOCK_JITTER_S, lowest_hz: float = LOWEST_HZ, pcm: bool = True, column_s: Tensor | None = None,
+    p: NoiseParameters, current_a: Tensor, counting: Counting, *, jitter_s: float = CLOCK_JITTER_S, lowest_hz: float = LOWEST_HZ,
+    column_s: Tensor | None = None, devices: Devices | None = None,
 ) -> CountNoise:  # fmt: skip
-    """Every source's share for lines (lines, rows) under codes (vectors, rows) with slot currents (vectors, lines, slots).
+    """Every source's share of the weighted counts of lines with slot currents (vectors, lines, slots).
 
-    ``current_a`` is `Response.current_a` of a tile with read-out. pcm False leaves the PCM's read noise out. Of tied columns
-    column_s (lines,) is the conductance at the read-out [S], conductance_s has the plus cells of all rows and then the minus
-    ones, codes every row's twice, and the count is less that of the resting column, of which the noise is not in here.
+    ``current_a`` is `Response.current_a` of a tile with read-out. devices: for the PCMs' read noise. Of tied columns column_s
+    (lines,) is the conductance at the read-out [S], and the count is less that of the resting column, of which the noise is not
+    in here.
     """
     rate = lookup(*p.tables["adc"], current_a)
+    weighted = counting.slot_weight * rate
     sigma: dict[str, Tensor] = {}
     y = None if column_s is None else column_s[:, None]
     for source in p.sources:
         white, flicker = p.densities(source, current_a, y)
-        square = white_variance(rate, white, t_lsb_s) + flicker_variance(rate, flicker, t_lsb_s, lowest_hz)
+        square = white_variance(weighted, white, counting.slot_s) + flicker_variance(rate, flicker, counting, lowest_hz)
         sigma[source] = torch.sqrt(square)
-    sigma["clock"] = torch.sqrt(clock_variance(rate, rate[..., -1:], jitter_s, gate=p.tied))
-    if pcm:
-        slope = lookup_slope(*p.tables["adc"], current_a)
-        sigma["pcm read noise"] = torch.sqrt(pcm_variance(conductance_s, codes, slope, v_read_v, t_lsb_s))
-    sigma["quantisation"] = torch.full_like(rate[..., 0], 1 / math.sqrt(12))
-    counted = rate - rate[..., -1:] if p.tied else rate
-    return CountNoise((counted * t_lsb_s).sum(-1), sigma)
+    sigma["clock"] = torch.sqrt(clock_variance(rate, counting, jitter_s))
+    if devices is not None:
+        gain = devices.gain
+        slope = lookup_slope(*p.tables["adc"], current_a) * gain.line
+        sigma["pcm read noise"] = torch.sqrt(
+            pcm_variance(
+                devices.conductance_s, devices.pulses, counting.weights, slope, devices.v_read_v, counting.t_lsb_s, gain.device
+            )
+        )
+    sigma["quantisation"] = torch.full_like(rate[..., 0], counting.quantisation)
+    counted = weighted - counting.slot_weight * rate[..., -1:] if p.tied else weighted
+    return CountNoise((counted * counting.slot_s).sum(-1), sigma)

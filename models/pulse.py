@@ -36,6 +36,8 @@ def edges_at(tables: dict[str, tuple[Tensor, Tensor]], position: float | Tensor)
 
 #: Wire at which the pushed charges are quoted, per cell [Ω] (aihwkit's time-dependent IR-drop tile).
 R_REF_OHM = 0.15
+#: Least conductance of a recharge [S]. Below it next to nothing flows, and the leak's share, which goes with C/G, has no limit.
+LEAST_RECHARGE_S = 1e-10
 EDGE_TABLES = ("edge_rise_delay", "edge_fall_delay", "edge_rise_time", "edge_fall_time")
 
 
@@ -166,13 +168,19 @@ def fall_charge(
     return later * cell_a + wide
 
 
+def recharging(conductance_s: Tensor) -> Tensor:
+    """Conductance through which an internal node recharges [S]: an open device counts as ``LEAST_RECHARGE_S``."""
+    return conductance_s.clamp(min=LEAST_RECHARGE_S)
+
+
 def recharge_amount(p: PulseParameters, e: Edges, conductance_s: Tensor, v_bit: Tensor, v_return: Tensor,
                     w_select_um: float | Tensor) -> Tensor:  # fmt: skip
     """Charge that recharges one internal node after its pulse [C]; arguments broadcast."""
     full = p.q_fall_c + p.c_fall_bit_f * (v_bit - p.v_read_v) + p.c_fall_return_f * v_return
     later = p.i_fall_a * e.fall_s * _width(p.dw_fall_um, p, w_select_um)
     leak = p.i_recharge_a * torch.exp(-p.k_recharge_per_v * v_return) * _width(p.dw_recharge_um, p, w_select_um)
-    return _width(p.dw_node_um, p, w_select_um) * full + later - leak * node_capacitance(p, w_select_um) / conductance_s
+    leak = leak * node_capacitance(p, w_select_um) / recharging(conductance_s)
+    return _width(p.dw_node_um, p, w_select_um) * full + later - leak
 
 
 def recharge_share(p: PulseParameters, e: Edges, conductance_s: Tensor, codes: Tensor, slot_edge_s: Tensor, t_lsb_s: float,
@@ -185,7 +193,7 @@ def recharge_share(p: PulseParameters, e: Edges, conductance_s: Tensor, codes: T
     which the cell's next pulse starts and ends the recharge, whatever is left.
     """
     start = codes.to(conductance_s.dtype) * t_lsb_s + fall_delay(p, e)
-    rate = conductance_s / node_capacitance(p, w_select_um)
+    rate = recharging(conductance_s) / node_capacitance(p, w_select_um)
     after = torch.clamp(slot_edge_s - start[..., None], min=0.0)
     if until is not None:
         span = until.to(conductance_s.dtype) * t_lsb_s + rise_delay(p, e) - start

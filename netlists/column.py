@@ -11,7 +11,7 @@ import numpy as np
 
 from aimcard.models.checks import check_choice, check_codes, check_conductances
 from aimcard.models.errors import InputError
-from aimcard.models.modes import Mode, get_mode
+from aimcard.models.modes import GUARD_SLOTS, Mode, get_mode
 from aimcard.netlists.cell import CellDesign, add_cell
 from aimcard.netlists.technology import Technology
 
@@ -65,7 +65,7 @@ class Pulses:
 
     t_lsb_s: float = 1e-9
     code_max: int = 127
-    guard: int = 4
+    guard: int = GUARD_SLOTS
     delay_s: float = 150e-12
     edge: Edge = field(default_factory=Edge)
     mode: str | Mode = "conventional"

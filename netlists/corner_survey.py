@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aimcard.models.console import Arguments, numbers, run_module
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.cell_decks import cell_dc_arrays, cell_dc_deck
 from aimcard.netlists.ngspice import run_many
@@ -89,13 +90,24 @@ def survey(
     return "\n".join(rows)
 
 
+def main(arguments: list[str]) -> None:
+    """Print the table; all is checked before anything is simulated."""
+    parser = Arguments(prog="python -m aimcard.netlists.corner_survey", description=__doc__)
+    parser.add_argument("corners", nargs="?", help="corners with commas between (default: all)")
+    parser.add_argument("temperatures", nargs="?", default="27", type=numbers, help="degrees Celsius, with commas between")
+    parser.add_argument("supplies", nargs="?", type=numbers, help="V, with commas between (default: the technology's own)")
+    parser.add_argument("technology", nargs="?", default="freepdk45")
+    given = parser.parse_args(arguments)
+    technology = get_technology(given.technology)
+    corners = technology.corners if given.corners is None else given.corners.split(",")
+    temperatures: list[float] = given.temperatures
+    for corner, celsius in itertools.product(corners, temperatures):
+        technology.check_bench(corner, celsius)
+    supplies = given.supplies or [technology.vdd_v]
+    for vdd in supplies:
+        technology.at_supply(vdd)
+    print(survey(technology, default_readout(technology), corners, given.temperatures, supplies))
+
+
 if __name__ == "__main__":
-    given = [argument.split(",") for argument in sys.argv[1:]]
-    chosen = get_technology(given[3][0] if len(given) > 3 else "freepdk45")
-    print(
-        survey(
-            chosen, default_readout(chosen), given[0] if given else chosen.corners,
-            [float(t) for t in (given[1] if len(given) > 1 else ("27",))],
-            [float(v) for v in (given[2] if len(given) > 2 else (str(chosen.vdd_v),))],
-        )
-    )  # fmt: skip
+    sys.exit(run_module(main, sys.argv[1:]))

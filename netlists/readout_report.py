@@ -1,16 +1,18 @@
 """What the read-out does, in figures.
 
-Run ``python -m aimcard.netlists.readout_report [corner] [temperature_c] [technology]`` to print them.
+Run ``python -m aimcard.netlists.readout_report [corner] [temperature_c] [technology] [mirror ratio]`` to print them.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from aimcard.models.console import Arguments, number, run_module
 from aimcard.netlists.ngspice import run_many
 from aimcard.netlists.oscillator import COUNTS_PER_PERIOD
 from aimcard.netlists.oscillator_decks import OscillatorRate, oscillator_rate, oscillator_rate_deck
@@ -135,14 +137,20 @@ def report(
     return "\n".join(lines)
 
 
+def main(arguments: list[str]) -> None:
+    """Print the figures; all is checked before anything is simulated."""
+    parser = Arguments(prog="python -m aimcard.netlists.readout_report", description=main.__doc__)
+    parser.add_argument("corner", nargs="?", default="nom")
+    parser.add_argument("temperature", nargs="?", default=27.0, type=number, help="degrees Celsius (27)")
+    parser.add_argument("technology", nargs="?", default="freepdk45")
+    parser.add_argument("mirror_ratio", nargs="?", type=int, help="line current over the mirror's (default: the technology's)")
+    given = parser.parse_args(arguments)
+    technology = get_technology(given.technology)
+    technology.check_bench(given.corner, given.temperature)
+    own = default_readout(technology)
+    design = own if given.mirror_ratio is None else replace(own, mirror_ratio=given.mirror_ratio)
+    print(report(technology, design, given.corner, given.temperature))
+
+
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    chosen = get_technology(arguments[2] if len(arguments) > 2 else "freepdk45")
-    print(
-        report(
-            chosen,
-            default_readout(chosen),
-            corner=arguments[0] if arguments else "nom",
-            temperature_c=float(arguments[1]) if len(arguments) > 1 else 27.0,
-        )
-    )
+    sys.exit(run_module(main, sys.argv[1:]))

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from aimcard.models.console import Arguments, number, run_module
 from aimcard.netlists.ngspice import run
 from aimcard.netlists.readout import default_readout
 from aimcard.netlists.source_edges import SourceLines, source_lines
@@ -55,6 +56,17 @@ def report(technology: Technology, corner: str = "nom", temperature_c: float = 2
     return "\n".join(rows)
 
 
+def main(arguments: list[str]) -> None:
+    """Print the figures; all is checked before anything is simulated."""
+    parser = Arguments(prog="python -m aimcard.netlists.source_report", description=main.__doc__)
+    parser.add_argument("corner", nargs="?", default="nom")
+    parser.add_argument("temperature", nargs="?", default=27.0, type=number, help="degrees Celsius (27)")
+    parser.add_argument("technology", nargs="?", default="freepdk45")
+    given = parser.parse_args(arguments)
+    technology = get_technology(given.technology)
+    technology.check_bench(given.corner, given.temperature)
+    print(report(technology, given.corner, given.temperature))
+
+
 if __name__ == "__main__":
-    corner, celsius, name = (*sys.argv[1:], *("nom", "27", "freepdk45")[len(sys.argv) - 1 :])
-    print(report(get_technology(name), corner, float(celsius)))
+    sys.exit(run_module(main, sys.argv[1:]))

@@ -95,6 +95,11 @@ class Technology:
                 f"temperature: the models of {self.name} hold from {lo:g} to {hi:g} °C; got {temperature_c:g}"
             )
 
+    def check_bench(self, corner: str, temperature_c: float) -> None:
+        """TechnologyError for an unknown corner or a missing package, InputError outside the models' temperatures."""
+        self.library(corner)
+        self.check_temperature(temperature_c)
+
     def at_supply(self, vdd_v: float) -> Technology:
         """The same process at another supply [V]: word lines, driver, read-out and ring all take it from here.
 

@@ -15,7 +15,7 @@ from aimcard.calibrate.pipeline import calibrate
 from aimcard.calibrate.stages import CELL_ON, GATE, LEAK, LINE, PULSE, READOUT
 from aimcard.calibrate.targets import Columns, Setting, cell_on, edge_tables, quiet_current, quiet_slots
 from aimcard.data.reference import Record, ReferenceSet
-from aimcard.models.adc import phase
+from aimcard.models.adc import HOLD_S, phase
 from aimcard.models.cell import cell_current, gate_current, idle_weight, leakage_current
 from aimcard.models.errors import FitError
 from aimcard.models.line import LineDrive
@@ -163,6 +163,11 @@ def card(made_up):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "SEGMENTS", SEGMENTS)
         return calibrate(made_up, progress=False)
+
+
+def test_a_card_says_what_happens_at_a_phase_boundary_even_where_its_set_does_not(made_up, card):
+    assert "phase_rule" not in made_up.meta
+    assert (card.meta["phase_rule"], card.meta["hold_s"]) == ("reset", HOLD_S)
 
 
 def test_the_parameters_that_made_the_data_come_back(card):

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 import aimcard.models.domain as domain_module
-from aimcard.models.card import Decision, FitSummary, Interval, Parameter, Table
+from aimcard.data import shipped_card, shipped_cards
+from aimcard.models.adc import HOLD_S
+from aimcard.models.card import Card, Decision, FitSummary, Interval, Parameter, Table
 from aimcard.models.domain import check_domain
 from aimcard.models.errors import CardError, InputError, OutsideDomainWarning
+from aimcard.netlists.oscillator import COUNTS_PER_PERIOD
 from made_card import make_card
 
 
@@ -70,6 +73,24 @@ def test_what_cannot_be_a_card_is_refused_when_made(make, expected):
     with pytest.raises(CardError) as caught:
         make()
     assert str(caught.value).startswith(expected)
+
+
+def test_a_stage_that_a_later_one_settled_does_not_contradict_the_verdict():
+    message = "line: not converged: Tolerance seems to be too small."
+    card = make_card(fit=FitSummary(3, 40, 12, True, [message]))
+    settled = "(the last fit of every parameter converged: what a stage below did not settle, a later one did)"
+    head = str(card).splitlines()
+    k = head.index(f"  {message}")
+    assert head[k - 2].endswith("12 columns; converged")
+    assert head[k - 1] == f"  {settled}"
+    for fit in (FitSummary(3, 40, 12, False, [message]), FitSummary(3, 40, 12, True, ["12 columns"])):
+        assert settled not in str(make_card(fit=fit))
+
+
+@pytest.mark.parametrize("name", shipped_cards())
+def test_a_shipped_card_says_what_happens_at_a_phase_boundary_and_what_is_counted(name):
+    meta = Card.read(shipped_card(name)).meta
+    assert (meta["phase_rule"], meta["hold_s"], meta["n_phases"]) == ("reset", HOLD_S, COUNTS_PER_PERIOD)
 
 
 def test_text_and_json_say_everything():

@@ -299,6 +299,8 @@ def test_the_main_job_end_to_end(tmp_path, monkeypatch, capsys):
     card = Card.read("card.h5")
     assert card.fit.converged
     assert card.meta["corner"] == Options().corner
+    made = ReferenceSet.read("card.reference.h5").meta
+    assert (made["phase_rule"], made["hold_s"]) == (card.meta["phase_rule"], card.meta["hold_s"])
     charge = card.validation["data_sets"]["ideal-gaussian-1x"]["charge"]
     # Two vectors leave nothing of an affine fit to score: against the plain ideal product then.
     assert charge["model"]["one_minus_r2"] < 0.01 * charge["ideal"]["one_minus_r2"]

@@ -223,16 +223,32 @@ def test_early_windows_are_seen_more_closely():
         assert float((usual * Modes(count, 127).left(x)).sum()) < 0.9 * float((usual * (x - cosines)).sum())
 
 
-def test_compiled_and_plain_passes_agree(bent_tile_of, monkeypatch):
-    g, x = [a.float() for a in pairs(5, 70)], codes(70, 70).float()
+@pytest.mark.parametrize("shift", [0.0, 0.25])
+@pytest.mark.parametrize("effects", [Effects(), Effects(pulse=False)])
+def test_compiled_and_plain_passes_agree(bent_tile_of, monkeypatch, effects, shift):
+    """Codes that are not whole, or long edges, take the float32 product; whole ones without edges the products of bytes."""
+    g, x = [a.float() for a in pairs(5, 70)], codes(70, 70).float().clamp(max=30) + shift
     outs = []
     for compiled in (True, False):
         monkeypatch.setattr("aimcard.models.fast.tied_modes.available", lambda there=compiled: there)
-        product = TiedProduct(bent_tile_of(), effects=Effects(), rate=RATE)
+        product = TiedProduct(bent_tile_of(), effects=effects, rate=RATE)
         outs.append(product.phase(*g, x, idle=False))
         outs.append(product.charge(*g, x, idle=False))
+        if compiled:
+            made, settings = product._weights(*g, x, True)
+            of_bytes = made.small.answers(x[None], product._modes_of(settings, made), 0.0)
+            assert (of_bytes is not None) == (shift == 0.0 and not effects.pulse)
     for a, b in zip(outs[:2], outs[2:], strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-4 * float(a.abs().max()))
+
+
+def test_two_bytes_hold_the_linear_part(bent_tile_of):
+    """Codes of one LSB hardly bend: whole ones have the answers of ones a little beside them, in proportion, row by row."""
+    g = [a.float() for a in pairs(5, 70)]
+    product = TiedProduct(bent_tile_of(), effects=Effects(pulse=False), rate=RATE)
+    one = torch.eye(70)
+    whole, beside = (product.phase(*g, one * size, idle=False) / size for size in (1.0, 1.001))
+    torch.testing.assert_close(whole, beside, rtol=0, atol=2e-4 * float(whole.abs().max()))
 
 
 @pytest.mark.parametrize("effects", [Effects(), Effects.none(), Effects(ir_drop=False), Effects(regulator=False)])

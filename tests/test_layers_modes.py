@@ -14,8 +14,6 @@ from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.models.modes import Phase, get_mode, register_mode
 from aimcard.models.nn import Hardware, Mapping, NonIdealities, convert_to_analog, convert_to_digital, mapping_table, show
-from aimcard.models.nn.circuit_noise import bin_currents, count_sigma
-from aimcard.models.nn.read_noise import charge_sigma
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
 
@@ -140,49 +138,6 @@ def test_truncation_is_that_of_the_phases_weights(topology, mode):
         expected = math.sqrt(readings) * residue_sigma(get_mode(mode).weights, rule)
         assert float(counts.std()) == pytest.approx(expected, rel=0.12)
         assert abs(float(counts.mean())) < 0.1 * expected
-
-
-@BOTH
-def test_read_noise_of_every_phase_counts_with_its_weight(topology):
-    layer, x = linear(rows=200, outputs=6, batch=400, dtype=torch.float32)
-    x = x[:1].expand(400, -1)
-    hardware, mapping = SHARED[topology], Mapping(mode="split")
-    for way in ("analytical", "device"):
-        analog = convert_to_analog(layer, hardware, mapping=mapping, non_idealities=NonIdealities.none(read_noise=way))
-        with torch.no_grad():
-            seen = (analog(x) - layer(x)).std(0)
-            held = analog.crossbar.written(layer.weight, slice(0, 200), 0, analog.crossbar.switches)
-        scale = float(x[0].abs().max())
-        size = (x[:1] / scale * 127).abs()
-        square = torch.zeros(6)
-        # Broken codes: each digit lies between those of its neighbours.
-        for weight, digit in zip((8, 1), analog.crossbar.plan.hardware.readings(size, OFF, None), strict=True):
-            sigma = charge_sigma(torch.cat([held.side(0), held.side(1)], -1), torch.cat([digit[1]] * 2, -1) * 1e-9, 0.2)
-            square += (weight * sigma[0]) ** 2
-        expected = square.sqrt() / (hardware.unit_c * 24.9e-6 * 127) * held.scale[:, 0] * scale
-        torch.testing.assert_close(seen, expected, rtol=0.2, atol=0)
-
-
-@pytest.mark.parametrize("rule", ["reset", "carry"])
-def test_circuit_noise_of_every_phase_counts_with_its_weight(rule):
-    layer, x = linear(rows=60, outputs=3, batch=400, dtype=torch.float32)
-    x = x[:1].expand(400, -1)
-    hardware, n = SHARED["gated"], NonIdealities.none(adc=True, circuit_noise=True)
-    analog = convert_to_analog(layer, hardware, mapping=Mapping(mode="split", phase_rule=rule), non_idealities=n)
-    with torch.no_grad():
-        seen = analog(x).std(0)
-        lines = analog.crossbar.written(layer.weight, slice(0, 60), 0, n)
-    scale = float(x[0].abs().max())
-    square = torch.zeros(6)
-    for sign in (1, -1):
-        size = (sign * x[:1] / scale * 127).clamp(min=0)
-        for weight, (phase, digit, _) in zip((8, 1), analog.crossbar.plan.hardware.readings(size, n, None), strict=True):
-            slots = phase.model.slots
-            current = bin_currents(lines.lines, digit, 0.2, slots)
-            square += (weight * count_sigma(hardware.noise_parameters(n), current, 1e-9, slots)[0].float()) ** 2
-    counts = hardware.unit_c * 24.9e-6 * 127 * hardware.counts_per_coulomb()
-    expected = (square[:3] + square[3:]).sqrt() / counts * lines.scale[:, 0] * scale
-    torch.testing.assert_close(seen, expected, rtol=0.15, atol=0)
 
 
 @BOTH

@@ -10,17 +10,20 @@ from torch import nn
 
 from aimcard.models.card import Spread, Table
 from aimcard.models.chip import ChipModel
+from aimcard.models.counting import Counting
 from aimcard.models.errors import CardError, InputError
+from aimcard.models.flicker import flicker_kernel
 from aimcard.models.mismatch import CELL_NAMES, READOUT_NAMES
 from aimcard.models.nn import Hardware, Mapping, NonIdealities, convert_to_analog, set_non_idealities, train_mode
 from aimcard.models.nn.chip import TileChip
-from aimcard.models.nn.circuit_noise import bin_currents, count_sigma
+from aimcard.models.nn.circuit_noise import bin_currents, count_sigma, phase_noise
 from aimcard.models.nn.pairs import write
 from aimcard.models.nn.read_noise import charge_sigma, draw_per_device, draw_per_line
 from aimcard.models.nn.streams import stream
-from aimcard.models.noise import NoiseParameters, count_noise
+from aimcard.models.noise import NoiseParameters
 from aimcard.models.pcm import mac_sigma, programming_sigma, read_noise_sigma
 from aimcard.models.tile import TileModel
+from aimcard.models.tile_noise import tile_noise
 
 ROWS = 24
 
@@ -123,7 +126,8 @@ def test_read_noise_by_device_and_by_formula_agree_in_distribution(r_on):
     sigma = charge_sigma(g, t, 0.2, r_on)
     many = t.repeat(2000, 1)
     for draw in (draw_per_device, draw_per_line):
-        z = draw(g, many, 0.2, r_on, stream(6, draw.__name__)).reshape(2000, 3, 6) / sigma
+        (charge,) = draw(g, [(0 * many, many)], 0.2, r_on, stream(6, draw.__name__))
+        z = charge.reshape(2000, 3, 6) / sigma
         assert kstest(z.flatten().numpy(), "norm").pvalue > 1e-3
         assert torch.allclose(z.std(0), torch.ones(3, 6, dtype=torch.float64), atol=0.08)
         # Lines and vectors are independent.
@@ -230,7 +234,7 @@ def noisy(card_of):
     tables = [
         Table(f"noise_{source}_{kind}", line_a, size * (1 + line_a / 50e-6), "A", unit, "line current", kind)
         for source, scale in (("mirror", 1.0), ("oscillator", 4.0))
-        for kind, size, unit in (("white", scale * 1e-12, "1/Hz"), ("flicker", scale * 1e-7, "1"))
+        for kind, size, unit in (("white", scale * 1e-12, "1/Hz"), ("flicker", scale * 3e-6, "1"))
     ]
     return card_of(tables=[*card.tables, *tables])
 
@@ -239,16 +243,18 @@ def test_the_circuits_noise_is_that_of_the_slots(card_of):
     card = noisy(card_of)
     model, rng = TileModel(card), np.random.default_rng(9)
     g, codes = rng.uniform(0.1e-6, 12e-6, (6, ROWS)), rng.integers(0, 16, (5, ROWS))
-    current = torch.tensor(model.respond(g, codes).current_a)
     p, lines, x = NoiseParameters.of(card), torch.tensor(g), torch.tensor(codes)
-    twin = count_noise(p, lines, x, current, v_read_v=0.2, t_lsb_s=1e-9, pcm=False)
+    twin = tile_noise(model, g, codes, pcm=False)
     sources = torch.stack([s.square() for name, s in twin.sigma.items() if name != "quantisation"]).sum(0).sqrt()
     seen = count_sigma(p, bin_currents(lines, x.double(), 0.2, 17), 1e-9, 17)
     torch.testing.assert_close(seen, sources, rtol=0.05, atol=0)
 
 
 def test_the_circuits_noise_in_a_layer(card_of):
-    """Fresh at every reading, with the sigma of four readings; a card without it and a product without counts say so."""
+    """Fresh at every product, with the sigma of four readings; a card without it and a product without counts say so.
+
+    The two sign phases of a line follow one another and are subtracted, so of the slow noise what differs is left.
+    """
     layer, x = layer_of(), torch.randn(1, ROWS, dtype=torch.float64)
     on = NonIdealities.none(circuit_noise=True, adc=True, seed=1)
     hardware = Hardware(noisy(card_of))
@@ -257,12 +263,19 @@ def test_the_circuits_noise_in_a_layer(card_of):
         out = analog(x.expand(1500, -1))
         held = analog.crossbar.written(layer.weight, slice(0, ROWS), 0, on)
         codes = x / x.abs().max() * hardware.code_max
-        phases = torch.cat([codes.clamp(min=0), -codes.clamp(max=0)])
-        sigma = count_sigma(NoiseParameters.of(hardware.model.card), bin_currents(held.lines, phases, 0.2, 17), 1e-9, 17)
-        counts = sigma.square().sum(0).reshape(2, -1).sum(0).sqrt()
+        p = NoiseParameters.of(hardware.model.card)
+        signs = [
+            phase_noise(p, bin_currents(held.lines, side.clamp(min=0), 0.2, 17), 1e-9, 17) for side in (codes, -codes)
+        ]
+        kernel = flicker_kernel(*Counting(((0, 17), (17, 34)), 1e-9).edges_s, 1.0)
+        amplitude = torch.stack([signs[0].flicker, -signs[1].flicker])
+        slow = torch.einsum("ksbl,kj,jsbl->bl", amplitude, kernel, amplitude)
+        alone = sum(s.own + s.flicker.square().sum(0) * kernel[0, 0] for s in signs)
+        counts, apart = ((v.reshape(2, -1).sum(0)).sqrt() for v in (signs[0].own + signs[1].own + slow, alone))
         lsb = hardware.unit_c * 24.9e-6 * hardware.code_max * hardware.counts_per_coulomb()
         per_count = held.scale[:, 0] * x.abs().max() / lsb
     torch.testing.assert_close(out.std(0), counts * per_count, rtol=0.08, atol=0)
+    assert (counts < 0.8 * apart).all()
     with pytest.raises(InputError, match="circuit_noise: a noise of counts"):
         convert_to_analog(layer, hardware, non_idealities=NonIdealities.none(circuit_noise=True))(x)
     with pytest.raises(CardError, match="run: aimcard statistics"):

@@ -1,6 +1,7 @@
 """The mode table: look-up tables of known answers, limits, and what the command prints, writes and refuses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.models.modes import get_mode
 from aimcard.models.topology import tile_of
+from aimcard.validation.energy import energy_study
 from aimcard.validation.mode_counts import (
     CODE_DEGREE,
     TileAnswers,
@@ -83,9 +85,44 @@ def test_answers_have_the_ideal_products_parts(name, topology):
     a = answers(tile_of(card), drawn_inputs(card, 2, 3), mode, "reset")
     slots = np.array([p.slots for p in mode.phases])
     np.testing.assert_allclose((a.powers[..., 0] * slots).sum(-1), a.ideal, rtol=1e-12)
-    assert a.shown.shape == (3, 2, 2 if topology == "gated" else 1, len(mode.phases))
+    assert a.shown.shape == (3, 2, 4 if topology == "gated" else 1, len(mode.phases))
     # The answers do follow the product.
     assert min(np.corrcoef(x, y)[0, 1] for x, y in zip(a.product(a.shown).T, a.ideal.T, strict=True)) > 0.99
+
+
+def test_a_signed_product_of_a_gated_pair_is_two_of_one_sign():
+    """Four readings, of G+ and G- under the positive codes and under the negative ones; a tied column answers both in one."""
+    gated = Card.read(shipped_card("freepdk45_gated"))
+    mode, x = get_mode("split"), drawn_inputs(gated, 2, 3)
+    assert (x.codes < 0).any()
+    whole, plus, minus = (
+        answers(tile_of(gated), replace(x, codes=codes), mode, "reset")
+        for codes in (x.codes, np.maximum(x.codes, 0), np.maximum(-x.codes, 0))
+    )
+    assert (len(whole.sign), len(plus.sign)) == (4, 2)
+    for name in ("shown", "exact"):
+        parts = plus.product(getattr(plus, name)) - minus.product(getattr(minus, name))
+        np.testing.assert_allclose(whole.product(getattr(whole, name)), parts, rtol=1e-12)
+    np.testing.assert_allclose(whole.ideal, plus.ideal - minus.ideal, rtol=1e-12, atol=1e-18)
+
+
+def test_both_topologies_are_asked_for_the_same_product():
+    """Equal seeds draw the same weights and codes for the cards of either topology, as shares of what they can hold."""
+    gated, tied = (Card.read(shipped_card(f"freepdk45_{t}")) for t in ("gated", "tied"))
+    for signed in (True, False):
+        a, b = (drawn_inputs(card, 2, 3, signed=signed) for card in (gated, tied))
+        np.testing.assert_array_equal(a.codes, b.codes)
+        assert (a.codes.min() < 0) == signed
+        np.testing.assert_allclose(a.plus_s - a.minus_s, b.plus_s - b.minus_s, rtol=1e-12)
+
+
+def test_inputs_of_one_sign_cost_a_gated_pair_one_sign_phase():
+    """Half of the readings and of the bias' energy; half of the inputs are zero then, so that the cells' part follows them."""
+    gated = Card.read(shipped_card("freepdk45_gated"))
+    both, one = (energy_study(gated, "split", vectors=2, signed=signed).energy for signed in (True, False))
+    assert (both.sign_phases, one.sign_phases) == (2, 1)
+    assert one.total_j == pytest.approx(both.total_j / 2, rel=0.02)
+    assert one.density == pytest.approx(both.density / 2, rel=0.05)
 
 
 def test_too_few_vectors_are_one_line():
@@ -119,7 +156,8 @@ def test_the_command_prints_writes_and_draws(tmp_path, capsys):
     assert rows[-1]["topology"] == "tied"
     assert rows[0]["energy"]["tops_per_w"] > 10
     assert rows[0]["card"]["one_minus_r2"]["phase"] < 0.01
-    for text in ("ε_MAC", "TOPS/W", "2 sign phases", "left out: clock", "paper (arXiv 2506.00004"):
+    texts = ("ε_MAC", "TOPS/W", "2 sign phases", "left out: clock", "paper (arXiv 2506.00004", "phase, ideal+")
+    for text in (*texts, "gated: 4 readings a product, tied: 1 reading a product"):
         assert text in said
     assert files["--figure"].read_bytes()[:4] == b"\x89PNG"
 

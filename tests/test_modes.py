@@ -103,6 +103,12 @@ def _rule(start, stop):
         (lambda top: (Phase(0, top, _rule(lambda c: 0 * c, lambda c: c)),), "a whole weight of 1 or more; got 0"),
         (lambda top: (*digits((8,))(top)[:0], *digits((8, 1))(top)[:1],
                       Phase(1, 7, _rule(lambda c: 0 * c, lambda c: c % 8), start=10)), "phase 1 overlaps the one before"),
+        (lambda top: (*digits((8, 1))(top)[:1],
+                      Phase(1, 7, _rule(lambda c: 0 * c, lambda c: c % 8), start=top // 8 + 1)),
+         r"expected a start of 19 slots or later \(guard 4\), got 16"),
+        (lambda top: ((1, top, _rule(lambda c: 0 * c, lambda c: c)),), "phase 0: expected a Phase; got \\(1, 127"),
+        (lambda top: None, "expected phases from its build\\(127\\); got None"),
+        (lambda top: (Phase(1, top, _rule(lambda c: 0 * c, lambda c: c), start=1.5),), "whole slot to start at.*got 1.5"),
     ],
 )  # fmt: skip
 def test_an_unsound_mode_is_refused_in_one_line(registry, build, message):

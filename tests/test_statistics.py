@@ -8,8 +8,10 @@ from scipy.stats import kstest
 
 from aimcard.data import shipped_card
 from aimcard.models.card import Card, Spread, Table
+from aimcard.models.counting import Counting
 from aimcard.models.departure import Departure, departure, departure_slope
 from aimcard.models.errors import CardError, InputError
+from aimcard.models.flicker import flicker_kernel
 from aimcard.models.mismatch import (
     CELL_NAMES,
     READOUT_NAMES,
@@ -25,7 +27,6 @@ from aimcard.models.noise import (
     boxcar_variance,
     clock_variance,
     count_noise,
-    flicker_factor,
     flicker_variance,
     pcm_variance,
     white_variance,
@@ -144,10 +145,12 @@ class TestNoise:
         white = white_variance(steady, torch.full_like(steady, 1e-13), self.SLOT)
         assert float(white) == pytest.approx(boxcar_variance(dense, np.full_like(dense, 1e-13), window) * rate**2, rel=0.01)
         assert float(white) == pytest.approx(0.5 * 1e-13 * rate**2 * window)
-        flicker = flicker_variance(steady, torch.full_like(steady, 2e-7), self.SLOT)
+        flicker = flicker_variance(steady, torch.full_like(steady, 2e-7), Counting.once(32, self.SLOT))
         assert float(flicker) == pytest.approx(boxcar_variance(dense, 2e-7 / dense, window) * rate**2, rel=1e-3)
         # A calibration ten times as often takes ln 10 off.
-        assert flicker_factor(window, 1.0) - flicker_factor(window, 10.0) == pytest.approx(np.log(10))
+        once, often = (float(flicker_kernel(t([0.0]), t([window]), lowest)) for lowest in (1.0, 10.0))
+        assert once == pytest.approx(1.5 - np.euler_gamma - np.log(2 * np.pi * window))
+        assert once - often == pytest.approx(np.log(10))
 
     def test_white_variance_against_sampled_noise(self):
         rng = np.random.default_rng(11)
@@ -158,16 +161,18 @@ class TestNoise:
         expected = float(white_variance(self.RATE, torch.full_like(self.RATE, w), self.SLOT))
         assert np.var((rate * y).sum(-1) * step) == pytest.approx(expected, rel=4 * np.sqrt(2 / 4000))
 
-    def test_clock_jitter_of_one_pulse_is_that_of_two_edges(self):
-        rate = t([1e9] + [5e9] * 3 + [1e9] * 4)
-        assert float(clock_variance(rate, 1e9, 2e-12)) == pytest.approx(2 * (4e9 * 2e-12) ** 2)
-        assert float(clock_variance(torch.full((8,), 3e9), 3e9)) == 0
+    def test_clock_jitter_of_one_pulse_is_that_of_its_edges_and_the_gates(self):
+        rate, count = t([5e9] * 3 + [1e9] * 5), Counting.once(8, self.SLOT)
+        # The gate opens with the pulse and closes on what counts at rest.
+        assert float(clock_variance(rate, count, 2e-12)) == pytest.approx((25 + 16 + 1) * (1e9 * 2e-12) ** 2)
+        assert float(clock_variance(torch.full((8,), 3e9), count, 2e-12)) == pytest.approx(2 * (3e9 * 2e-12) ** 2)
+        assert float(clock_variance(rate, count, 0.0)) == 0
 
     def test_pcm_in_counts_of_a_straight_converter_is_the_charge_times_its_slope(self):
         rng = np.random.default_rng(2)
         g, codes = t(rng.uniform(1e-6, 20e-6, (3, 30))), torch.tensor(rng.integers(0, 17, (4, 30)))
         slope = torch.full((4, 3, 20), 1.5e14, dtype=torch.float64)
-        counts = pcm_variance(g, codes, slope, 0.2, 1e-9).sqrt()
+        counts = pcm_variance(g, [(0 * codes, codes)], (1,), slope, 0.2, 1e-9).sqrt()
         charge = mac_sigma(g, codes.to(torch.float64) * 1e-9, 0.2)
         assert counts.numpy() == pytest.approx(1.5e14 * charge.numpy(), rel=1e-9)
 
@@ -187,7 +192,7 @@ class TestNoise:
         g = np.full((2, 24), 5e-6)
         codes = np.tile(np.arange(24) % 16, (3, 1))
         current = torch.from_numpy(model.respond(g, codes).current_a)
-        quiet = count_noise(p, t(g), torch.tensor(codes), current, v_read_v=0.2, t_lsb_s=1e-9, jitter_s=0.0, pcm=False)
+        quiet = count_noise(p, current, Counting.once(current.shape[-1], 1e-9), jitter_s=0.0)
         assert (quiet.sigma["clock"] == 0).all()
         parts = torch.stack([quiet.sigma[s] for s in (*SOURCES, "quantisation")])
         assert torch.allclose(quiet.total, parts.square().sum(0).sqrt())

@@ -17,6 +17,7 @@ from aimcard.calibrate.tied_readout_fit import READOUT_SPECS, readout_columns
 from aimcard.calibrate.tied_simulate import edge_record
 from aimcard.calibrate.tied_targets import TiedSetting, base_currents, model_current, stack_pairs
 from aimcard.data.reference import Record, ReferenceSet
+from aimcard.models.adc import HOLD_S
 from aimcard.models.card import Card
 from aimcard.models.errors import CardError, FitError, InputError, ReferenceSetError
 from aimcard.models.lut import lookup
@@ -26,6 +27,7 @@ from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel, ideal_charge
 from aimcard.models.topology import tile_of
 from aimcard.netlists.column import Pulses
+from aimcard.netlists.oscillator import COUNTS_PER_PERIOD
 from aimcard.netlists.tied import SourceEdge, SourceEdges
 from aimcard.validation.report import validate
 from aimcard.validation.tied_products import against_counts, binned_counts
@@ -121,6 +123,14 @@ def reference() -> ReferenceSet:
 @pytest.fixture(scope="module")
 def card(reference) -> Card:
     return calibrate(reference, progress=False)
+
+
+def test_a_card_says_what_happens_at_a_phase_boundary_and_what_is_counted(reference, card):
+    assert "phase_rule" not in reference.meta
+    assert (card.meta["phase_rule"], card.meta["hold_s"]) == ("reset", HOLD_S)
+    # One count is one edge: a ring of five stages has ten a period, and a set without a ring says nothing else.
+    rings = reference.select(kind="oscillator")
+    assert card.meta["n_phases"] == (COUNTS_PER_PERIOD if rings else 1)
 
 
 def test_the_truth_is_found(card):

@@ -9,6 +9,7 @@ from torch import nn
 from aimcard.calibrate.tied_noise import TiedNoise, simulate_tied_noise, tables_of
 from aimcard.data.shipped import find_card
 from aimcard.models.card import Card
+from aimcard.models.counting import Counting
 from aimcard.models.errors import InputError
 from aimcard.models.lut import lookup, lookup_slope
 from aimcard.models.nn import Hardware, NonIdealities, convert_to_analog
@@ -18,14 +19,14 @@ from aimcard.models.noise import (
     SINK,
     SOURCES,
     NoiseParameters,
-    clock_variance,
     count_noise,
     flicker_variance,
     white_variance,
 )
-from aimcard.models.pcm import read_noise_sigma
+from aimcard.models.read_gain import spread_conductance
 from aimcard.models.tied import on_resistance
 from aimcard.models.tied_tile import TiedTile
+from aimcard.models.tile_noise import tile_noise
 from aimcard.netlists.column_decks import ColumnBench
 from aimcard.netlists.ngspice import run
 from aimcard.netlists.noise_decks import readout_noise
@@ -146,9 +147,8 @@ class TestLaws:
     LINE = torch.tensor([[3e-5] * 20 + [0.0] * 10], dtype=torch.float64)
 
     def sigma(self, p: NoiseParameters, line: torch.Tensor, y: float, jitter_s: float = 0.0) -> dict[str, torch.Tensor]:
-        g, codes = torch.ones(1, 2, dtype=torch.float64) * 1e-6, torch.ones(1, 2)
-        found = count_noise(p, g, codes, line[None], v_read_v=V_READ_V, t_lsb_s=T_S, jitter_s=jitter_s, pcm=False,
-                            column_s=torch.tensor([y], dtype=torch.float64))  # fmt: skip
+        once, column_s = Counting.once(line.shape[-1], T_S), torch.tensor([y], dtype=torch.float64)
+        found = count_noise(p, line[None], once, jitter_s=jitter_s, column_s=column_s)
         return {name: float(s) for name, s in found.sigma.items()}
 
     def test_cells_are_johnson_noise_through_the_slope_of_the_rate(self):
@@ -195,12 +195,6 @@ class TestLaws:
             expected = white_variance(lookup(*parameters.tables["adc"], line), white, T_S)
             assert float(counts.var()) == pytest.approx(float(expected), rel=4 * np.sqrt(2 / draws))
 
-    def test_the_counters_gate_cuts_what_counts_at_rest(self):
-        steady = torch.full((12,), 2.8e10, dtype=torch.float64)
-        assert float(clock_variance(steady, 2.8e10, 1e-12)) == 0
-        assert float(clock_variance(steady, 2.8e10, 1e-12, gate=True)) == pytest.approx(2 * 0.028**2)
-        assert float(clock_variance(steady, 2.8e10, 0.0, gate=True)) == 0
-
     def test_a_tied_column_needs_its_conductance(self, parameters):
         with pytest.raises(InputError, match="column_s: noise of a tied column goes with its conductance"):
             parameters.densities("cells", torch.zeros(3, dtype=torch.float64))
@@ -242,24 +236,6 @@ class TestTable:
         assert busy.sigma["oscillator"].mean() == pytest.approx(float(noise.idle.sigma["oscillator"].mean()), rel=0.1)
         assert float(noise.idle.sigma["pcm read noise"].max()) == 0
 
-    def test_pcm_noise_of_devices_through_the_column(self, card, parameters):
-        """A sample of every device's noise in a column each: what the formula leaves out, source line and select transistor
-        above all, takes a tenth off."""
-        tile, rng, rows, draws = TiedTile(card), np.random.default_rng(1), 24, 400
-        g, codes = rng.uniform(1e-6, 24e-6, (2, 1, rows)), rng.integers(-127, 128, (1, rows))
-        sigma = [read_noise_sigma(torch.tensor(side), torch.tensor(np.abs(codes)) * T_S).numpy() for side in g]
-        noisy = [np.abs(side + s * rng.normal(0, 1, (draws, rows))) for side, s in zip(g, sigma, strict=True)]
-        drawn = tile.respond(noisy[0], codes, conductance_minus_s=noisy[1], clamp="ota").phase_count
-        current = torch.tensor(tile.respond(g[0], codes, conductance_minus_s=g[1], clamp="ota").current_a)
-        both, twice = torch.tensor(np.concatenate(g, -1)), torch.tensor(np.concatenate([codes, codes], -1))
-        formula = count_noise(parameters, both, twice, current, v_read_v=V_READ_V, t_lsb_s=T_S, column_s=both.sum(-1))
-        assert drawn is not None
-        assert 0.80 < float(drawn.std() / formula.sigma["pcm read noise"]) < 0.97
-
-    def test_another_mode_is_refused(self, card):
-        with pytest.raises(InputError, match=r"mode: noise is known in conventional PWM; .* is of split"):
-            noise_table(attrs.evolve(card, meta=card.meta | {"mode": "split"}), rows=8)
-
 
 ROWS = 48
 
@@ -271,12 +247,10 @@ class TestLayers:
         g = torch.tensor(plus), torch.tensor(minus)
         column = tile.effective(*g)
         r_on = float(on_resistance(tile.parameters()[0], float(card.meta["w_select_um"])))
-        near = column_conductance(*g, r_on, ROWS * float(tile.values["r_bit_ohm"]))
+        near = spread_conductance(column_conductance(*g, r_on), ROWS * float(tile.values["r_bit_ohm"]))
         torch.testing.assert_close(near, column.y_s, rtol=0.01, atol=0)
         for codes in vectors.values():
-            current = torch.tensor(tile.respond(plus, codes, conductance_minus_s=minus, clamp="ota").current_a)
-            twin = count_noise(parameters, g[0], torch.tensor(codes), current, v_read_v=V_READ_V, t_lsb_s=T_S, pcm=False,
-                               column_s=column.y_s)  # fmt: skip
+            twin = tile_noise(tile, plus, codes, minus, pcm=False)
             sources = torch.stack([s.square() for name, s in twin.sigma.items() if name != "quantisation"]).sum(0).sqrt()
             binned = bin_currents(g[0] - g[1], torch.tensor(codes).double(), V_READ_V, tile.slots)
             seen = count_sigma(parameters, binned, T_S, tile.slots, column_s=near)
@@ -295,7 +269,7 @@ class TestLayers:
             held = analog.crossbar.written(layer.weight, slice(0, ROWS), 0, on)
             g, scale = (held.side(0), held.side(1)), x.abs().max()
             codes = x / scale * hardware.code_max
-            p, near = NoiseParameters.of(card), column_conductance(*g, 0.0, 0.0)
+            p, near = NoiseParameters.of(card), column_conductance(*g, 0.0)
             slots = hardware.model.slots
             one, idle = (
                 count_sigma(p, bin_currents(g[0] - g[1], c, V_READ_V, slots), T_S, slots, column_s=near)
@@ -316,5 +290,5 @@ class TestLayers:
         """What hardly changes within a window grows with its length, not with the length's root."""
         rate = torch.full((2, 131), 2.8e10, dtype=torch.float64)
         _, flicker = parameters.densities("oscillator", torch.zeros_like(rate))
-        short, long = flicker_variance(rate[0, :60], flicker[0, :60], T_S), flicker_variance(rate[0, :120], flicker[0, :120], T_S)
+        short, long = (flicker_variance(rate[0, :n], flicker[0, :n], Counting.once(n, T_S)) for n in (60, 120))
         assert 1.9 < float((long / short).sqrt()) < 2.0

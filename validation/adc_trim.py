@@ -208,7 +208,6 @@ def trim_figure(report: TrimReport) -> Figure:
         top.plot(factor * t.current_a, t.before_count, label=label_of(t.card), **style)
         below.plot(factor * t.current_a, t.after_count, **style)
     below.plot([0, factor * report.second_a], [0, 0], "k^", markersize=6, label="trim points", linestyle="")
-    below.legend(frameon=False, fontsize="small")
     top.set_ylabel("error as read (counts)")
     below.set_ylabel("error after trim (counts)")
     below.set_xlabel(f"constant line current ({unit})")
@@ -216,5 +215,7 @@ def trim_figure(report: TrimReport) -> Figure:
     for ax in (top, below):
         ax.axhline(0, color=BLACK, linewidth=0.6)
         tidy(ax)
-    fig.legend(*top.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
+    # All in one, beside the plots: inside one, the triangle of a legend looks like a third trim point.
+    handles, labels = (a + b for a, b in zip(*(ax.get_legend_handles_labels() for ax in (top, below)), strict=True))
+    fig.legend(handles, labels, loc="outside right upper", frameon=False, fontsize="small")
     return fig

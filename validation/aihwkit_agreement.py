@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from aimcard.data.shipped import find_card
 from aimcard.models.card import Card
+from aimcard.models.console import Arguments, run_module
 from aimcard.models.errors import InputError
 from aimcard.models.export_aihwkit import to_aihwkit
 from aimcard.models.tied_tile import EDGE_TABLES, PULSE, WIDTH, TiedTile
@@ -159,17 +161,17 @@ def agreement(card: Card, *, columns: int = 4, vectors: int = 8, seed: int = 1) 
     return rows
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]) -> None:
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("card")
     parser.add_argument("--columns", type=int, default=4)
     parser.add_argument("--vectors", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args(argv)
+    given = parser.parse_args(arguments)
     print(f"{'':16} {'against':62} rms        gain     rms, scaled")
     for row in agreement(find_card(given.card), columns=given.columns, vectors=given.vectors, seed=given.seed):
         print(row)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_module(main, sys.argv[1:]))

@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from aimcard.models.console import CardName, option_help, output_file, say, write_text
+from aimcard.models.console import CardName, ModeFile, load_modes, option_help, output_file, output_folder, say, write_text
 
 
 def validate(
@@ -17,13 +17,17 @@ def validate(
     figures: Annotated[
         Path | None, option_help("Draw parity, residuals, overlays and tables into this folder.")
     ] = None,
+    mode_file: ModeFile = None,
 ) -> None:
     """Compare a card with the held-out columns of a reference set."""
+    load_modes(mode_file)
     from aimcard.calibrate.main_job import compare, draw
     from aimcard.data.reference import ReferenceSet
     from aimcard.data.shipped import find_card, reference_for
 
     target = None if json is None else output_file("--json", json)
+    if figures is not None:
+        output_folder("--figures", figures)
     model = find_card(card)
     reference = reference_for(model) if against is None else ReferenceSet.read(against)
     result = compare(model, reference)
@@ -43,15 +47,27 @@ def modes(
     ] = (),
     mode: Annotated[tuple[str, ...], option_help("Only these modes (default: all).")] = (),
     vectors: Annotated[int, option_help("Input vectors that judge the counts; as many calibrate.")] = 48,
+    one_sign: Annotated[
+        bool, option_help("Inputs of one sign, which a gated pair reads in one sign phase (default: of either sign, in two).")
+    ] = False,
     json: Annotated[Path | None, option_help("Write the table to this file too.")] = None,
     figure: Annotated[Path | None, option_help("Draw ε_MAC against TOPS/W into this PNG file.")] = None,
+    mode_file: ModeFile = None,
 ) -> None:
     """List the PWM modes; with cards, one table of mode by topology: R2, ε_MAC, card against ngspice, energy, TOPS/W."""
+    load_modes(mode_file)
     files = {name: None if path is None else output_file(name, path) for name, path in (("--json", json), ("--figure", figure))}
+    from aimcard.models.errors import InputError
+    from aimcard.models.modes import get_mode
     from aimcard.validation.modes import list_modes
 
+    for name in mode:
+        get_mode(name)
     if not cards:
-        print(list_modes())
+        needing = {**files, "--against": against or None}
+        for option in (name for name, given in needing.items() if given is not None):
+            raise InputError(f"{option}: expected a card with it; without one the modes are only listed")
+        print(list_modes(mode))
         return
     from aimcard.data.reference import ReferenceSet
     from aimcard.data.shipped import find_card
@@ -59,7 +75,8 @@ def modes(
     from aimcard.validation.mode_table import mode_table
     from aimcard.validation.style import save
 
-    table = mode_table([find_card(name) for name in cards], [ReferenceSet.read(path) for path in against], mode, vectors)
+    sets = [ReferenceSet.read(path) for path in against]
+    table = mode_table([find_card(name) for name in cards], sets, mode, vectors, signed=not one_sign)
     if files["--json"] is not None:
         write_text(files["--json"], table.json_text())
     if files["--figure"] is not None:
@@ -74,8 +91,10 @@ def energy(
     mode: Annotated[tuple[str, ...], option_help("PWM modes to compare (default: all).")] = (),
     against: Annotated[Path | None, option_help("Reference set whose recorded supplies the card is compared with.")] = None,
     json: Annotated[Path | None, option_help("Write the figures to this file too.")] = None,
+    mode_file: ModeFile = None,
 ) -> None:
     """Energy of one matrix-vector product by part, and TOPS/W with what it counts."""
+    load_modes(mode_file)
     from json import dumps
 
     from aimcard.data.reference import ReferenceSet
@@ -103,15 +122,22 @@ def energy(
 def noise(
     card: CardName,
     *,
+    mode: Annotated[str | None, option_help("PWM mode (default: the card's own).")] = None,
+    phase_rule: Annotated[
+        str | None, option_help("What a phase boundary does to the ring's fraction: reset or carry (default: the card's own).")
+    ] = None,
     rows: Annotated[int | None, option_help("Rows of the line (default: the card's).")] = None,
     jitter: Annotated[float, option_help("Jitter of each clock edge in ps.")] = 1.0,
     lowest: Annotated[float, option_help("Slowest noise that counts, in Hz: how often the tile is calibrated again.")] = 1.0,
+    mode_file: ModeFile = None,
 ) -> None:
-    """Print the standard deviation of a typical line's count by source, from a card with noise."""
+    """Print the standard deviation of a typical line's weighted count by source, in a PWM mode, from a card with noise."""
+    load_modes(mode_file)
     from aimcard.data.shipped import find_card
     from aimcard.validation.noise_table import noise_table
 
-    print(noise_table(find_card(card), rows=rows, jitter_s=jitter * 1e-12, lowest_hz=lowest))
+    how = {"mode": mode, "phase_rule": phase_rule, "jitter_s": jitter * 1e-12, "lowest_hz": lowest}
+    print(noise_table(find_card(card), rows=rows, **how))
 
 
 def interpolate(
@@ -126,8 +152,10 @@ def interpolate(
     ] = False,
     laws: Annotated[bool, option_help("With --held-out: compare the laws of interpolation too.")] = False,
     json: Annotated[Path | None, option_help("With --held-out: write the comparison to this file too.")] = None,
+    mode_file: ModeFile = None,
 ) -> None:
     """Make a card between the temperatures of a sweep's cards, of one corner; or judge such a card."""
+    load_modes(mode_file)
     from aimcard.models.errors import InputError
 
     files = {name: None if path is None else output_file(name, path) for name, path in (("--out", out), ("--json", json))}
@@ -150,8 +178,10 @@ def trim(
     second: Annotated[float | None, option_help("Second trim current in uA (default: half of full scale).")] = None,
     json: Annotated[Path | None, option_help("Write the figures to this file too.")] = None,
     figure: Annotated[Path | None, option_help("Draw the error over the current into this PNG file.")] = None,
+    mode_file: ModeFile = None,
 ) -> None:
     """What a card's ADC is off by if read as a nominal one, before and after a two-point digital trim."""
+    load_modes(mode_file)
     files = {name: None if path is None else output_file(name, path) for name, path in (("--json", json), ("--figure", figure))}
     from aimcard.calibrate.corner_job import trim_to
 
@@ -159,8 +189,9 @@ def trim(
     print(trim_to(card, nominal, against, full_scale_a, second_a, files["--json"], files["--figure"], say))
 
 
-def show(card: CardName) -> None:
+def show(card: CardName, *, mode_file: ModeFile = None) -> None:
     """Print a card: parameters with errors, tables, validity domain, decisions, validation."""
+    load_modes(mode_file)
     from aimcard.data.shipped import find_card
 
     print(find_card(card))
@@ -171,8 +202,10 @@ def export(
     *,
     to: Annotated[str, option_help("Form: json, csv, spice or aihwkit.")],
     out: Annotated[Path | None, option_help("File to write (default: standard output).")] = None,
+    mode_file: ModeFile = None,
 ) -> None:
     """Turn a card into the form of another program, and say what that form cannot carry."""
+    load_modes(mode_file)
     from aimcard.data.shipped import find_card
     from aimcard.models.export import export as export_card
 

@@ -7,10 +7,10 @@ static weights written already. The matrices of the attention's products are wri
 
 from __future__ import annotations
 
-import argparse
 import cProfile
 import io
 import pstats
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from aimcard.data.shipped import find_card
 from aimcard.models.card import Card
+from aimcard.models.console import Arguments, run_module
 from aimcard.models.nn import Hardware, NonIdealities, convert_to_analog
 from aimcard.validation.speed import in_turns
 
@@ -95,9 +96,9 @@ def profile(hardware: Hardware, read: str, encoder: nn.Module, x: Tensor) -> str
     return text.getvalue()
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m aimcard.validation.encoder_speed", description=__doc__)
+    parser = Arguments(prog="python -m aimcard.validation.encoder_speed", description=__doc__)
     parser.add_argument("--cards", nargs="+", default=["freepdk45_tied", "freepdk45_gated"], help="names or files")
     parser.add_argument("--width", type=int, default=512, help="hidden size; heads are 64 wide")
     parser.add_argument("--layers", type=int, default=4)
@@ -106,7 +107,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--reads", nargs="+", choices=list(READS), default=list(READS))
     parser.add_argument("--profile", action="store_true", help="print where the time goes, too")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     encoder = make_encoder(chosen.width, chosen.layers, chosen.width // 64)
     cards = [find_card(name) for name in chosen.cards]
@@ -128,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_module(main, sys.argv[1:]))

@@ -62,12 +62,14 @@ def energy_table(studies: list[EnergyStudy]) -> str:
 
 
 def energy_study(
-    card: Card, mode: str | Mode | None = None, *, pairs: int = 4, vectors: int = 4, columns: int = 512, seed: int = 1
-) -> EnergyStudy:
+    card: Card, mode: str | Mode | None = None, *, pairs: int = 4, vectors: int = 4, columns: int = 512, seed: int = 1,
+    signed: bool = True,
+) -> EnergyStudy:  # fmt: skip
     """Energy of a product of normal weights (clipped at three sigma) and normal inputs, σ a third of full scale.
 
     ``pairs`` of lines and ``vectors`` are drawn and stand for all; signed inputs take two sign phases in `gated`, one in `tied`,
-    whose pairs share a line. mode: a PWM mode (None: the card's). Raises CardError if the card has no energy model.
+    whose pairs share a line; signed False: negative inputs are zero, and one sign phase does. mode: a PWM mode (None: the
+    card's). Raises CardError if the card has no energy model.
     """
     p, model = EnergyParameters.of(card), tile_of(card)
     pwm = get_mode(str(card.meta["mode"]) if mode is None else mode, model.code_max)
@@ -75,15 +77,15 @@ def energy_study(
     rows, full = int(card.meta["rows"]), model.code_max
     lo, hi = card.domain["conductance_s"].lo, card.domain["conductance_s"].hi
     g = np.concatenate(normal_pairs(rng, pairs, rows, lo, hi))
-    signed = normal_codes(rng, vectors, rows, full, signed=True)
+    inputs = normal_codes(rng, vectors, rows, full, signed=signed)
     phases: list[TileEnergy] = []
-    density = float((signed != 0).mean())
+    density = float((inputs != 0).mean())
     if isinstance(model, TiedTile):
-        for c in tied_charges(model, g[:pairs], g[pairs:], signed, pwm):
+        for c in tied_charges(model, g[:pairs], g[pairs:], inputs, pwm):
             phases.append(tile_energy(p, c.line_c, c.mirror_c, c.oscillator_c, c.pulses, c.on_s, rows=rows, columns=columns,
                                       sign_phases=1, window_s=c.window_s, density=density, rail_charge_c=c.rail_c))  # fmt: skip
         return EnergyStudy(pwm.name, str(card.meta["topology"]), tuple(phases))
-    codes = np.concatenate([np.maximum(signed, 0), np.maximum(-signed, 0)])
+    codes = np.concatenate([np.maximum(inputs, 0), np.maximum(-inputs, 0)][: 2 if signed else 1])
     with warnings.catch_warnings():
         # Drawn lines may peak beyond the validated current for a slot; the sums hardly notice.
         warnings.simplefilter("ignore", OutsideDomainWarning)
@@ -97,7 +99,7 @@ def energy_study(
             a[..., first:beyond].sum(-1) * t for a in (out.current_a, out.mirror_a, out.oscillator_a)
         )  # fmt: skip
         phases.append(tile_energy(p, line, mirror, oscillator, (width > 0).sum(-1), width.sum(-1) * t, rows=rows, columns=columns,
-                                  sign_phases=2, window_s=(beyond - first) * t, density=density))  # fmt: skip
+                                  sign_phases=2 if signed else 1, window_s=(beyond - first) * t, density=density))  # fmt: skip
     return EnergyStudy(pwm.name, str(card.meta["topology"]), tuple(phases))
 
 

@@ -11,7 +11,6 @@ seed is a network of its own; means over seeds are shown with their standard err
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import sys
@@ -29,7 +28,8 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from aimcard.data.shipped import find_card
-from aimcard.models.errors import AimcardError, InputError
+from aimcard.models.console import Arguments, output_folder, run_module
+from aimcard.models.errors import InputError
 from aimcard.models.nn import (
     Hardware,
     NonIdealities,
@@ -206,9 +206,9 @@ def draw(result: Study, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; errors are one line and status 2."""
-    parser = argparse.ArgumentParser(description="Hardware-aware training with Gaussian noise and through IR-drop")
+def main(arguments: list[str]) -> None:
+    """Study, table, document and figure."""
+    parser = Arguments(description="Hardware-aware training with Gaussian noise and through IR-drop")
     parser.add_argument("--card", default="freepdk45_gated")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--out", type=Path, default=Path("hwa_training"))
@@ -217,18 +217,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--clip-sigma", type=float, default=None, help="clip weights beyond so many rms of their column")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a network each")
     given = parser.parse_args(arguments)
-    try:
-        sizes = {"images": given.images, "judged": given.judged}
-        result = study(given.card, given.data, **sizes, seeds=tuple(given.seeds), clip_sigma=given.clip_sigma)
-    except AimcardError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    output_folder("--out", given.out)
+    sizes = {"images": given.images, "judged": given.judged}
+    result = study(given.card, given.data, **sizes, seeds=tuple(given.seeds), clip_sigma=given.clip_sigma)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "hwa_training.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
     draw(result, given.out / "hwa_training.png")
     print(result)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_module(main, sys.argv[1:]))

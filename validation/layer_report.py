@@ -6,7 +6,6 @@ python -m aimcard.validation.layer_report --mode split
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
@@ -18,7 +17,7 @@ from scipy.stats import kstest
 from torch import nn
 
 from aimcard.data.shipped import find_card
-from aimcard.models.errors import AimcardError
+from aimcard.models.console import Arguments, run_module
 from aimcard.models.nn import Hardware, Mapping, NonIdealities, calibrate_affine, convert_to_analog
 from aimcard.models.nn.pairs import write
 from aimcard.models.nn.read_noise import charge_sigma, draw_per_device, draw_per_line
@@ -73,9 +72,9 @@ def read_noise(hardware: Hardware, rows: int = 512, outputs: int = 256, batch: i
     sigma = charge_sigma(lines, times, v)
     out: dict[str, float] = {}
     for name, draw in (("device", draw_per_device), ("formula", draw_per_line)):
-        draw(lines, times[:1], v, 0.0, stream(4))
+        draw(lines, [(0 * times[:1], times[:1])], v, 0.0, stream(4))
         start = time.process_time()
-        z = (draw(lines, times, v, 0.0, stream(5, name)) / sigma).flatten()
+        z = (draw(lines, [(0 * times, times)], v, 0.0, stream(5, name))[0] / sigma).flatten()
         out[f"{name}_s"] = time.process_time() - start
         out[f"{name}_std"] = float(z.std())
         out[f"{name}_p"] = float(kstest(z.numpy(), "norm").pvalue)
@@ -92,23 +91,18 @@ def print_modes(console: Console, cards: list[str], modes: list[str]) -> None:
     console.print(table)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> None:
     """Print both tables, or with ``--mode`` that of the modes."""
-    parser = argparse.ArgumentParser(prog="python -m aimcard.validation.layer_report", description=__doc__)
+    parser = Arguments(modes=True, prog="python -m aimcard.validation.layer_report", description=__doc__)
     parser.add_argument("card", nargs="*", help="cards (default: freepdk45_gated; with --mode freepdk45_tied too)")
     parser.add_argument("--mode", nargs="+", metavar="MODE", help="PWM modes to set beside the conventional one")
-    asked = parser.parse_args(arguments)
+    asked = parser.read(arguments)
     console = Console()
-    try:
-        if asked.mode:
-            print_modes(console, asked.card or ["freepdk45_gated", "freepdk45_tied"], asked.mode)
-            return 0
-        for name in asked.card or ["freepdk45_gated"]:
-            print_switches(console, Hardware(find_card(name)))
-    except AimcardError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if asked.mode:
+        print_modes(console, asked.card or ["freepdk45_gated", "freepdk45_tied"], asked.mode)
+        return
+    for name in asked.card or ["freepdk45_gated"]:
+        print_switches(console, Hardware(find_card(name)))
 
 
 def print_switches(console: Console, hardware: Hardware) -> None:
@@ -126,4 +120,4 @@ def print_switches(console: Console, hardware: Hardware) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_module(main, sys.argv[1:]))

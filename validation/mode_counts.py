@@ -1,6 +1,7 @@
 """What a tile's counts are worth in a PWM mode: their error against the ideal product, as they come and linearised.
 
-A tile of normal weights answers normal vectors by its card. Half of the vectors calibrate, the others are judged, in
+A tile of normal weights answers normal vectors of either sign by its card: a tied column in one reading, a gated pair in four,
+two lines in two sign phases. Half of the vectors calibrate, the others are judged, in
 three steps, each after a scale and an offset a column. *As they come*: the weighted counts. *Look-up table*: one
 polynomial a PWM phase bends each line's count, the same for all lines of the tile, as one digital table would. *And a code
 curve*: the product is that of bent codes, one curve a phase for all rows. A ring that runs slower per ampere at the
@@ -31,25 +32,26 @@ COUNT_DEGREE, CODE_DEGREE = 2, 3
 
 @dataclass(frozen=True)
 class TileInputs:
-    """What a tile is asked: plus_s, minus_s (columns, rows) [S]; codes (vectors, rows), signed in a tied tile."""
+    """What a tile is asked: plus_s, minus_s (columns, rows) [S]; codes (vectors, rows), of either sign."""
 
     plus_s: np.ndarray
     minus_s: np.ndarray
     codes: np.ndarray
 
 
-def drawn_inputs(card: Card, columns: int, vectors: int, seed: int = 3) -> TileInputs:
-    """Normal weights, clipped at three sigma over the card's conductances; normal codes, one sign phase in a gated tile."""
+def drawn_inputs(card: Card, columns: int, vectors: int, seed: int = 3, signed: bool = True) -> TileInputs:
+    """Normal weights, clipped at three sigma over the card's conductances; normal codes, without a sign the negative ones 0."""
     rng = np.random.default_rng(seed)
     rows, full = int(card.meta["rows"]), int(card.meta["code_max"])
     lo, hi = card.domain["conductance_s"].lo, card.domain["conductance_s"].hi
     plus, minus = normal_pairs(rng, columns, rows, lo, hi)
-    return TileInputs(plus, minus, normal_codes(rng, vectors, rows, full, signed=card.meta["topology"] == "tied"))
+    return TileInputs(plus, minus, normal_codes(rng, vectors, rows, full, signed=signed))
 
 
 @dataclass(frozen=True)
 class TileAnswers:
-    """A tile's answers, (vectors, columns, sides, phases): of each column's lines, whose ``sign`` (sides,) adds them up.
+    """A tile's answers, (vectors, columns, readings, phases): of each column's readings, whose ``sign`` (readings,) adds them up:
+    one of a tied column; of a gated pair one a line, and where codes have both signs one a line and sign phase.
 
     shown: what the digital side sees, counts; or charges [C] where a card has no counts. exact: the same before
     truncation. ideal: the ideal product [code · S], (vectors, columns). powers: its parts from the first, second, ... power
@@ -66,14 +68,20 @@ class TileAnswers:
     powers: np.ndarray
 
     def product(self, parts: np.ndarray) -> np.ndarray:
-        """Σ weight · sign · part over phases and lines, (vectors, columns)."""
+        """Σ weight · sign · part over phases and readings, (vectors, columns)."""
         return np.einsum("vcsp,s,p->vc", parts, self.sign, np.array(self.mode.weights, dtype=float))
+
+
+def sign_phases(codes: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What a gated tile is driven with: the magnitudes of the positive codes, then, if there are any, of the negative ones."""
+    return (np.maximum(codes, 0), np.maximum(-codes, 0)) if (codes < 0).any() else (codes,)
 
 
 def answers(tile: Tile, inputs: TileInputs, mode: Mode, rule: str) -> TileAnswers:
     """What the card says: counts if it has a whole read-out, else charges with an ideal clamp."""
     tied = isinstance(tile, TiedTile)
     columns, codes = len(inputs.plus_s), inputs.codes
+    driven = codes if tied else np.concatenate(sign_phases(codes))
     counted = tile.has_readout
     clamp = "ota" if counted else "ideal"
     options: dict[str, Any] = {"mode": mode, "clamp": clamp} | ({"phase_rule": rule} if counted else {})
@@ -83,7 +91,7 @@ def answers(tile: Tile, inputs: TileInputs, mode: Mode, rule: str) -> TileAnswer
         if tied:
             out = tile.respond(inputs.plus_s, codes, conductance_minus_s=inputs.minus_s, **options)
         else:
-            out = tile.respond(np.concatenate([inputs.plus_s, inputs.minus_s]), codes, **options)
+            out = tile.respond(np.concatenate([inputs.plus_s, inputs.minus_s]), driven, **options)
     if counted:
         assert out.phase_counts is not None
         assert out.counts is not None
@@ -92,16 +100,19 @@ def answers(tile: Tile, inputs: TileInputs, mode: Mode, rule: str) -> TileAnswer
         windows = mode.windows(tile.guard_slots)
         exact = np.stack([out.current_a[..., a:b].sum(-1) * tile.t_lsb_s for a, b in windows], axis=-1)
         shown = exact
+    sign = np.ones(1) if tied else np.outer((1.0, -1.0)[: len(driven) // len(codes)], (1.0, -1.0)).ravel()
     sides = 1 if tied else 2
-    shape = (len(codes), sides, columns, len(mode.phases))
-    shown, exact = (np.asarray(a, dtype=float).reshape(shape).swapaxes(1, 2) for a in (shown, exact))
+    shape = (len(sign) // sides, len(codes), sides, columns, len(mode.phases))
+    shown, exact = (
+        np.asarray(a, dtype=float).reshape(shape).transpose(1, 3, 0, 2, 4).reshape(len(codes), columns, len(sign), -1)
+        for a in (shown, exact)
+    )
     g, pulses = (inputs.plus_s - inputs.minus_s).T, mode.pulses(codes, np.arange(codes.shape[1]))
     degrees = range(1, CODE_DEGREE + 1)
     powers = np.stack([
         np.stack([phase.weight * (np.sign(codes) * ((stop - start) / phase.slots) ** p) @ g for p in degrees], -1)
         for phase, (start, stop) in zip(mode.phases, pulses, strict=True)
     ], 2)  # fmt: skip
-    sign = np.array([1.0, -1.0])[:sides]
     return TileAnswers(mode, rule, "counts" if counted else "charge", sign, shown, exact, codes @ g, powers)
 
 
@@ -172,14 +183,15 @@ class Score:
 class CountError:
     """A mode's counts (or charges: ``quantity``) against the ideal product, three ways.
 
-    sigma: σ_MAC of the weighted counts. truncation: RMSE that truncation adds to them, % of σ_MAC; expected: what evenly
-    spread fractions give.
+    readings: of one product, as ``TileAnswers`` has them. sigma: σ_MAC of the weighted counts. truncation: RMSE that truncation
+    adds to them, % of σ_MAC; expected: what evenly spread fractions give.
     """
 
     mode: str
     topology: str
     rule: str
     quantity: str
+    readings: int
     window_slots: int
     vectors: int
     columns: int
@@ -195,13 +207,14 @@ class CountError:
 
 
 def count_error(
-    card: Card, mode: Mode, rule: str = PHASE_RULES[0], *, vectors: int = 48, columns: int = 4, seed: int = 3
+    card: Card, mode: Mode, rule: str = PHASE_RULES[0], *, vectors: int = 48, columns: int = 4, seed: int = 3, signed: bool = True
 ) -> CountError:
-    """Draw a tile of ``columns`` and 2 · ``vectors``, of which the first half calibrates. InputError below 8 vectors."""
+    """Draw a tile of ``columns`` and 2 · ``vectors``, of which the first half calibrates. signed False: inputs of one sign, for
+    which a gated pair needs no second sign phase. InputError below 8 vectors."""
     if vectors < 8:
         raise InputError(f"vectors: expected 8 or more, tables are fitted to as many; got {vectors}")
     tile = tile_of(card)
-    a = answers(tile, drawn_inputs(card, columns, 2 * vectors, seed), mode, rule)
+    a = answers(tile, drawn_inputs(card, columns, 2 * vectors, seed, signed), mode, rule)
     fitted = slice(0, vectors)
     tables, both = (fit_tables(a, fitted, bend_codes) for bend_codes in (False, True))
     raw, exact = a.product(a.shown), a.product(a.exact)
@@ -211,8 +224,8 @@ def count_error(
     plain = _score(raw, exact, a.ideal, vectors)
     table, curve = (_score(t.linear(a, a.shown), t.linear(a, a.exact), t.target(a), vectors) for t in (tables, both))
     return CountError(
-        mode.name, str(card.meta["topology"]), rule, a.quantity, mode.window_slots(tile.guard_slots), vectors, columns,
-        float(sigma.mean()), plain, table, curve,
+        mode.name, str(card.meta["topology"]), rule, a.quantity, len(a.sign), mode.window_slots(tile.guard_slots), vectors,
+        columns, float(sigma.mean()), plain, table, curve,
         100 * float(np.sqrt(np.mean(((lost - lost.mean(0)) / sigma) ** 2))), 100 * float(np.mean(even / sigma)),
     )  # fmt: skip
 

@@ -7,11 +7,13 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from aimcard.models.adc import PHASE_RULES
 from aimcard.validation.energy import PAPER_TOPS_PER_W
 from aimcard.validation.mode_table import PAPER_EPS_PERCENT, ModeRow, ModeTable
 from aimcard.validation.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, new_figure, tidy
 
 _COLORS = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, GREY)
+_RULES = {"reset": "reset in each phase", "carry": "running on"}
 _MARKERS = {"gated": "o", "tied": "s"}
 
 
@@ -57,7 +59,7 @@ def _over_energy(ax: Axes, table: ModeTable, colors: dict[str, str]) -> None:
     shown: set[tuple[str, str]] = set()
     for r in table.rows:
         c, key = r.counts, (r.counts.topology, r.counts.mode)
-        # One rule of the ring a mode, the first: both cost the same energy.
+        # One rule of the ring a mode, the first: both cost the same energy. The title names it.
         if r.energy is None or key in shown:
             continue
         shown.add(key)
@@ -73,6 +75,10 @@ def _over_energy(ax: Axes, table: ModeTable, colors: dict[str, str]) -> None:
     _plain_log(ax.xaxis)
     _plain_log(ax.yaxis)
     ax.margins(x=0.15, y=0.12)
+    rules = {r.counts.rule for r in table.rows if r.phases > 1 and r.counts.quantity == "counts"}
+    if rules:
+        first = next(rule for rule in PHASE_RULES if rule in rules)
+        ax.set_title(f"modes of several phases: ring {_RULES[first]}", fontsize="small")
     ax.set_xlabel("TOPS/W")
     ax.set_ylabel("ε_MAC (% of the largest product)")
     ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -6,7 +6,7 @@ regulator, in the worst and the middle one of a few lines. Times are CPU times o
 
 from __future__ import annotations
 
-import argparse
+import sys
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from aimcard.data import shipped_card
 from aimcard.models.card_text import rows_of_text
+from aimcard.models.console import Arguments, run_module
 from aimcard.models.fast import Effects, FastTile, TiedProduct
 from aimcard.models.fast.phases import digit_table
 from aimcard.models.modes import get_mode, mode_names
@@ -73,13 +74,13 @@ def products(
     return found
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m aimcard.validation.mode_products", description=__doc__)
+    parser = Arguments(modes=True, prog="python -m aimcard.validation.mode_products", description=__doc__)
     parser.add_argument("modes", nargs="*", help="PWM modes; default: all that are products")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--turns", type=int, default=15)
-    chosen = parser.parse_args()
+    chosen = parser.read(arguments)
     torch.set_num_threads(1)
     modes = chosen.modes or [name for name in mode_names() if digit_table(get_mode(name)) is not None]
     rows: list[tuple[str, ...]] = [("1 - R2, median / worst line", "mode", *INPUTS, f"batch {chosen.batch} / torch.mm")]
@@ -93,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_module(main, sys.argv[1:]))

@@ -22,25 +22,28 @@ from aimcard.models.modes import Mode, get_mode, mode_names
 from aimcard.models.topology import tile_of
 from aimcard.validation.energy import PAPER_TOPS_PER_W, EnergyStudy, energy_study
 from aimcard.validation.mode_counts import CODE_DEGREE, COUNT_DEGREE, CountError, count_error
+from aimcard.validation.mode_noise import product_noise
 from aimcard.validation.modes import Prediction, predicted, prediction_table
 
 #: ε_MAC of the tile-circuit paper (arXiv 2506.00004) [%], another technology, cell and read-out: to stand beside.
 PAPER_EPS_PERCENT = {"conventional": 0.62, "split": 2.62}
 HEAD = (
-    "topology", "mode", "ring", "window [ns]", "R2", "1-R2", "ε_MAC %", "count table", "+ code curve", "residue",
-    "truncation, % of σ", "card: charge 1-R2", "phase 1-R2", "less offset", "nJ", "TOPS/W",
+    "topology", "mode", "ring", "window [ns]", "R2", "1-R2", "ε_MAC %", "count table", "+ code curve", "residue", "after curve",
+    "truncation, % of σ", "noise, % of σ", "card: charge 1-R2", "phase 1-R2", "less offset", "nJ", "TOPS/W",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ModeRow:
-    """One mode of one card under one rule of the ring. ``card`` None: no recorded set; ``energy`` None: no energy model."""
+    """One mode of one card under one rule of the ring. ``card`` None: no recorded set; ``energy`` None: no energy model; noise:
+    σ of the product's noise [% of σ_MAC], None: no noise tables."""
 
     counts: CountError
     t_lsb_s: float
     phases: int
     card: Prediction | None = None
     energy: EnergyStudy | None = None
+    noise: float | None = None
 
     @property
     def window_s(self) -> float:
@@ -55,35 +58,49 @@ class ModeRow:
         return (
             c.topology, c.mode, ring if counts else "no counts: charge", f"{1e9 * self.window_s:g}",
             f"{1 - c.plain.one_minus_r2:.5f}", f"{c.plain.one_minus_r2:.2g}",
-            *(f"{s.eps:.2f}" for s in (c.plain, c.table, c.curve)), f"{c.curve.residue_share:.0%}" if counts else "-",
-            f"{c.truncation:.2g}" if counts else "-", *(_shown(v) for v in seen), *(_shown(v, ".3g") for v in paid),
+            *(f"{s.eps:.2f}" for s in (c.plain, c.table, c.curve)),
+            *(f"{s.residue_share:.0%}" if counts else "-" for s in (c.plain, c.curve)),
+            f"{c.truncation:.2g}" if counts else "-", *(_shown(v) for v in (self.noise, *seen)),
+            *(_shown(v, ".3g") for v in paid),
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         card = None if self.card is None else self.card.to_json()
         energy = None if self.energy is None else self.energy.to_json()
-        return self.counts.to_json() | {"window_s": self.window_s, "card": card, "energy": energy}
+        return self.counts.to_json() | {
+            "window_s": self.window_s, "noise": self.noise, "card": card, "energy": energy
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ModeTable:
-    """Rows, and notes on what is missing. ``str`` is the table with its contract, ``to_json`` the document."""
+    """Rows, notes on what is missing, and whether inputs have both signs. ``str``: the table with its contract; ``to_json``: the
+    document."""
 
     rows: tuple[ModeRow, ...]
     notes: tuple[str, ...] = ()
+    signed: bool = True
+
+    @property
+    def readings(self) -> dict[str, int]:
+        """Readings of one product by topology: of the same inputs, a gated pair's in each sign phase, or a tied column's."""
+        return {r.counts.topology: r.counts.readings for r in self.rows}
 
     @property
     def contract(self) -> tuple[str, ...]:
         """What the columns count, line by line."""
         c = self.rows[0].counts
+        readings = ", ".join(f"{t}: {n} reading{'s' * (n > 1)} a product" for t, n in self.readings.items())
         energies = {r.counts.topology: r.energy for r in reversed(self.rows) if r.energy is not None}
         return (
             "R2, ε_MAC (RMSE over the largest ideal product): normal weights over the card's conductances, normal codes, σ a "
-            f"third of full scale; {c.columns} columns, scale and offset of each from {c.vectors} vectors, judged on "
-            f"{c.vectors} others; gated: count(G+) less count(G-), one sign phase; tied: signed codes, one count",
+            f"third of full scale{'' if self.signed else ', the negative ones zero'}; {c.columns} columns, scale and offset of "
+            f"each from {c.vectors} vectors, judged on {c.vectors} others; {readings}",
             f"count table: ε_MAC after one polynomial (degree {COUNT_DEGREE}) a phase of each line's count, the same for the "
             f"whole tile; + code curve: against codes bent by one curve (degree {CODE_DEGREE}) a phase, the same for all rows",
-            "residue: share of the last ε_MAC's variance that vanishes without truncation; truncation: RMSE in % of σ_MAC",
+            "residue: share of the error's variance that vanishes without truncation, as counted and after the code curve; "
+            "truncation: RMSE in % of σ_MAC",
+            "noise: σ of one product read again and again in % of σ_MAC: circuit, clock, PCM, truncation apart (aimcard noise)",
             "card: 1-R2 of the card against recorded ngspice lines in this mode, medians over lines (charge: ideal clamp; "
             "phase: weighted counts before truncation, and less each line's mean error)",
             *(f"energy, {name} {study.mode}: {study.energy.contract}" for name, study in energies.items()),
@@ -100,7 +117,8 @@ class ModeTable:
     def to_json(self) -> dict[str, Any]:
         paper = {m: {"eps_mac_percent": PAPER_EPS_PERCENT[m], "tops_per_w": PAPER_TOPS_PER_W[m]} for m in PAPER_EPS_PERCENT}
         return {
-            "rows": [r.to_json() for r in self.rows], "paper": paper, "contract": list(self.contract), "notes": list(self.notes)
+            "rows": [r.to_json() for r in self.rows], "paper": paper, "contract": list(self.contract), "notes": list(self.notes),
+            "signed": self.signed,
         }  # fmt: skip
 
     def json_text(self) -> str:
@@ -108,11 +126,13 @@ class ModeTable:
 
 
 def mode_table(
-    cards: Sequence[Card], references: Sequence[ReferenceSet] = (), modes: Sequence[str] = (), vectors: int = 48
-) -> ModeTable:
+    cards: Sequence[Card], references: Sequence[ReferenceSet] = (), modes: Sequence[str] = (), vectors: int = 48,
+    signed: bool = True,
+) -> ModeTable:  # fmt: skip
     """Rows of every card in ``modes`` (none: all registered), under each rule of the ring.
 
-    references: recorded sets beside the shipped ones; one of a topology that no card has is an InputError.
+    signed: inputs of either sign, which take a gated pair two sign phases; False: of one sign. references: recorded sets beside
+    the shipped ones; one of a topology that no card has is an InputError.
     """
     rows: list[ModeRow] = []
     notes: list[str] = []
@@ -127,17 +147,29 @@ def mode_table(
         for name in modes or mode_names():
             mode = get_mode(name, tile.code_max)
             seen = predicted(card, known[name]) if name in known else None
-            energy = _energy(card, mode, notes)
+            energy = _energy(card, mode, notes, signed)
             for rule in PHASE_RULES if tile.has_readout and len(mode.phases) > 1 else PHASE_RULES[:1]:
-                rows.append(ModeRow(count_error(card, mode, rule, vectors=vectors), tile.t_lsb_s, len(mode.phases), seen, energy))
-    return ModeTable(tuple(rows), tuple(dict.fromkeys(notes)))
+                error = count_error(card, mode, rule, vectors=vectors, signed=signed)
+                noise = _noise(card, error, mode, notes, signed)
+                rows.append(ModeRow(error, tile.t_lsb_s, len(mode.phases), seen, energy, noise))
+    return ModeTable(tuple(rows), tuple(dict.fromkeys(notes)), signed)
 
 
-def _energy(card: Card, mode: Mode, notes: list[str]) -> EnergyStudy | None:
+def _energy(card: Card, mode: Mode, notes: list[str], signed: bool) -> EnergyStudy | None:
     try:
-        return energy_study(card, mode)
+        return energy_study(card, mode, signed=signed)
     except CardError as error:
         notes.append(f"no energy: {error}")
+        return None
+
+
+def _noise(card: Card, counts: CountError, mode: Mode, notes: list[str], signed: bool) -> float | None:
+    if counts.quantity != "counts":
+        return None
+    try:
+        return 100 * product_noise(card, mode, counts.rule, signed) / counts.sigma
+    except CardError as error:
+        notes.append(f"no noise: {error}")
         return None
 
 

@@ -6,7 +6,7 @@ fitted in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.card import Card
 from aimcard.models.card_text import rows_of_text
 from aimcard.models.errors import InputError
-from aimcard.models.modes import get_mode, mode_names
+from aimcard.models.modes import GUARD_SLOTS, get_mode, mode_names
 from aimcard.validation.data_sets import DataSet, figure
 from aimcard.validation.report import validate
 
@@ -33,13 +33,17 @@ def pair_of(reference: ReferenceSet) -> Record:
 class Prediction:
     """A card on a reference set of a mode: 1 − R² by quantity, rms error of the weighted phase, ε_MAC [%] of it.
 
-    after_offset: 1 − R² of the phase once each line's mean error is taken off, as a calibrated offset does.
+    after_offset: 1 − R² of the phase once each line's mean error is taken off, as a calibrated offset does. card_affine and
+    ideal_affine: 1 − R² by quantity of the card and of the ideal product, each with a scale and an offset a line that are
+    fitted to the vectors that score them (None with two vectors or fewer).
     """
 
     mode: str
     fitted_in: str
     vectors: int
     one_minus_r2: dict[str, float | None]
+    card_affine: dict[str, float | None]
+    ideal_affine: dict[str, float | None]
     after_offset: float | None
     rms_count: float | None
     sigma_count: float | None
@@ -65,13 +69,13 @@ def predicted(card: Card, reference: ReferenceSet) -> Prediction:
     whole = validate(card, ReferenceSet(reference.meta, chosen, reference.source), progress=False).data_sets
     sets = {name: s.summary for name, s in whole.items()}
     ideal, ota = sets.get("ideal-gaussian-1x", {}), sets.get("ota-gaussian-1x", {})
-    found = {
-        "charge, ideal clamp": figure(ideal, "charge", "one_minus_r2"),
-        "mirror charge": figure(ota, "charge", "one_minus_r2"),
-        "phase": figure(ota, "phase", "one_minus_r2"),
-    }
+    seen = {"charge, ideal clamp": (ideal, "charge"), "mirror charge": (ota, "charge"), "phase": (ota, "phase")}
+    own, corrected, affine = (
+        {label: figure(summary, quantity, "one_minus_r2", predictor) for label, (summary, quantity) in seen.items()}
+        for predictor in ("model", "model_affine", "ideal_affine")
+    )
     return Prediction(
-        str(reference.meta["mode"]), str(card.meta["mode"]), int((ota or ideal).get("vectors", 0)), found,
+        str(reference.meta["mode"]), str(card.meta["mode"]), int((ota or ideal).get("vectors", 0)), own, corrected, affine,
         _after_offset(whole.get("ota-gaussian-1x")),
         figure(ota, "phase", "rms_count"), figure(ota, "phase", "sigma_count"), figure(ota, "phase", "eps_mac"),
     )  # fmt: skip
@@ -87,10 +91,10 @@ def _after_offset(data_set: DataSet | None) -> float | None:
     return float(np.median(found)) if found else None
 
 
-def list_modes(guard: int = 4) -> str:
-    """All registered modes as a table: phases, weights and window."""
+def list_modes(names: Sequence[str] = (), guard: int = GUARD_SLOTS) -> str:
+    """Modes (none named: all registered) as a table: phases, weights and window; InputError for an unknown name."""
     rows = [("mode", "phases", "weights", "window [LSB]", "with guards", "")]
-    for name in mode_names():
+    for name in names or mode_names():
         m = get_mode(name)
         weights = ", ".join(map(str, m.weights))
         rows.append((name, str(len(m.phases)), weights, str(m.window_slots(0)), str(m.window_slots(guard)), m.summary))
@@ -107,10 +111,20 @@ def prediction_table(found: Iterable[tuple[tuple[str, str], Prediction]]) -> str
         ("topology", "mode", "fitted in", "vectors", "charge 1-R2", "mirror charge", "phase", "less offset", "rms [counts]",
          "σ", "ε_MAC %")
     ]  # fmt: skip
+    beside: list[tuple[str, ...]] = [
+        ("topology", "mode", *(f"{q}, {p}" for q in ("charge", "mirror charge", "phase") for p in ("card", "card+", "ideal+")))
+    ]
     for (topology, mode), p in found:
         rows.append(
             (topology, mode, p.fitted_in, str(p.vectors), *map(_shown, p.one_minus_r2.values()), _shown(p.after_offset),
              _shown(p.rms_count, ".3g"),
              _shown(p.sigma_count, ".4g"), _shown(p.eps_mac, ".2g"))
         )  # fmt: skip
-    return "\n".join(["predicted against simulated, held-out lines (medians over lines):", *rows_of_text(rows)])
+        figures = zip(*(v.values() for v in (p.one_minus_r2, p.card_affine, p.ideal_affine)), strict=True)
+        beside.append((topology, mode, *(_shown(v) for three in figures for v in three)))
+    return "\n".join([
+        "predicted against simulated, held-out lines (medians over lines):", *rows_of_text(rows), "",
+        "1-R2 of the card, and of card and ideal product (+) after a scale and an offset a line. These are fitted to the vectors "
+        "that score them, of n vectors' n - 1 degrees of freedom n - 2 are left:",
+        *rows_of_text(beside),
+    ])  # fmt: skip

@@ -10,10 +10,11 @@ import torch
 
 from aimcard.models.card import Card
 from aimcard.models.card_text import rows_of_text
-from aimcard.models.checks import check_positive
 from aimcard.models.errors import InputError
-from aimcard.models.noise import CLOCK_JITTER_S, LOWEST_HZ, CountNoise, NoiseParameters, count_noise
+from aimcard.models.modes import Mode
+from aimcard.models.noise import CountNoise
 from aimcard.models.tied_tile import TiedTile
+from aimcard.models.tile_noise import tile_noise
 from aimcard.models.topology import tile_of
 from aimcard.validation.typical import normal_codes, normal_pairs
 
@@ -57,34 +58,19 @@ class TypicalNoise:
     idle: CountNoise | None = None
 
 
-def typical_noise(
-    card: Card, *, rows: int | None = None, jitter_s: float = CLOCK_JITTER_S, lowest_hz: float = LOWEST_HZ
-) -> TypicalNoise:
-    """The noise of typical lines. Raises CardError if the card has none, InputError for rows, jitter and modes it is not for."""
-    model, parameters = tile_of(card), NoiseParameters.of(card)
+def typical_noise(card: Card, *, rows: int | None = None, mode: str | Mode | None = None, **how: Any) -> TypicalNoise:
+    """The noise of typical lines in a PWM mode, the card's own by default; ``how`` and errors as for ``tile_noise``."""
+    model = tile_of(card)
     rows = int(card.meta["rows"]) if rows is None else rows
     if rows < 1:
         raise InputError(f"rows: expected 1 or more; got {rows}")
-    check_positive("jitter_s", jitter_s, zero=True)
-    if model.mode.name != "conventional":
-        raise InputError(f"mode: noise is known in conventional PWM; {card.source} is of {model.mode.name}; take another card")
-    how: dict[str, Any] = {"v_read_v": model.v_read_v, "t_lsb_s": model.t_lsb_s, "jitter_s": jitter_s, "lowest_hz": lowest_hz}
-    if isinstance(model, TiedTile):
-        plus, minus, vectors = typical_columns(rows, model.code_max)
-        column_s = model.effective(torch.from_numpy(plus), torch.from_numpy(minus)).y_s
-
-        def of(codes: np.ndarray) -> CountNoise:
-            current = torch.from_numpy(model.respond(plus, codes, conductance_minus_s=minus, clamp="ota").current_a)
-            cells, twice = (torch.from_numpy(np.concatenate(both, -1)) for both in ((plus, minus), (codes, codes)))
-            return count_noise(parameters, cells, twice, current, column_s=column_s, **how)
-
-        return TypicalNoise({name: of(codes) for name, codes in vectors.items()}, of(np.zeros((1, rows), np.int64)))
-    g, vectors = typical_lines(rows, model.code_max)
-    out = {}
-    for name, codes in vectors.items():
-        current = torch.from_numpy(model.respond(g, codes).current_a)
-        out[name] = count_noise(parameters, torch.from_numpy(g), torch.from_numpy(codes), current, **how)
-    return TypicalNoise(out)
+    how["mode"] = mode
+    if not isinstance(model, TiedTile):
+        g, vectors = typical_lines(rows, model.code_max)
+        return TypicalNoise({name: tile_noise(model, g, codes, **how) for name, codes in vectors.items()})
+    plus, minus, vectors = typical_columns(rows, model.code_max)
+    found = {name: tile_noise(model, plus, codes, minus, **how) for name, codes in vectors.items()}
+    return TypicalNoise(found, tile_noise(model, plus, np.zeros((1, rows), np.int64), minus, **how))
 
 
 def noise_table(card: Card, **options) -> str:

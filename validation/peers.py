@@ -7,12 +7,12 @@ other torch versions than ours, so: ``pip install --no-deps aihwkit aihwkit-ligh
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
 import io
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aimcard.models.console import Arguments, run_module
 from aimcard.models.errors import InputError
 
 #: Wire and conductance at which all peers with IR-drop run: 0.15 Ω a cell, 25 µS.
@@ -191,12 +192,12 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print each peer's ratio to matmul on a 512 × 512 matrix, and how far its outputs are from the product's."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = Arguments(description=main.__doc__)
     parser.add_argument("--batch", type=int, default=8, help="vectors in the batch (8)")
     parser.add_argument("--seed", type=int, default=1, help="seed of matrix, inputs and noise (1)")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     torch.manual_seed(given.seed)
     weight, inputs = 0.1 * torch.randn(512, 512), torch.randn(given.batch, 512)
     plain = matmul(weight, inputs, repeats=200)
@@ -216,4 +217,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_module(main, sys.argv[1:]))

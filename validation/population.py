@@ -202,6 +202,8 @@ def population_figure(result: PopulationResult) -> Figure:
         for ax in (top, below):
             tidy(ax)
     axes[0, 0].set_ylabel("density")
-    axes[0, 0].legend(fontsize=8)
+    # Below the plots: inside them it would lie over a histogram's peak.
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, fontsize=8, frameon=False, ncols=2, loc="outside lower center")
     axes[1, 0].set_ylabel(f"quantile, ngspice [{result.unit}]")
     return fig

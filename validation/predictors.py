@@ -8,6 +8,7 @@ count before truncation. Predictors:
 - `ideal`: V·ΣG·x·T. For mirror and phase it goes through an ideal read-out: a straight line through the
   card's static idle point and its static point at the record's mean ideal current (`nominal_readout`).
 - `ideal_affine`: the ideal after its best affine correction on this very record, line by line.
+- `model_affine`: the card after the same correction: both have two numbers a line from the very vectors that score them.
 - `floor`: the same vectors from a tighter run of the reference's simulator, where the set has one.
 """
 
@@ -29,7 +30,7 @@ from aimcard.models.topology import Tile
 from aimcard.validation.scores import affine, affine_fit, later_slots, pair_difference
 
 QUANTITIES = ("current", "charge", "phase", "line_current", "line_charge")
-PREDICTORS = ("model", "ideal", "ideal_affine", "floor")
+PREDICTORS = ("model", "model_affine", "ideal", "ideal_affine", "floor")
 
 Values = dict[str, np.ndarray]
 
@@ -38,7 +39,7 @@ Values = dict[str, np.ndarray]
 class Comparison:
     """One quantity of one record: (vectors, lines) or (vectors, lines, slots).
 
-    predicted: `model`, `ideal`, `ideal_affine`, each of truth's shape. floor: a tighter run of truth's
+    predicted: `model`, `model_affine`, `ideal`, `ideal_affine`, each of truth's shape. floor: a tighter run of truth's
     vectors `floor_vectors` (n,), or None.
     """
 
@@ -61,16 +62,18 @@ def comparison(
     floor: np.ndarray | None = None,
     floor_vectors: np.ndarray | None = None,
 ) -> Comparison:
-    """A Comparison with the affine-corrected ideal; of a current, fitted to the slots that are scored.
+    """A Comparison with ideal and model affine-corrected; of a current, fitted to the slots that are scored.
 
     Two numbers fitted to two vectors or fewer say nothing: the affine-corrected charge and phase are NaN
     there.
     """
-    slope, offset = affine_fit(later_slots(ideal), later_slots(truth))
-    corrected = affine(ideal, slope, offset)
-    if truth.ndim == 2 and len(truth) <= 2:
-        corrected = np.full_like(corrected, np.nan)
-    predicted = {"model": model, "ideal": ideal, "ideal_affine": corrected}
+    predicted = {"model": model, "ideal": ideal}
+    for name in ("model", "ideal"):
+        slope, offset = affine_fit(later_slots(predicted[name]), later_slots(truth))
+        corrected = affine(predicted[name], slope, offset)
+        if truth.ndim == 2 and len(truth) <= 2:
+            corrected = np.full_like(corrected, np.nan)
+        predicted[f"{name}_affine"] = corrected
     return Comparison(truth, predicted, floor, floor_vectors)
 
 

@@ -54,7 +54,7 @@ class ValidationResult:
         ``data_sets`` maps names (clamp-distribution-wire) to ``current``, ``charge``, ``phase`` (with a
         read-out), ``line_current`` and ``line_charge`` (where current and charge are the mirror's),
         ``columns``, ``lines`` a column, ``vectors`` a line (the fewest), and ``pair`` (the same quantities
-        for G+ minus G−). Each quantity has ``model``, ``ideal``, ``ideal_affine`` and, where there is one,
+        for G+ minus G−). Each quantity has ``model``, ``model_affine``, ``ideal``, ``ideal_affine`` and, where there is one,
         ``floor``; each of these the medians over lines of ``r2``, ``one_minus_r2``, ``nrmse``, ``eps_mac``
         [%], and more of scores.measures, the largest ``worst`` and ``worst_one_minus_r2``. Currents lack the
         first slot of the window: ``first_slot_*`` have it.
@@ -72,12 +72,13 @@ class ValidationResult:
     def for_card(self) -> dict[str, Any]:
         """What a card keeps of it: the data sets' figures and the aims; what is undefined is left out.
 
-        File names are left out too: equal content makes equal cards.
+        File names are left out too: equal content makes equal cards; and the affine-corrected model, which the cards that ship
+        were made without.
         """
         whole = self.to_json()
         made = {key: value for key, value in self.reference.items() if key != "source"}
         kept = {k: {n: v for n, v in s.items() if n != "records"} for k, s in whole["data_sets"].items()}
-        return _without_none({"reference": made, "data_sets": kept, "aims": whole["aims"]})
+        return _without_none({"reference": made, "data_sets": _without(kept, "model_affine"), "aims": whole["aims"]})
 
     def write_json(self, path: str | Path) -> Path:
         """Write ``to_json()`` to a file, whole or not at all."""
@@ -97,9 +98,11 @@ class ValidationResult:
             f"reference set {r['content_hash'][:12]}: {r['technology']}, {r['corner']}, "
             f"{r['temperature_c']:g} degC, {r['simulator']}",
             "held-out columns; 1-R2 about each line's own mean over vectors, median over lines, then worst",
-            "currents: slot means, the first apart; affine: the ideal MAC corrected on the scored vectors",
+            "currents: slot means, the first apart; affine: a scale and an offset a line, fitted to the scored vectors",
         ]
-        rows = [("data set", "1-R2", "worst", "affine", "ideal", "floor", "RMSE/σ", "ε_MAC %", "max/σ", "ppm")]
+        rows: list[tuple[str, ...]] = [
+            ("data set", "1-R2", "worst", "card, affine", "ideal, affine", "ideal", "floor", "RMSE/σ", "ε_MAC %", "max/σ", "ppm")
+        ]
         for name, data_set in self.data_sets.items():
             rows += _rows(name, data_set)
         lines += rows_of_text(rows)
@@ -173,6 +176,11 @@ def _without_none(value: Any) -> Any:
     return [_without_none(v) for v in value] if isinstance(value, list) else value
 
 
+def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Nested mappings without entries of this name."""
+    return {k: _without(v, name) if isinstance(v, Mapping) else v for k, v in values.items() if k != name}
+
+
 def _rows(name: str, data_set: DataSet) -> list[tuple[str, ...]]:
     """A data set's lines of the table: its quantities, then those of the pair's difference."""
     s = data_set.summary
@@ -199,7 +207,7 @@ def _row(part: Mapping[str, Any], quantity: str) -> tuple[str, ...]:
         value = figure(part, quantity, name, predictor)
         return "-" if value is None else f"{value:.2g}"
 
-    columns = [("one_minus_r2", "model"), ("worst_one_minus_r2", "model"), ("one_minus_r2", "ideal_affine"),
-               ("one_minus_r2", "ideal"), ("one_minus_r2", "floor"), ("nrmse", "model"), ("eps_mac", "model"),
-               ("worst", "model"), ("rmse_ppm", "model")]  # fmt: skip
+    columns = [("one_minus_r2", "model"), ("worst_one_minus_r2", "model"), ("one_minus_r2", "model_affine"),
+               ("one_minus_r2", "ideal_affine"), ("one_minus_r2", "ideal"), ("one_minus_r2", "floor"), ("nrmse", "model"),
+               ("eps_mac", "model"), ("worst", "model"), ("rmse_ppm", "model")]  # fmt: skip
     return tuple(show(*column) for column in columns)

@@ -6,36 +6,31 @@ over many vectors on one pair of lines, and the boundary from the simulated ring
 
 from __future__ import annotations
 
-import argparse
 import copy
 import sys
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 import torch
 
-from aimcard.data.reference import ReferenceSet
+from aimcard.data.reference import Record, ReferenceSet
 from aimcard.data.shipped import find_card, mode_references
 from aimcard.models.adc import PHASE_RULES, residue_sigma, truncated
 from aimcard.models.card_text import rows_of_text
 from aimcard.models.checks import check_choice
-from aimcard.models.console import run_module
+from aimcard.models.console import Arguments, run_module
 from aimcard.models.errors import InputError
 from aimcard.models.modes import Mode, get_mode
-from aimcard.models.tile import TileModel
+from aimcard.models.tied_tile import TiedTile
+from aimcard.models.topology import Tile, tile_of
 from aimcard.validation.modes import pair_of
-from aimcard.validation.predictors import slot_weights_s
+from aimcard.validation.predictors import net_conductance, slot_weights_s
 from aimcard.validation.scores import affine, affine_fit, sigma_mac
-from aimcard.validation.typical import SIGMA_SHARE
+from aimcard.validation.typical import normal_codes
 
 
-class _Where(TypedDict):
-    w_select_um: float
-    position: float
-
-
-def without_steps(model: TileModel) -> TileModel:
+def without_steps(model: Tile) -> Tile:
     """The same tile whose clamp follows at once: no turn-on, no step charges of the regulator."""
     still = copy.copy(model)
     still.values = {n: 0.0 if n.startswith(("clamp_step", "clamp_on_")) and n.endswith("_s") else v
@@ -43,25 +38,40 @@ def without_steps(model: TileModel) -> TileModel:
     return still
 
 
-def budget(model: TileModel, reference: ReferenceSet, mode: Mode, vectors: int = 32, seed: int = 3) -> list[tuple[str, float]]:
-    """Stage and RMSE/σ_MAC [%] of G+ − G− against the ideal product after scale and offset, up to that stage.
+def record_of(reference: ReferenceSet) -> Record:
+    """What makes a product: a held-out Gaussian pair of lines with a read-out, or a tied column. InputError without one."""
+    if reference.meta["topology"] == "gated":
+        return pair_of(reference)
+    found = reference.select(kind="column", role="held_out", clamp="ota", distribution="gaussian", wire_scale=1.0)
+    if not found:
+        raise InputError(f"{reference.source}: expected a held-out Gaussian column with clamp 'ota'; there is none")
+    return found[0]
 
-    Gaussian vectors on the set's first held-out pair. Raises InputError without a pair, or for fewer than 4 vectors.
+
+def budget(model: Tile, reference: ReferenceSet, mode: Mode, vectors: int = 32, seed: int = 3) -> list[tuple[str, float]]:
+    """Stage and RMSE/σ_MAC [%] of the product against the ideal one after scale and offset, up to that stage.
+
+    Gaussian vectors on the set's first held-out pair, G+ − G− in one sign phase, or tied column, of either sign. Raises
+    InputError without one, or for fewer than 4 vectors.
     """
     if vectors < 4:
         raise InputError(f"vectors: expected 4 or more, two numbers are fitted to them; got {vectors}")
-    record = pair_of(reference)
+    record, tied = record_of(reference), isinstance(model, TiedTile)
     g = record["conductance_s"]
-    where: _Where = {"w_select_um": float(record.attrs["w_select_um"]), "position": float(record.attrs["position"])}
-    drawn = np.random.default_rng(seed).normal(0, SIGMA_SHARE * model.code_max, (vectors, g.shape[1]))
-    codes = np.clip(np.round(drawn), 0, model.code_max).astype(np.int64)
-    ideal = (codes @ (g[0] - g[1]))[:, None]
-    held, free = (model.respond(g, codes, mode=mode, phase_rule=rule, **where) for rule in PHASE_RULES)
+    where: dict[str, Any] = {"w_select_um": float(record.attrs["w_select_um"]), "position": float(record.attrs["position"])}
+    if tied:
+        where |= {"conductance_minus_s": record["conductance_minus_s"], "read_out": str(record.attrs["read_out"])}
+    codes = normal_codes(np.random.default_rng(seed), vectors, g.shape[1], model.code_max, signed=tied)
+    ideal = (codes @ (net_conductance(record)[0] if tied else g[0] - g[1]))[:, None]
+    held, free = (model.respond(g, codes, clamp="ota", mode=mode, phase_rule=rule, **where) for rule in PHASE_RULES)
     weight = slot_weights_s(held.slot_edge_s, mode, model.guard_slots)
     assert held.mirror_a is not None
+    assert held.phase_count is not None
+    assert held.count is not None
+    assert free.count is not None
     stages = {
         "cells, wire, edges (ideal clamp)": model.respond(g, codes, mode=mode, clamp="ideal", **where).charge_c,
-        "+ regulator, static": without_steps(model).respond(g, codes, mode=mode, **where).charge_c,
+        "+ regulator, static": without_steps(model).respond(g, codes, clamp="ota", mode=mode, **where).charge_c,
         "+ its turn-on and steps": held.charge_c,
         "+ mirror": held.mirror_a @ weight,
         "+ oscillator": held.phase_count,
@@ -70,9 +80,9 @@ def budget(model: TileModel, reference: ReferenceSet, mode: Mode, vectors: int =
     }
 
     def error(y: np.ndarray) -> float:
-        pair = (y[:, :1] - y[:, 1:]).astype(float)
-        left = pair - affine(ideal, *affine_fit(ideal, pair))
-        return float(100 * np.sqrt((left**2).sum() / (vectors - 2)) / sigma_mac(pair)[0])
+        product = (y if tied else y[:, :1] - y[:, 1:]).astype(float)
+        left = product - affine(ideal, *affine_fit(ideal, product))
+        return float(100 * np.sqrt((left**2).sum() / (vectors - 2)) / sigma_mac(product)[0])
 
     return [(name, error(np.asarray(y))) for name, y in stages.items()]
 
@@ -111,20 +121,20 @@ def boundary(reference: ReferenceSet) -> list[tuple[str, str]]:
 
 
 def _main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m aimcard.validation.residue", description=__doc__)
+    parser = Arguments(modes=True, prog="python -m aimcard.validation.residue", description=__doc__)
     parser.add_argument("card", help="file or name of a model card")
     parser.add_argument("--mode", default="split", help="mode to look at (default: split), of a shipped set of the card's")
     parser.add_argument("--against", type=Path, help="reference set in the mode to look at, instead of a shipped one")
     parser.add_argument("--vectors", type=int, default=32)
-    given = parser.parse_args(arguments)
-    model = TileModel(find_card(given.card))
+    given = parser.read(arguments)
+    model = tile_of(find_card(given.card))
     if given.against is None:
         known = mode_references(model.card)
         reference = known[check_choice("--mode", given.mode, tuple(known))]
     else:
         reference = ReferenceSet.read(given.against)
     mode = get_mode(str(reference.meta["mode"]), model.code_max)
-    print(f"{mode.name}: error of a pair's product up to each stage, {given.vectors} vectors, in % of σ_MAC")
+    print(f"{mode.name}: error of a product up to each stage, {given.vectors} vectors, in % of σ_MAC")
     print("\n".join(rows_of_text([(name, f"{value:.3g}") for name, value in budget(model, reference, mode, given.vectors)])))
     if len(mode.phases) > 1:
         print(f"{mode.name}: the phase boundary, simulated")

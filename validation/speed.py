@@ -7,10 +7,10 @@ scaled per line to g_max 25 µS (one line of a pair); ``uniform`` 0.1 to 5 µS. 
 
 from __future__ import annotations
 
-import argparse
 import copy
 import ctypes
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.data import shipped_card
+from aimcard.data.shipped import find_card
+from aimcard.models.console import Arguments, output_folder, run_module
 from aimcard.models.fast import Effects, FastTile
 from aimcard.models.fast.exact import solve
 from aimcard.models.tile import TileModel
@@ -233,10 +234,10 @@ def scaling(model: TileModel, figure: Path | None, turns: int = 7) -> list[tuple
     return found
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(prog="python -m aimcard.validation.speed", description=__doc__)
-    parser.add_argument("--card", type=Path, default=None, help="card file; default: the shipped one")
+    parser = Arguments(prog="python -m aimcard.validation.speed", description=__doc__)
+    parser.add_argument("--card", default="freepdk45_gated", help="file or name of a card")
     parser.add_argument("--batch", type=int, nargs="+", default=[128, 1024])
     parser.add_argument("--turns", type=int, default=15, help="alternations of ours and torch's")
     parser.add_argument("--no-errors", action="store_true", help="leave out the comparison with the slow twin (minutes)")
@@ -245,9 +246,11 @@ def main() -> None:
     parser.add_argument("--wire-scale", type=float, default=1.0, help="of the comparison with the slow twin")
     parser.add_argument("--compared", type=int, default=12, help="lines that are compared with it, from least to largest total")
     parser.add_argument("--scaling", type=Path, default=None, metavar="FIGURE", help="also sizes; writes this figure")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
+    if chosen.scaling is not None:
+        output_folder("--scaling", chosen.scaling.parent)
     torch.set_num_threads(1)
-    model = TileModel.read(chosen.card if chosen.card is not None else shipped_card())
+    model = TileModel(find_card(chosen.card))
     print("512 x 512, float32, one thread, gated, one sign phase, one bit line; times over torch.mm's of the same shape")
     print("| read-out | batch | torch.mm, µs | forward | backward / forward | memory beyond torch's, outputs | in training |")
     print("|---|---|---|---|---|---|---|")
@@ -285,4 +288,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_module(main, sys.argv[1:]))

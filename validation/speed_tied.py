@@ -6,18 +6,17 @@ product; errors before rounding against the slot-by-slot equations, and against 
 
 from __future__ import annotations
 
-import argparse
+import sys
 import time
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.data import shipped_card
-from aimcard.data.shipped import reference_for
+from aimcard.data.shipped import find_card, reference_for
 from aimcard.models.card_text import rows_of_text
+from aimcard.models.console import Arguments, run_module
 from aimcard.models.fast import Effects, TiedProduct
 from aimcard.models.tied_tile import TiedTile
 from aimcard.validation.scores import one_minus_r2
@@ -99,14 +98,14 @@ def against_ngspice(tile: TiedTile, accuracy: str = "fast") -> list[tuple[str, f
     return found
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(prog="python -m aimcard.validation.speed_tied", description=__doc__)
-    parser.add_argument("--card", type=Path, default=None, help="card file; default: the shipped tied one")
+    parser = Arguments(prog="python -m aimcard.validation.speed_tied", description=__doc__)
+    parser.add_argument("--card", default="freepdk45_tied", help="file or name of a card")
     parser.add_argument("--batch", type=int, nargs="+", default=[128, 1024])
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    tile = TiedTile.read(chosen.card if chosen.card is not None else shipped_card("freepdk45_tied"))
+    tile = TiedTile(find_card(chosen.card))
     head = "tied, 512 x 512, float32, one thread"
     rows: list[tuple[str, ...]] = [(head, "batch", "forward / torch.mm", "backward / forward", "memory, outputs")]
     for name, (read, accuracy) in READS.items():
@@ -132,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_module(main, sys.argv[1:]))

@@ -12,13 +12,17 @@ from __future__ import annotations
 import itertools
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from aimcard.data.reference import ReferenceSet
+from aimcard.data.shipped import find_card
 from aimcard.models.card import Card
+from aimcard.models.checks import check_choice
+from aimcard.models.console import Arguments, run_module
 from aimcard.models.errors import InputError
 from aimcard.models.lut import lookup
 from aimcard.models.tied_tile import TiedTile
@@ -143,11 +147,20 @@ def against_counts(card: Card, reference: ReferenceSet) -> list[CountErrors]:
     return out
 
 
-if __name__ == "__main__":
-    given = sys.argv[1:]
-    if len(given) not in (1, 2):
-        sys.exit("usage: python -m aimcard.validation.tied_products CARD [REFERENCE]")
-    print(products(Card.read(given[0])))
-    if len(given) == 2:
+def main(arguments: list[str]) -> None:
+    """Print the reductions of a tied card, and beside a reference set's counts."""
+    parser = Arguments(prog="python -m aimcard.validation.tied_products", description=main.__doc__)
+    parser.add_argument("card", help="file or name of a tied card")
+    parser.add_argument("reference", nargs="?", type=Path, help="reference set to stand beside")
+    given = parser.parse_args(arguments)
+    card = find_card(given.card)
+    check_choice(f"{given.card}: topology", card.meta["topology"], ("tied",))
+    reference = None if given.reference is None else ReferenceSet.read(given.reference)
+    print(products(card))
+    if reference is not None:
         print("count against ngspice's ring, 1-R2")
-        print("\n".join(str(e) for e in against_counts(Card.read(given[0]), ReferenceSet.read(given[1]))))
+        print("\n".join(str(e) for e in against_counts(card, reference)))
+
+
+if __name__ == "__main__":
+    sys.exit(run_module(main, sys.argv[1:]))

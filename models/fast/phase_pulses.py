@@ -22,7 +22,7 @@ from aimcard.models.fast.effects import Circuit
 from aimcard.models.fast.product import Columns
 from aimcard.models.fast.weights import MIDDLE, Plan, apparent, apparent_slope, pulse_charge, recharge_slope
 from aimcard.models.modes import Mode
-from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount, rise_delay
+from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount, recharging, rise_delay
 
 #: Conductances on which the functions are found, quantiles of the tile's own.
 SAMPLE = 96
@@ -49,7 +49,7 @@ def cell_charges(circuits: list[Circuit], mode: Mode, guard: int, table: np.ndar
     digit = torch.from_numpy(table)[..., None]
     zero = g.new_zeros(1)
     amount = recharge_amount(p, e, g, zero + c.v_read_v, zero, w) * (1e6 / t)
-    rate = g / node_capacitance(p, w)
+    rate = recharging(g) / node_capacitance(p, w)
     rise, fall = float(rise_delay(p, e)), float(fall_delay(p, e))
     windows = mode.windows(guard)
 

@@ -23,6 +23,7 @@ from aimcard.models.pulse import (
     idle_capacitance,
     node_capacitance,
     recharge_amount,
+    recharging,
     rise_charge,
     rise_delay,
 )
@@ -220,7 +221,7 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
     if circuit.effects.pulse:
         flat, at = big.flatten(), g.flatten()
         v, zero = circuit.v_read_v, torch.zeros(1, dtype=torch.float64)
-        rate = flat / node_capacitance(pulse, w)
+        rate = recharging(flat) / node_capacitance(pulse, w)
         amount = recharge_amount(pulse, e, flat, zero + v, zero, w)
         begin = start_charge(circuit, at, zero)
         ends = fall_edge(circuit, flat, at, zero)

@@ -1,6 +1,7 @@
-"""What bends of tied columns by products of bytes: a quarter of a float32 product for each function of ``tied_modes``.
+"""Tied columns by products of bytes: a quarter of a float32 product for each function of ``tied_modes``.
 
-A byte's rounding is 1 % of a current that enters a term of a few percent of the answer.
+A byte's rounding is 1 % of a current that enters a term of a few percent of the answer. Whole codes are bytes themselves: with
+lines of two bytes the linear part, which must be exact to 1e-4, is two such products more, and no float32 one.
 """
 
 from __future__ import annotations
@@ -17,33 +18,78 @@ from aimcard.models.fast.tied_modes import BLOCK, Modes
 
 #: Products that are bent together: they stay in the processor's cache.
 PRODUCTS = 1 << 17
+#: Most LSBs that edges may add to a pulse for ``answers``, which spreads them over the codes as a slope: 1 − R² goes with their
+#: square and is 5e-7 at 0.0135 LSB on 70 rows. Shipped cards have 0.004 and less.
+LONGER = 0.005
 
 
 @dataclass(frozen=True)
 class SmallWeights:
-    """Currents per row as bytes (tiles, lines, rows) of ``scale`` (tiles, lines); coefficients (tiles, terms, lines); profile
-    (tiles, rows) and factor (tiles, lines) of what the functions leave."""
+    """Currents per row as bytes (tiles, lines, rows) of ``scale`` (tiles, lines), and what that leaves, in a 254th of it;
+    coefficients (tiles, terms, lines); gain (tiles, lines): answer per current and LSB; profiles (tiles, 3, rows) and factors
+    (tiles, 4, lines): the columns behind the rows of ``TiedWeights.wide``; delta_lsb (tiles,) as there."""
 
     bytes_: Tensor
+    fine: Tensor
     scale: Tensor
     coefficients: Tensor
-    profile: Tensor
-    factor: Tensor
+    gain: Tensor
+    profiles: Tensor
+    factors: Tensor
+    delta_lsb: Tensor
 
     @classmethod
-    def of(cls, odd: Tensor, coefficients: Tensor, profile: Tensor, factor: Tensor) -> SmallWeights:
-        """From odd (..., lines, rows), coefficients (terms, ..., 1, lines), profile (..., rows) and factor (..., lines)."""
-        from aimcard.models.fast.tied_kernel import line_bytes
+    def of(
+        cls, odd: Tensor, coefficients: Tensor, gain: Tensor, rows_of: Tensor, behind: Tensor, delta_lsb: Tensor
+    ) -> SmallWeights:
+        """From odd (..., lines, rows), coefficients (terms, ..., 1, lines), gain (..., lines), rows_of (..., rows, 3), behind
+        (..., lines, 4) and delta_lsb (..., 1, 1)."""
+        from aimcard.models.fast.tied_whole import two_bytes
 
         lines, rows = odd.shape[-2:]
         flat = odd.reshape(-1, rows).contiguous()
-        small, scale = torch.empty(flat.shape, dtype=torch.int8), torch.empty(len(flat))
-        line_bytes(flat.numpy(), small.numpy(), scale.numpy())
+        small, fine = torch.empty(flat.shape, dtype=torch.int8), torch.empty(flat.shape, dtype=torch.int8)
+        scale = torch.empty(len(flat))
+        two_bytes(flat.numpy(), small.numpy(), fine.numpy(), scale.numpy())
         by_tile = coefficients.reshape(len(coefficients), -1, lines).transpose(0, 1).contiguous()
         return cls(
-            small.view(-1, lines, rows), scale.view(-1, lines), by_tile, profile.reshape(-1, rows).contiguous(),
-            factor.reshape(-1, lines).contiguous(),
+            small.view(-1, lines, rows), fine.view(-1, lines, rows), scale.view(-1, lines), by_tile,
+            gain.reshape(-1, lines).contiguous(), rows_of.mT.reshape(-1, 3, rows).contiguous(),
+            behind.mT.reshape(-1, 4, lines).contiguous(), delta_lsb.reshape(-1).contiguous(),
         )  # fmt: skip
+
+    def answers(self, x: Tensor, modes: Modes, idle: float) -> Tensor | None:
+        """All of the answer but the even part's own product, (tiles, batch, lines), of codes (tiles, batch, rows); None where
+        they are not whole bytes, or edges add too much."""
+        from aimcard.models.fast.tied_kernel import bend_bytes
+        from aimcard.models.fast.tied_whole import code_bytes, whole, whole_linear
+
+        deltas = self.delta_lsb.tolist()
+        digits = torch.empty(x.shape, dtype=torch.int8)
+        if max(map(abs, deltas)) > LONGER or not whole(x.numpy(), digits.numpy()):
+            return None
+        lines, rows = self.bytes_.shape[1:]
+        out, functions = x.new_empty(*x.shape[:2], lines), modes.count + 1
+        step = max(BLOCK, PRODUCTS // (functions * lines))
+        size = step = math.ceil(x.shape[1] / math.ceil(x.shape[1] / step))
+        f, u = torch.empty(functions * size * rows, dtype=torch.int8), torch.empty(functions * size * lines, dtype=torch.int32)
+        weights = modes.weights.astype(np.float32)
+        for t, delta in enumerate(deltas):
+            small, fine, scale = self.bytes_[t].T, self.fine[t].T, self.scale[t].numpy()
+            per_byte = scale * self.gain[t].numpy() * np.float32(1 + delta * modes.of_sign)
+            # All vectors at once, for products of few rows take a third longer; in the answer's own memory.
+            rest = byte_product(digits[t], fine, out[t].view(torch.int32))
+            coefficients, profiles, factors = (a[t].numpy() for a in (self.coefficients, self.profiles, self.factors))
+            for a in range(0, x.shape[1], step):
+                part, to = x[t, a : a + step].numpy(), out[t, a : a + step].numpy()
+                batch = len(part)
+                found, seen = f[: functions * batch * rows].view(-1, rows), u[: functions * batch * lines].view(-1, lines)
+                sums = np.empty((3, batch), np.float32)
+                code_bytes(part, *modes.numbers, weights, modes.units, profiles, found.view(-1, batch, rows).numpy(), sums)
+                seen = byte_product(found, small, seen).view(-1, batch, lines).numpy()
+                whole_linear(seen[-1], rest[a : a + step].numpy(), per_byte, factors, sums, np.float32(idle), to)
+                bend_bytes(seen[:-1], modes.units, scale, coefficients, weights, sums[2], factors[2], to)
+        return out
 
     def add_bend(self, out: Tensor, x: Tensor, modes: Modes) -> None:
         """As ``tied_modes.add_bend``, and what the functions leave; out, x (tiles, batch, ·)."""
@@ -63,10 +109,10 @@ class SmallWeights:
                 count = modes.count * len(part)
                 found, seen = f[: count * rows].view(-1, len(part), rows), u[: count * lines].view(count, lines)
                 feature_bytes(
-                    part.numpy(), *modes.numbers, weights, modes.units, self.profile[t].numpy(), found.numpy(), left.numpy()
+                    part.numpy(), *modes.numbers, weights, modes.units, self.profiles[t, 2].numpy(), found.numpy(), left.numpy()
                 )  # fmt: skip
                 seen = byte_product(found.flatten(0, 1), small, seen)
                 bend_bytes(
                     seen.view(-1, len(part), lines).numpy(), modes.units, self.scale[t].numpy(), self.coefficients[t].numpy(),
-                    weights, left.numpy(), self.factor[t].numpy(), to.numpy(),
+                    weights, left.numpy(), self.factors[t, 2].numpy(), to.numpy(),
                 )  # fmt: skip

@@ -84,20 +84,6 @@ def feature_bytes(x, odd, warp, weights, units, profile, out, left):
 
 
 @numba.njit(**_OPTIONS)
-def line_bytes(values, small, scale):
-    """Rows of ``values`` (lines, rows) as int8 with a scale each."""
-    for b in range(values.shape[0]):
-        row, to = values[b], small[b]
-        most = np.float32(1e-30)
-        for i in range(len(row)):
-            most = max(most, abs(row[i]))
-        inverse = np.float32(127) / most
-        scale[b] = most / np.float32(127)
-        for i in range(len(row)):
-            to[i] = np.int8(np.int32(np.rint(row[i] * inverse)))
-
-
-@numba.njit(**_OPTIONS)
 def bend(u, low, coefficients, weights, out):
     """Add Σ_q weights[q]·Σ_n c_n·u_q^(n + 2), |u| up to 1, to ``out`` (batch, lines).
 

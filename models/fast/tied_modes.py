@@ -99,6 +99,8 @@ class Modes:
         root = math.sqrt(1 + self.warp)
         self.numbers = self.odd.astype(np.float32), np.array([1 / code_max, self.warp, root], np.float32)
         self.units = (np.abs(values).max(1) / 127).astype(np.float32)
+        # Best slope through sign(x), per LSB, of Gaussian codes of 0.3 of the range.
+        self.of_sign = math.sqrt(2 / math.pi) / (0.3 * code_max)
 
     def _slowness(self, s: np.ndarray) -> np.ndarray:
         """dt/ds [LSB]."""

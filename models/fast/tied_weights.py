@@ -161,7 +161,6 @@ def prepare(
     (even_rows, even_lines), (step_rows, step_lines) = parts.of_even, parts.of_step
     if two:
         even_lines = torch.zeros_like(even_lines)
-    small = None
     if answer.linear:
         left_rows, left_lines, bend, curvature = torch.zeros_like(even_rows), torch.zeros_like(gain), None, 0.0
     else:
@@ -171,13 +170,14 @@ def prepare(
         left_lines = left_lines * each[2]
         usual = (odd.detach().square().sum(-1) / 4).sqrt()
         curvature = float((each[2] * usual / gain).detach().abs().max())
-        graph = torch.is_grad_enabled() and odd.requires_grad
-        small = SmallWeights.of(odd, bend[2], left_rows, left_lines) if not graph and compiled_type(odd) else None
     none = torch.zeros_like(gain)
     behind = [even_lines * gain, step_lines * gain, left_lines, each[0] * c.slots, *[none] * (EXTRA - 4)]
     wide = torch.cat([odd * gain[..., None], torch.stack(behind, -1)], -1)
     rows_of = torch.stack([even_rows, step_rows, left_rows], -1)
     even = parts.even * gain[..., None] if two else None
+    small = None
+    if bend is not None and not (torch.is_grad_enabled() and odd.requires_grad) and compiled_type(odd):
+        small = SmallWeights.of(odd, bend[2], gain, rows_of, wide[..., odd.shape[-1] : odd.shape[-1] + 4], parts.delta)
     return TiedWeights(wide, rows_of, parts.delta, even, bend, y, curvature, small)
 
 
@@ -203,15 +203,17 @@ def _compiled(weights: TiedWeights, x: Tensor, modes: Modes, idle: float) -> Ten
 
     codes = x.detach().contiguous()
     tiles = codes if x.ndim == 3 else codes[None]
-    wide = tiles.new_empty(*tiles.shape[:2], tiles.shape[2] + EXTRA)
-    rows_of = weights.rows_of.mT.reshape(-1, 3, tiles.shape[2]).contiguous()
-    widen(tiles.numpy(), weights.delta_lsb.reshape(-1).numpy(), rows_of.numpy(), np.float32(idle), wide.numpy())
-    out = (wide if x.ndim == 3 else wide[0]) @ weights.wide.mT
+    out = None if weights.small is None else weights.small.answers(tiles, modes, idle)
+    if out is None:
+        wide = tiles.new_empty(*tiles.shape[:2], tiles.shape[2] + EXTRA)
+        rows_of = weights.rows_of.mT.reshape(-1, 3, tiles.shape[2]).contiguous()
+        widen(tiles.numpy(), weights.delta_lsb.reshape(-1).numpy(), rows_of.numpy(), np.float32(idle), wide.numpy())
+        out = wide @ weights.wide.mT if x.ndim == 3 else (wide[0] @ weights.wide.mT)[None]
+        if weights.small is not None:
+            weights.small.add_bend(out, tiles, modes)
     if weights.even is not None:
-        out += x.abs() @ weights.even.mT
-    if weights.small is not None:
-        weights.small.add_bend(out if x.ndim == 3 else out[None], tiles, modes)
-    return out
+        out += tiles.abs() @ weights.even.mT
+    return out if x.ndim == 3 else out[0]
 
 
 def _widened(weights: TiedWeights, x: Tensor, modes: Modes, idle: float) -> Tensor:

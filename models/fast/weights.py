@@ -13,7 +13,7 @@ from aimcard.models.fast.compiled import Kernel
 from aimcard.models.fast.effects import Circuit
 from aimcard.models.fast.meanfield import EXTRA, Prepared, prepare
 from aimcard.models.fast.reference import BOW_SHARE, Reference, fall_edge, start_charge
-from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount
+from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount, recharging
 
 #: Code at which a cell's slope is taken; those of other codes follow one common curve.
 MIDDLE = 32.0
@@ -100,7 +100,7 @@ def pulse_charge(circuit: Circuit, conductance_s: Tensor, codes: Tensor | float)
     at = expand(circuit.line.cell, conductance_s, w).g_s * 1e6
     charge = recharge_amount(pulse, circuit.edges, conductance_s, zero + circuit.v_read_v, zero, w)
     left = (circuit.slots - codes) * circuit.t_lsb_s - float(fall_delay(pulse, circuit.edges))
-    charge = charge * -torch.expm1(-left * conductance_s / node_capacitance(pulse, w))
+    charge = charge * -torch.expm1(-left * recharging(conductance_s) / node_capacitance(pulse, w))
     charge = charge + start_charge(circuit, at, zero) + fall_edge(circuit, conductance_s, at, zero)
     return charge * (1e6 / circuit.t_lsb_s)
 

@@ -66,8 +66,10 @@ def convert_to_analog(
     names or patterns; the last that fits wins. accuracy: as ``FastTile``'s or ``TiedProduct``'s.
     Raises InputError on a pattern that fits no layer, and if nothing is left to convert.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: expected a torch.nn.Module; got {type(model).__name__}")
     hardware = card if isinstance(card, Hardware) else Hardware(card, accuracy)
-    chosen = _Choice(model, predicate, list(exclude), dict(overrides or {}))
+    chosen = _Choice(model, predicate, [exclude] if isinstance(exclude, str) else list(exclude), dict(overrides or {}))
     default = Plan(hardware, mapping or Mapping(), non_idealities or NonIdealities())
     chosen.check()
     new = copy.deepcopy(model)

@@ -72,6 +72,11 @@ class Crossbar(nn.Module):
         memo[id(self)] = new
         return new
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is worked out again when it is needed."""
+        state = self.__dict__.copy()
+        return state | {"_written": {}, "_tiles": {}, "_chips": {}, "observer": None, "usage": None, "_fresh": None}
+
     @property
     def switches(self) -> NonIdealities:
         """The non-idealities that act now."""
@@ -90,8 +95,17 @@ class Crossbar(nn.Module):
     def forward(self, weight: Tensor, x: Tensor) -> Tensor:
         """weight (outputs, rows), x (..., rows) -> (..., outputs); or tiles, (tiles, outputs, rows) and (tiles, batch, rows).
 
-        Raises InputError on inputs that the mapping refuses.
+        Raises InputError on inputs that the mapping refuses, and where rows and inputs are not as many.
         """
+        if x.shape[-1] != weight.shape[-1]:
+            raise InputError(
+                f"inputs of {self.plan.name or 'a layer'}: expected {weight.shape[-1]} in the last dimension, as many as its "
+                f"weights have rows; got {x.shape[-1]}"
+            )
+        if torch.is_inference_mode_enabled():
+            # What is kept of the weights must serve outside of inference mode too.
+            with torch.inference_mode(False), torch.no_grad():
+                return self(weight, x)
         if self.observer is not None:
             with torch.no_grad():
                 self.observer(self, weight, x.detach().flatten(0, -2))

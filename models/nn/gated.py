@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,15 +14,17 @@ from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects, FastTile
 from aimcard.models.fast.effects import linear_gain
 from aimcard.models.fast.pair import PairTile
+from aimcard.models.fast.phases import holds
 from aimcard.models.fast.shared import SharedTile
 from aimcard.models.lut import lookup_slope
 from aimcard.models.nn.chip import TileChip
-from aimcard.models.nn.circuit_noise import bin_currents, draw_counts
+from aimcard.models.nn.circuit_noise import bin_currents, draw_counts, phase_noise
 from aimcard.models.nn.hardware import Hardware
 from aimcard.models.nn.options import Mapping, NonIdealities
 from aimcard.models.nn.pairs import Written, halves
 from aimcard.models.nn.read_noise import draw_per_device, draw_per_line
 from aimcard.models.nn.usage import Usage
+from aimcard.models.read_gain import gated_line_gain
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
 
@@ -93,7 +96,7 @@ class GatedHardware(Hardware, topology="gated"):
                 # All vectors of the second phase are one.
                 negative = negative[..., :1, :]
             phases = torch.cat([positive, negative], -2)
-        charge = self.read(tile, lines, phases, n, mapping, generator, usage, chip)
+        charge = self.read(tile, lines, phases, n, mapping, generator, usage, chip, 2 if mapping.signed else 1)
         sides = charge.unflatten(-1, (len(mapping.significance), 2, -1))
         out = (sides[..., 0, :] - sides[..., 1, :]).flatten(-2)
         if not mapping.signed:
@@ -142,43 +145,79 @@ class GatedHardware(Hardware, topology="gated"):
 
     def read(
         self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping, generator: torch.Generator | None,
-        usage: Usage | None = None, chip: TileChip | None = None,
+        usage: Usage | None = None, chip: TileChip | None = None, signs: int = 1,
     ) -> Tensor:  # fmt: skip
-        """One reading of every line as charge [C], (..., batch, lines), of codes (..., batch, rows) of one sign."""
+        """One reading of every line as charge [C], (..., batch, lines), of codes (..., batch, rows) of one sign.
+
+        signs: sign phases of one product, which are equal parts of the batch and follow one another.
+        """
         seen = self.phase(tile, lines, codes, n, mapping)
         if chip is not None:
             factor, offset = chip.readout(lines, codes, n, self.converts(n))
             seen = seen * factor + offset
             if n.leakage:
                 seen = seen + chip.leakage(codes) * (self.counts_per_coulomb() if self.converts(n) else 1.0)
-        if n.read_noise != "off":
+        if n.draws:
             assert generator is not None
-            seen = seen + self._noise(lines, codes, n, generator)
-        if n.circuit_noise:
-            assert generator is not None
-            seen = seen + self.circuit_noise(lines, codes, n, generator)
+            seen = seen + self.noise(lines, [codes], n, generator, signs)[0]
         if not self.converts(n):
             return seen
         return self.digitise(seen, n, usage, 0.0, float(2**mapping.adc_bits - 1))
 
-    def circuit_noise(self, lines: Tensor, codes: Tensor, n: NonIdealities, generator: torch.Generator) -> Tensor:
-        """Noise of counts by the circuit, (..., batch, lines). Raises as ``noise_parameters``."""
-        p, model = self.noise_parameters(n), self.model
-        current = bin_currents(lines, codes, model.v_read_v, model.slots)
-        return draw_counts(p, current, model.t_lsb_s, model.slots, codes, generator)
+    def noise(
+        self, lines: Tensor, widths: Sequence[Tensor], n: NonIdealities, generator: torch.Generator, signs: int
+    ) -> list[Tensor]:
+        """Noise of the counts (or charges [C], where nothing converts) of every phase, (..., batch, lines) each.
+
+        widths: what rows conduct in each phase [LSB], (..., batch, rows). Raises as ``noise_parameters``.
+        """
+        out = [torch.zeros((), dtype=w.dtype, device=w.device) for w in widths]
+        if n.read_noise != "off":
+            out = [a + b for a, b in zip(out, self.read_noise(lines, widths, n, generator), strict=True)]
+        if n.circuit_noise:
+            out = [a + b for a, b in zip(out, self.circuit_noise(lines, widths, n, generator, signs), strict=True)]
+        return out
 
     @torch.no_grad()
-    def _noise(self, lines: Tensor, codes: Tensor, n: NonIdealities, generator: torch.Generator) -> Tensor:
-        model = self.model
+    def circuit_noise(
+        self, lines: Tensor, widths: Sequence[Tensor], n: NonIdealities, generator: torch.Generator, signs: int
+    ) -> list[Tensor]:
+        """Noise of counts by the circuit, as ``noise``: the readings of a line in all phases of a product share its slow part."""
+        p, model = self.noise_parameters(n), self.model
+        begin, end = self.edges_s(signs)
+        each = zip(widths, model.mode.windows(model.guard_slots), strict=True)
+        found = []
+        for hold, (width, (first, beyond)) in zip(holds(model), each, strict=True):
+            current = bin_currents(lines, width, model.v_read_v, beyond - first)
+            found.append(phase_noise(p, current, model.t_lsb_s, beyond - first, hold_s=hold))
+        # In time: all phases of the first sign, then all of the next.
+        order = [phase.part(s, signs) for s in range(signs) for phase in found]
+        drawn = draw_counts(order, (begin, end), widths[0], generator)
+        return [torch.cat(drawn[k :: len(found)], -2) for k in range(len(found))]
+
+    @torch.no_grad()
+    def read_noise(
+        self, lines: Tensor, widths: Sequence[Tensor], n: NonIdealities, generator: torch.Generator
+    ) -> list[Tensor]:
+        """The PCMs' read noise, as ``noise``."""
+        model, converts = self.model, self.converts(n)
         r_on = 0.0
         if n.apparent_weight:
             r_on = float(on_resistance(model.line().cell, float(model.card.meta["w_select_um"])))
         draw = draw_per_device if n.read_noise == "device" else draw_per_line
-        charge = draw(lines, codes.abs() * model.t_lsb_s, model.v_read_v, r_on, generator)
-        if not self.converts(n):
-            return charge
-        if not n.adc:
-            return charge * self.counts_per_coulomb()
-        adc = model.adc()
-        mean_a = model.v_read_v * (codes.abs().double() @ lines.double().mT) / self.code_max
-        return charge * lookup_slope(adc.i_adc_a, adc.rate_hz, mean_a.cpu()).to(charge)
+        r_column = 0.0
+        if n.ir_drop:
+            r_column = lines.shape[-1] * n.wire_scale * float(model.values["r_bit_ohm"] + model.values["r_return_ohm"])
+        out = []
+        charges = draw(lines, self.pulses(widths), model.v_read_v, r_on, generator)
+        for charge, width, phase in zip(charges, widths, model.mode.phases, strict=True):
+            # Of the phase's mean current: the longest pulses, whose noise counts most, see all of its course.
+            y = (width.abs().double() @ lines.double().mT).cpu() / phase.slots
+            mean_a = model.v_read_v * y
+            r_out = -lookup_slope(*model.tables["clamp"], mean_a) if n.regulator and model.has_readout else 0.0
+            gain = gated_line_gain(y, r_column, r_out)
+            if converts:
+                adc = model.adc() if n.adc else None
+                gain = gain * (self.counts_per_coulomb() if adc is None else lookup_slope(adc.i_adc_a, adc.rate_hz, mean_a))
+            out.append(charge * gain.to(charge))
+        return out

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch import Tensor
 from aimcard.models.adc import count
 from aimcard.models.card import Card
 from aimcard.models.checks import check_choice
+from aimcard.models.counting import Counting
 from aimcard.models.domain import check_domain
 from aimcard.models.errors import InputError
 from aimcard.models.fast.phases import in_mode
@@ -18,6 +21,7 @@ from aimcard.models.modes import Mode
 from aimcard.models.nn.inputs import straight_through
 from aimcard.models.nn.options import Mapping, NonIdealities
 from aimcard.models.nn.pairs import Written
+from aimcard.models.nn.read_noise import Pulse
 from aimcard.models.nn.usage import Usage
 from aimcard.models.noise import NoiseParameters
 from aimcard.models.tied_tile import TiedTile
@@ -70,6 +74,13 @@ class Hardware:
 
     def __deepcopy__(self, memo: dict) -> Hardware:
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: what is known by a product that lives is left out, as its class alone."""
+        return {k: type(v) if isinstance(v, WeakKeyDictionary) else v for k, v in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({k: v() if v is WeakKeyDictionary else v for k, v in state.items()})
 
     def in_mode(self, mode: str | Mode | None, phase_rule: str | None) -> Hardware:
         """The same card in a PWM mode; None is the card's own. InputError for an unknown one, or one without fast products."""
@@ -144,6 +155,22 @@ class Hardware:
         if not (self.converts(n) and n.adc):
             raise InputError("circuit_noise: a noise of counts, which the switches turn off; switch adc on, or circuit_noise off")
         return self._noise_of
+
+    def edges_s(self, signs: int = 1) -> tuple[Tensor, Tensor]:
+        """When the readings of one line in a product begin and end to count [s], (readings,) each: all phases of the mode, for
+        each of ``signs`` sign phases, which follow one another."""
+        model = self.model
+        counting = Counting.of(model.mode, model.guard_slots, model.t_lsb_s, model.phase_rule, model.hold_s)
+        begin, end = counting.edges_s
+        later = torch.arange(signs, dtype=torch.float64)[:, None] * (model.slots * model.t_lsb_s)
+        return (begin + later).flatten(), (end + later).flatten()
+
+    def pulses(self, widths: Sequence[Tensor]) -> list[Pulse]:
+        """When each row's pulse starts, with its phase, and how long it is [s], from what rows conduct in each phase [LSB]."""
+        model = self.model
+        starts = model.mode.starts(model.guard_slots)
+        sizes = [w.abs() * model.t_lsb_s for w in widths]
+        return [(torch.full_like(t, first * model.t_lsb_s), t) for first, t in zip(starts, sizes, strict=True)]
 
     def digitise(self, seen: Tensor, n: NonIdealities, usage: Usage | None, least: float, top: float) -> Tensor:
         """Counts before rounding as charge [C] after the counter: its range from ``least`` to ``top``, and truncation."""

@@ -8,6 +8,8 @@ from torch import Tensor
 
 def straight_through(exact: Tensor, seen: Tensor) -> Tensor:
     """The value of ``seen`` with the gradient of ``exact``."""
+    if not (torch.is_grad_enabled() and exact.requires_grad):
+        return seen
     return exact + (seen - exact).detach()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimcard.models.errors import InputError
 from aimcard.models.nn.options import Mapping, NonIdealities
 from aimcard.models.pcm import drift_exponent, drifted, normal_like, programmed
 
@@ -18,8 +19,13 @@ def halves(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def weight_scale(weight: Tensor, mapping: Mapping, clip_sigma: float | None = None, lines_per_pair: int = 2) -> Tensor:
-    """The weight that g_max stands for, (..., outputs, 1), of tiles' weights (..., outputs, rows); 1 where all are zero."""
+    """The weight that g_max stands for, (..., outputs, 1), of tiles' weights (..., outputs, rows); 1 where all are zero.
+
+    Raises InputError on weights that are not finite.
+    """
     scale = weight.abs().amax(-1, keepdim=True)
+    if not bool(scale.isfinite().all()):
+        raise InputError("weights: expected finite numbers; got NaN or infinity, for which no conductance stands")
     if clip_sigma is not None:
         square = weight.square().mean(-1, keepdim=True)
         rms = torch.where(square > 0, square, torch.ones_like(square)).sqrt()

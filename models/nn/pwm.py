@@ -1,13 +1,15 @@
 """Layers in a PWM mode that is not conventional: a reading for each phase, whose counts are weighted and added digitally.
 
 Each phase is read as conventional PWM of its digit would be, in the phase's own window: noise, a chip's mismatch, and the
-counter's range and truncation come once a phase, before its weight.
+counter's range and truncation come once a phase, before its weight. The slow part of the noise is the same in all phases of a
+product.
 """
 
 from __future__ import annotations
 
 import copy
 import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +30,15 @@ from aimcard.models.nn.usage import Usage
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
 
+#: Draws the noise of all phases of a product, (..., batch, lines) each, from what rows conduct in them.
+Noise = Callable[[Sequence[Tensor]], list[Tensor]]
+
+
+def drawing(generator: torch.Generator | None) -> torch.Generator:
+    """The generator, which whoever draws has."""
+    assert generator is not None
+    return generator
+
 
 class Residue:
     """A counter's reading under the rule "carry": the fraction that a phase leaves is counted in the next one."""
@@ -45,25 +56,31 @@ class Residue:
         return shown + half
 
 
-class _Carries:
-    """A phase's reading, which may begin with what the phase before has left."""
+class _Reading:
+    """A phase's reading, which may begin with what the phase before has left; its noise was drawn with that of all phases."""
 
     residue: Residue | None = None
+    drawn: Tensor | None = None
 
-    def after(self, residue: Residue | None) -> Any:
-        """The same with this residue."""
-        if residue is None:
+    def after(self, residue: Residue | None, drawn: Tensor | None) -> Any:
+        """The same with this residue and this noise."""
+        if residue is None and drawn is None:
             return self
         new = copy.copy(self)
-        new.residue = residue
+        new.residue, new.drawn = residue, drawn
         return new
+
+    def noise(self, *_: Any) -> list[Tensor]:
+        """The noise given."""
+        assert self.drawn is not None
+        return [self.drawn]
 
     def shown(self, seen: Tensor) -> Tensor:
         """See ``Hardware.shown``."""
         return super().shown(seen) if self.residue is None else self.residue.show(seen)  # type: ignore[misc]
 
 
-class GatedPhase(_Carries, GatedHardware):
+class GatedPhase(_Reading, GatedHardware):
     """One phase of a gated card; what its lines answer is worked out already and comes in the tile's place."""
 
     def phase(self, tile: Any, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping) -> Tensor:
@@ -71,7 +88,7 @@ class GatedPhase(_Carries, GatedHardware):
         return tile
 
 
-class TiedPhase(_Carries, TiedHardware):
+class TiedPhase(_Reading, TiedHardware):
     """One phase of a tied card."""
 
 
@@ -108,12 +125,18 @@ class _Modes:
         """See ``Hardware.make_mode``."""
         return self.base.make_mode(model)
 
-    def readings(self, codes: Tensor, n: NonIdealities, chip: list[Any] | None) -> list[tuple[Any, Tensor, Any]]:
-        """The reading of each phase for one product, what each row conducts in it (..., batch, rows), and the phase's chip."""
+    def readings(
+        self, codes: Tensor, n: NonIdealities, chip: list[Any] | None, noise: Noise | None = None
+    ) -> list[tuple[Any, Tensor, Any]]:
+        """The reading of each phase for one product, what each row conducts in it (..., batch, rows), and the phase's chip.
+
+        noise: draws that of all phases, from what rows conduct in them.
+        """
         residue = Residue() if self.model.phase_rule == "carry" and n.adc_rounding else None
-        chips = [None] * len(self.phases) if chip is None else chip
-        parts = zip(self.phases, widths(self.model.mode, codes), chips, strict=True)
-        return [(phase.after(residue), width, own) for phase, width, own in parts]
+        none, conducting = [None] * len(self.phases), widths(self.model.mode, codes)
+        drawn = noise(conducting) if noise is not None and n.draws else none
+        parts = zip(self.phases, conducting, none if chip is None else chip, drawn, strict=True)
+        return [(phase.after(residue, own), width, its) for phase, width, its, own in parts]
 
     def lines(self, held: Written, n: NonIdealities, chip: list[Any] | None) -> Any:
         """See ``Hardware.lines``; every phase reads the same lines."""
@@ -138,10 +161,10 @@ class GatedModes(_Modes, GatedHardware):
 
     def read(
         self, tile: FastTile, lines: Tensor, codes: Tensor, n: NonIdealities, mapping: Mapping, generator: torch.Generator | None,
-        usage: Usage | None = None, chip: list[Any] | None = None,
+        usage: Usage | None = None, chip: list[Any] | None = None, signs: int = 1,
     ) -> Tensor:  # fmt: skip
         """As ``GatedHardware.read``, of all phases."""
-        readings = self.readings(codes, n, chip)
+        readings = self.readings(codes, n, chip, lambda xs: self.noise(lines, xs, n, drawing(generator), signs))
         converts = self.converts(n)
         if n.effects == Effects.none():
             # As in conventional PWM: one product in double.
@@ -180,7 +203,8 @@ class TiedModes(_Modes, TiedHardware):
             answers = self._answers[tile] = [Answer(c) for c in circuits]
         seen = tile.each_phase(*lines, codes, counts=self.converts(n), idle=False)
         parts = []
-        for answer, values, (phase, width, own) in zip(answers, seen, self.readings(codes, n, chip), strict=True):
+        readings = self.readings(codes, n, chip, lambda xs: self.noise(tile, lines, xs, n, drawing(generator)))
+        for answer, values, (phase, width, own) in zip(answers, seen, readings, strict=True):
             answer.values = values
             parts.append(phase.signed_charge(answer, lines, width, n, mapping, generator, usage, own))
         return weighted(parts, self.model.mode)

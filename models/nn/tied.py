@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,15 +11,17 @@ from torch import Tensor
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.models.fast import TiedProduct
+from aimcard.models.fast.phases import holds
 from aimcard.models.fast.tied_circuit import Curve
 from aimcard.models.lut import lookup_slope
-from aimcard.models.nn.circuit_noise import bin_currents, column_conductance, draw_counts
+from aimcard.models.nn.circuit_noise import bin_currents, column_conductance, draw_counts, phase_noise
 from aimcard.models.nn.hardware import Hardware
 from aimcard.models.nn.options import Mapping, NonIdealities
 from aimcard.models.nn.pairs import Written
 from aimcard.models.nn.read_noise import draw_per_device, draw_per_line
 from aimcard.models.nn.tied_chip import TiedTileChip
 from aimcard.models.nn.usage import Usage
+from aimcard.models.read_gain import source_share, spread_conductance, tied_line_gain
 from aimcard.models.tied import on_resistance
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
@@ -33,8 +36,9 @@ class TiedHardware(Hardware, topology="tied"):
     def __init__(self, card: Card | TiedTile, accuracy: str | float = "fast", rate: Curve | None = None) -> None:
         """As ``Hardware``'s. rate: signed line current [A] and count rate [Hz], for a card without a table ``adc`` of its own."""
         self.rate = rate
+        self._slope: float | None = None
         #: Noise of the idle counts that were read of a product's last lines.
-        self._idle: weakref.WeakKeyDictionary[TiedProduct, tuple[weakref.ref[Tensor], Tensor]] = weakref.WeakKeyDictionary()
+        self._idle: weakref.WeakKeyDictionary[TiedProduct, tuple[weakref.ref[Tensor], list[Tensor]]] = weakref.WeakKeyDictionary()
         super().__init__(card, accuracy)
 
     @staticmethod
@@ -73,10 +77,12 @@ class TiedHardware(Hardware, topology="tied"):
 
     def counts_per_coulomb(self) -> float:
         """Mean slope of the rate table."""
-        table = self._table()
-        assert table is not None
-        i, rate = table
-        return float((rate[-1] - rate[0]) / (i[-1] - i[0]))
+        if self._slope is None:
+            table = self._table()
+            assert table is not None
+            i, rate = table
+            self._slope = float((rate[-1] - rate[0]) / (i[-1] - i[0]))
+        return self._slope
 
     def signed_charge(
         self, tile: TiedProduct, lines: tuple[Tensor, Tensor], codes: Tensor, n: NonIdealities, mapping: Mapping,
@@ -88,54 +94,79 @@ class TiedHardware(Hardware, topology="tied"):
         if chip is not None:
             gain, added = chip.readout(tile.circuit, lines, codes, converts)
             seen = seen * gain + added
-        if n.read_noise != "off":
-            seen = seen + self._noise(lines, codes, n, generator)
-        if n.circuit_noise:
+        if n.draws:
             assert generator is not None
-            seen = seen + self.circuit_noise(tile, lines, codes, n, generator)
+            seen = seen + self.noise(tile, lines, [codes], n, generator)[0]
         if not converts:
             return seen
         half = float(2 ** (mapping.adc_bits - 1))
         return self.digitise(seen, n, usage, -half, half - 1)
 
+    def noise(
+        self, tile: TiedProduct, lines: tuple[Tensor, Tensor], widths: Sequence[Tensor], n: NonIdealities,
+        generator: torch.Generator,
+    ) -> list[Tensor]:  # fmt: skip
+        """Noise of the counts (or charges [C], where nothing converts) of every phase, (..., batch, lines) each.
+
+        widths: what rows conduct in each phase [LSB], (..., batch, rows), signed. Raises as ``noise_parameters``.
+        """
+        out = [torch.zeros((), dtype=w.dtype, device=w.device) for w in widths]
+        if n.read_noise != "off":
+            out = [a + b for a, b in zip(out, self.read_noise(lines, widths, n, generator), strict=True)]
+        if n.circuit_noise:
+            out = [a + b for a, b in zip(out, self.circuit_noise(tile, lines, widths, n, generator), strict=True)]
+        return out
+
     @torch.no_grad()
     def circuit_noise(
-        self, tile: TiedProduct, lines: tuple[Tensor, Tensor], codes: Tensor, n: NonIdealities, generator: torch.Generator
-    ) -> Tensor:
-        """Noise of counts by the circuit, (..., batch, lines), less that of the idle counts, which is drawn once for as long as
-        the conductances stay. Raises as ``noise_parameters``."""
+        self, tile: TiedProduct, lines: tuple[Tensor, Tensor], widths: Sequence[Tensor], n: NonIdealities,
+        generator: torch.Generator,
+    ) -> list[Tensor]:  # fmt: skip
+        """Noise of counts by the circuit, as ``noise``, less that of the idle counts, which is drawn once for as long as the
+        conductances stay. All phases of a product share its slow part."""
         p, model, (plus, minus) = self.noise_parameters(n), self.model, lines
-        r_column = plus.shape[-1] * n.wire_scale * float(model.values["r_bit_ohm"]) if n.ir_drop else 0.0
-        column_s = column_conductance(plus, minus, self._r_on(n), r_column)[..., None, :]
+        column_s = spread_conductance(column_conductance(plus, minus, self._r_on(n)), self._r_column(plus, n))[..., None, :]
         rest_a = column_s * float(model.values.get("offset_v", 0.0)) if n.regulator else torch.zeros_like(column_s)
 
-        def draw(x: Tensor) -> Tensor:
-            current = bin_currents(plus - minus, x, model.v_read_v, model.slots) + rest_a[..., None]
-            return draw_counts(p, current, model.t_lsb_s, model.slots, codes, generator, column_s)
+        def draw(xs: Sequence[Tensor]) -> list[Tensor]:
+            found = []
+            for hold, x, (first, beyond) in zip(holds(model), xs, model.mode.windows(model.guard_slots), strict=True):
+                current = bin_currents(plus - minus, x, model.v_read_v, beyond - first) + rest_a[..., None]
+                found.append(phase_noise(p, current, model.t_lsb_s, beyond - first, column_s=column_s, hold_s=hold))
+            return draw_counts(found, self.edges_s(), widths[0], generator)
 
         kept = self._idle.get(tile)
         if kept is None or kept[0]() is not plus:
-            kept = self._idle[tile] = weakref.ref(plus), draw(torch.zeros_like(codes[..., :1, :]))
-        return draw(codes) - kept[1]
+            kept = self._idle[tile] = weakref.ref(plus), draw([torch.zeros_like(w[..., :1, :]) for w in widths])
+        return [seen - idle for seen, idle in zip(draw(widths), kept[1], strict=True)]
 
     def _r_on(self, n: NonIdealities) -> float:
         if not n.apparent_weight:
             return 0.0
         return float(on_resistance(self.model.parameters()[0], float(self.model.card.meta["w_select_um"])))
 
+    def _r_column(self, side_s: Tensor, n: NonIdealities) -> float:
+        return side_s.shape[-1] * n.wire_scale * float(self.model.values["r_bit_ohm"]) if n.ir_drop else 0.0
+
     @torch.no_grad()
-    def _noise(self, lines: tuple[Tensor, Tensor], codes: Tensor, n: NonIdealities, generator: torch.Generator | None) -> Tensor:
-        """Both devices of a pair conduct while its row is active, and their noise has no sign."""
-        assert generator is not None
+    def read_noise(
+        self, lines: tuple[Tensor, Tensor], widths: Sequence[Tensor], n: NonIdealities, generator: torch.Generator
+    ) -> list[Tensor]:
+        """The PCMs' read noise, as ``noise``: both devices of a pair conduct while its row is active, and theirs has no sign."""
         model, (plus, minus) = self.model, lines
-        draw = draw_per_device if n.read_noise == "device" else draw_per_line
-        time_s = codes.abs() * model.t_lsb_s
-        charge = draw(torch.cat([plus, minus], -1), torch.cat([time_s, time_s], -1), model.v_read_v, self._r_on(n), generator)
-        if not self.converts(n):
-            return charge
-        if not n.adc:
-            return charge * self.counts_per_coulomb()
-        mean_a = model.v_read_v * (codes @ (plus - minus).mT).double() / self.code_max
-        table = self._table()
-        assert table is not None
-        return charge * lookup_slope(*table, mean_a.cpu()).to(charge)
+        draw, table = draw_per_device if n.read_noise == "device" else draw_per_line, self._table()
+        pulses = [(torch.cat([start] * 2, -1), torch.cat([time] * 2, -1)) for start, time in self.pulses(widths)]
+        charges = draw(torch.cat([plus, minus], -1), pulses, model.v_read_v, self._r_on(n), generator)
+        column_s = column_conductance(plus, minus, self._r_on(n))[..., None, :].cpu()
+        source = source_share(model) if n.ir_drop else 1.0
+        out = []
+        for charge, width, phase in zip(charges, widths, model.mode.phases, strict=True):
+            mean_a = model.v_read_v * (width @ (plus - minus).mT).double().cpu() / phase.slots
+            regulated = n.regulator and "clamp" in model.tables
+            r_out = -lookup_slope(*model.tables["clamp"], mean_a) if regulated else 0.0
+            gain = source * tied_line_gain(column_s, self._r_column(plus, n), r_out)
+            if self.converts(n):
+                assert table is not None
+                gain = gain * (lookup_slope(*table, mean_a) if n.adc else self.counts_per_coulomb())
+            out.append(charge * gain.to(charge))
+        return out
