@@ -6,14 +6,16 @@ The product's pulses are about a group's middle line, and go on to the group's o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from aimcard.models.fast.mean_ladder import convert
 from aimcard.models.fast.meanfield import ROOT3, idle_answer
-from aimcard.models.fast.phase_slots import Course, Line, PhaseSlots
+from aimcard.models.fast.phase_pulses import CellFunctions
+from aimcard.models.fast.phase_rest import line_shapes
+from aimcard.models.fast.phase_slots import Course, Line, PhaseSlots, Samples
 from aimcard.models.fast.product import Columns
 from aimcard.models.fast.reference import Reference
 
@@ -21,22 +23,21 @@ from aimcard.models.fast.reference import Reference
 @dataclass(frozen=True)
 class PhaseBins:
     """Tables of a phase's product: f, ramp (digits, bins), share of each bin in which a digit conducts, and its bend;
-    const, gain (digits, bins), charge that is drawn at each bin's force, and its part per µS of a cell; counted, tilt (codes,): charge that
-    is counted in all, and how it grows with the conductance; quiet: answer of an idle line per LSB."""
+    const, gain (digits, bins), charge that is drawn at each bin's force, and its part per µS of a cell; own, tilt (codes,):
+    what the pulses' own product adds, and how that grows with the conductance; quiet: answer of an idle line per LSB."""
 
     f: Tensor
     ramp: Tensor
     const: Tensor
     gain: Tensor
-    counted: Tensor
+    own: Tensor
     tilt: Tensor
     quiet: float
 
     @classmethod
-    def of(cls, ref: Reference, slots: PhaseSlots) -> PhaseBins:
-        """Of the same phase, in double."""
-        member, charges = slots.member.cpu(), slots.charges
-        digit = torch.arange(member.shape[1])[:, None]
+    def of(cls, ref: Reference, slots: PhaseSlots, functions: CellFunctions, samples: Samples) -> PhaseBins:
+        """Of the same phase, in double; functions: of the pulses' own product."""
+        digit = torch.arange(slots.member.shape[1])[:, None]
         f = ((digit - ref.grid.edges[:-1]) / ref.grid.width).clamp(0.0, 1.0)
         ramp, parts = f * f - f, []
         for at_edges, bend, begin in ((ref.e_const, ref.c_const, ref.s_const), (ref.e_gain, ref.c_gain, ref.s_gain)):
@@ -44,23 +45,28 @@ class PhaseBins:
             found = f @ (knots[1:] - knots[:-1]) + ramp * bend + knots[0] + begin * ref.times[-1]
             parts.append(found * (digit > 0))
         const, gain = parts
-        counted, tilt = (q.sum(1) - slots.hold * q[:, -1] for q in (charges.whole.cpu(), slots.tilt.cpu()))
-        tables = (f, ramp, const, gain, counted, tilt)
-        return cls(*(table.to(slots.member) for table in tables), idle_answer(ref))
+        own, less, more = (functions.of_code @ functions.lines(g[:, None]).mean(0) for g in samples.parts)
+        return cls(f, ramp, const, gain, own, (more - less) * slots.per_share, idle_answer(ref))
+
+    def to(self, device: torch.device) -> PhaseBins:
+        """The same on another device."""
+        tables = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: t.to(device) for name, t in tables.items() if isinstance(t, Tensor)})
 
     def answers(self, ref: Reference, course: Course, beside: Tensor, slope: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The part that goes on to each line (4, batch), the pulses' of a group whose middle line it is, (3, batch), and how the latter goes on to
-        the group's other lines, (4, batch): per share of conductance, and for the departure. slope: answer per charge of the
-        pulses' own product. See ``meanfield.prepare``, whose formulas for one column these are."""
+        """The part that goes on to each line (4, batch), the pulses' of a group whose middle line it is, (3, batch), and how the
+        latter goes on to the group's other lines, (4, batch): per share of conductance, and for the departure.
+
+        beside (4,): how far lines are from the tables'; slope: answer per charge of the pulses' own product. For one column,
+        these are the formulas of ``meanfield.prepare``."""
         conv, width, ending = ref.conversion, ref.grid.width, course.ending
         left = -torch.nn.functional.pad(course.paths, (0, 1)).diff(dim=-1)
         n, n_ramp = left @ self.f[1:], left @ self.ramp[1:]
-        points = torch.stack([n - ROOT3 * n_ramp, n + ROOT3 * n_ramp], -1).clamp(min=0.0).flatten(-2)
+        points = torch.stack([n - ROOT3 * n_ramp, n + ROOT3 * n_ramp], -1).flatten(-2)
         line = Line.of(ref, points)
         answer, rate, bend = convert(ref, line.current)
         still = (_mean(answer) * width).sum(-1) + conv.guard * self.quiet
-        # The pulses' own product makes up for what is taken of them here, line by line.
-        still = still + slope * (course.whole @ self.counted + beside[:, None] * (course.whole @ self.tilt))
+        still = still + slope * (course.whole @ self.own + beside[:, None] * (course.whole @ self.tilt))
         n = ending @ self.f
         ended = (torch.cat([n[:, :1], n[:, :-1]], -1) - torch.cat([n[:, 1:], -n[:, -1:]], -1)) / 2
         cell = course.cell[:, None]
@@ -76,11 +82,11 @@ class PhaseBins:
         on_slope = (_mean(bend * moves) * extra * width + mean * end_drop * ended * shifts).sum(-1)
         on_slope = on_slope + mean[..., 0] * ref.start_drop * begun * shifts[..., 0]
         force, bend, extra, drop = _later(mean)[:3], _later(_mean(bend))[:3], extra[:3], drop[:3]
-        own = cell[:3] * ((force - slope) * (ending @ self.gain)).sum(-1)
+        own = cell[:3] * (force * (ending @ self.gain)).sum(-1)
         by_drop = (ref.end_drop + ref.end_square * drop) * drop
         lift = _mean(line.lift)[:3] if isinstance(line.lift, Tensor) else torch.zeros_like(drop)
         by_drop = by_drop + ref.end_clamp * lift
-        pulses = ((force - slope) * (ending @ self.const) + force * ended * by_drop).sum(-1) + own
+        pulses = (force * (ending @ self.const + ended * by_drop)).sum(-1) + own
         pulses = pulses - 0.5 * (bend * extra * extra * width).sum(-1)
         pulses = pulses + _stored(ref, n, lift - (1 - ref.share) * drop, force)
         begin, drop = force @ ref.times[-1], drop[..., 0]
@@ -110,8 +116,8 @@ def _later(values: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class PlanErrors:
     """What a plan's product has too much of, for one version of the weights. lines: numbers of its lines, None: all of the tile.
-    at, about, beyond (9, lines), one behind the other: where its lines are between the multiples of the mean line, where their
-    groups' middles are, and the latter times how far the line is from its middle. reach: how far the multiples are from the mean."""
+    places (9, lines): where its lines are between the multiples of the mean line, where their groups' middles are, and the latter
+    times how far the line is from its middle. reach: how far the multiples are from the mean."""
 
     bins: PhaseBins
     ref: Reference
@@ -137,40 +143,38 @@ class PlanErrors:
 
 @dataclass(frozen=True)
 class LineErrors:
-    """The same of all lines of a tile, plan by plan; none without a bend of the rate. total, off (lines,): apparent conductances of
-    all rows [µS], and how far they are from their groups' middles, in parts of the mean."""
+    """The same of all lines of a tile, plan by plan; none without a bend of the rate. shapes (3, lines): see ``line_shapes``."""
 
     slots: PhaseSlots | None
     parts: list[PlanErrors]
-    total: Tensor
-    off: Tensor
+    shapes: Tensor
 
     @classmethod
-    def of(cls, slots: PhaseSlots | None, bins: list[PhaseBins], columns: Columns, totals: list[Tensor],
+    def of(cls, slots: PhaseSlots | None, bins: list[PhaseBins], columns: Columns, sums: list[Tensor],
            slopes: list[float]) -> LineErrors:  # fmt: skip
-        """Of each plan's tables, apparent conductances (lines,) of all rows [µS], and answer per charge of the pulses' product."""
-        several, parts, offs = len(columns.plans) > 1, [], []
-        order = torch.arange(sum(columns.sizes)) if columns.order is None else columns.order
-        for n, (plan, total) in enumerate(zip(columns.plans, totals, strict=True)):
+        """Of each plan's tables, sums (lines, 2) as ``PulseProduct``'s, and answers per charge of the pulses' product."""
+        several, parts, offs, device = len(columns.plans) > 1, [], [], sums[0].device
+        order = torch.arange(sum(columns.sizes), device=device) if columns.order is None else columns.order
+        slots = None if slots is None else slots.to(device)
+        for n, (plan, (total, _)) in enumerate(zip(columns.plans, (s.double().T for s in sums), strict=True)):
             size = float(plan.ref.g.sum())
-            e = total.double() / size - 1
+            e = total / size - 1
             middles = torch.repeat_interleave(torch.tensor(plan.ref.scales).double(), torch.tensor(plan.ref.sizes)).to(e) - 1
             offs.append((e - middles) * size)
             if slots is None:
                 continue
-            reach = float(e.abs().max().clamp(0.05, 0.9))
+            reach = max(plan.ref.reach, 0.2)
             about = _through(middles / reach)
             places = torch.cat([_through(e / reach), about, about * ((e - middles) / (1 + middles))])
             if not several and columns.back is not None:
                 places = places[:, columns.back]
-            own = bins[n if len(bins) > 1 else 0]
+            own = bins[n if len(bins) > 1 else 0].to(device)
             lines = order.split(columns.sizes)[n] if several else None
             parts.append(PlanErrors(own, plan.ref.like(e), slopes[n], reach, places, lines))
-        whole, off = torch.cat(totals).double(), torch.cat(offs)
-        off = off / whole.mean()
-        if columns.back is not None:
-            whole, off = whole[columns.back], off[columns.back]
-        return cls(slots, parts, whole, off)
+        (total, tilted), off = torch.cat(sums).double().T, torch.cat(offs)
+        mean = total.mean()
+        shapes = line_shapes(total, off / mean, (tilted - total * (tilted.mean() / mean)) / mean, slots is not None)
+        return cls(slots, parts, shapes if columns.back is None else shapes[:, columns.back])
 
     def answers(self, hist: Tensor, found: Tensor) -> Tensor:
         """What the products have too much of (batch, lines), of rows of each code ``hist`` (batch, codes), in double, and answers

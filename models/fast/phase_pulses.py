@@ -175,12 +175,13 @@ class PulseProduct:
     """What one phase's product lacks, for one version of the weights.
 
     Of each plan: its functions, the lines' (lines, rows·r), what the product has of each line's mean pulse (lines,), and the
-    answer per µA·LSB. totals: apparent conductances (lines,) of all rows of each plan's lines [µS].
+    answer per µA·LSB. sums: of each plan's lines, (lines, 2): apparent conductance of all rows [µS], and the same times the rows'
+    place along the wire, from −1 to 1.
     """
 
     parts: list[tuple[CellFunctions, Tensor, Tensor, float]]
     back: Tensor | None
-    totals: list[Tensor]
+    sums: list[Tensor]
 
     @property
     def slopes(self) -> list[float]:
@@ -193,21 +194,25 @@ class PulseProduct:
         g = conductance_s.detach()
         ordered = [g] if columns.order is None else g[columns.order].split(columns.sizes)
         low = torch.bfloat16 if g.dtype == torch.float32 and low_precision(g.device) else g.dtype
-        parts, totals = [], []
+        parts, sums = [], []
+        place = torch.linspace(-1, 1, g.shape[1]).to(g)
         # The plans of a batch of tiles have one table.
         own = functions if len(functions) == len(ordered) else functions * len(ordered)
         for plan, each, some in zip(columns.plans, own, ordered, strict=True):
             weight = apparent(pulses.circuit, some)
-            totals.append(weight.sum(1))
+            sums.append(weight @ torch.stack([torch.ones_like(place), place], 1))
             parts.append((each, each.lines(some).to(low), plan.pulses(weight), _slope(plan)))
-        return cls(parts, columns.back, totals)
+        return cls(parts, columns.back, sums)
 
     def answers(self, codes: Tensor, pulses: Tensor) -> Tensor:
         """Answers (batch, lines) of whole codes (batch, rows), in the units of ``Columns.answers``; pulses (batch,): how many."""
         out = []
         for functions, lines, mean, slope in self.parts:
             found = (functions.vectors(codes).to(lines.dtype) @ lines.T).to(mean.dtype)
-            out.append(found.sub_(torch.outer(pulses.to(mean), mean)).mul_(slope))
+            # With no function worth its product, the lines' mean pulses are all there is.
+            if lines.shape[1]:
+                found.sub_(torch.outer(pulses.to(mean), mean))
+            out.append(found.mul_(slope))
         whole = torch.cat(out, 1) if len(out) > 1 else out[0]
         return whole if self.back is None else whole.index_select(1, self.back)
 

@@ -22,7 +22,6 @@ from aimcard.models.modes import Mode
 from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount, rise_delay
 from aimcard.models.readout import StepResponse, step_charges
 
-
 #: Quantiles of the conductances of which charges are the mean, and how far apart in parts the mean cells of lines of less and of
 #: more conductance must be to tell a slope.
 SAMPLE, APART = 96, 0.02
@@ -30,11 +29,16 @@ SAMPLE, APART = 96, 0.02
 
 @dataclass(frozen=True)
 class Samples:
-    """Conductances [S] like those of all lines of a tile, and of the thirds with less and with more conductance, (SAMPLE,) each."""
+    """Conductances [S] like those of all lines of a tile, and of the thirds with less and with more of it, (SAMPLE,) each."""
 
     all: Tensor
     less: Tensor
     more: Tensor
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All three."""
+        return self.all, self.less, self.more
 
     @classmethod
     def of(cls, conductance_s: Tensor) -> Samples:
@@ -129,8 +133,8 @@ class Line:
 class Course:
     """Lines of which a phase is taken: paths (4, batch, slots), the conductance [µS] in each slot in which a digit can conduct:
     of the mean line less and more by a reach, between them itself, and then itself with ``ALONG`` of the departure that lines of
-    its conductance have on average. busy (batch, slots): rows that conduct. ending (batch, digits): rows of each digit; whole (batch, codes): rows of each code; cell (4,):
-    mean conductance of the rows [µS]."""
+    its conductance have on average. busy (batch, slots): rows that conduct. ending (batch, digits): rows of each digit; whole
+    (batch, codes): rows of each code; cell (4,): mean conductance of the rows [µS]."""
 
     paths: Tensor
     busy: Tensor
@@ -141,7 +145,7 @@ class Course:
     @classmethod
     def of(cls, ref: Reference, member: Tensor, hist: Tensor, reach: float) -> Course:
         """hist (batch, codes): rows of each code; member (codes, digits); reach: how far the multiples are from the mean line."""
-        rows, size = len(ref.g), float(ref.g.sum())
+        rows, size = len(ref.g), ref.g.sum()
         ending = hist @ member
         n = ending.flip(1).cumsum(1).flip(1)[:, 1:] / rows
         # Rows depart from the mean line's independently: what two slots share are the rows that conduct in both, and the total
@@ -161,12 +165,13 @@ ALONG = 0.05
 
 @dataclass(frozen=True)
 class PhaseSlots:
-    """Tables of a phase: charges, of lines of mean cell ``cell`` [µS]; tilt (codes, slots): how they grow with the conductance, for
-    lines of less have more small cells; member (codes, digits), 1 for a code's digit; hold: how much of the last slot the ring is
-    held; rise, fall: delays of the edges [LSB]."""
+    """Tables of a phase: charges, of lines of mean cell ``cell`` [µS]; tilt (codes, slots): how they grow with the conductance,
+    for lines of less have more small cells, per_share: that over what lines of more have beside those of less; member (codes,
+    digits), 1 for a code's digit; hold: how much of the last slot the ring is held; rise, fall: delays of the edges [LSB]."""
 
     charges: SlotCharges
     cell: float
+    per_share: float
     tilt: Tensor
     member: Tensor
     hold: float
@@ -178,13 +183,14 @@ class PhaseSlots:
            hold_s: float) -> PhaseSlots:  # fmt: skip
         """Arguments as ``slot_charges``'s; hold_s: how long the ring is held at the phase's end."""
         c = circuits[k]
-        charges, less, more = (slot_charges(circuits, mode, guard, digit, k, g) for g in (samples.all, samples.less, samples.more))
-        cell, low, high = (float(apparent(c, g).mean()) for g in (samples.all, samples.less, samples.more))
+        charges, less, more = (slot_charges(circuits, mode, guard, digit, k, g) for g in samples.parts)
+        cell, low, high = (float(apparent(c, g).mean()) for g in samples.parts)
         apart = (high - low) / cell
-        tilt = (more.whole - less.whole) * (apart / (apart**2 + APART**2))
+        per_share = apart / (apart**2 + APART**2)
+        tilt = (more.whole - less.whole) * per_share
         member = torch.nn.functional.one_hot(digit[k].long(), len(charges.share))
         rise, fall = (float(f(c.line.pulse, c.edges)) / c.t_lsb_s for f in (rise_delay, fall_delay))
-        return cls(charges, cell, tilt, member.double(), hold_s / c.t_lsb_s, rise, fall)
+        return cls(charges, cell, per_share, tilt, member.double(), hold_s / c.t_lsb_s, rise, fall)
 
     def to(self, device: torch.device) -> PhaseSlots:
         """The same on another device."""
@@ -207,7 +213,8 @@ class PhaseSlots:
         (push, push_square), (back, back_square) = self.charges.push, self.charges.back
         lift = line.lift if isinstance(line.lift, float) else line.lift[..., :digits]
         each = (back + back_square * own) * own + ref.end_clamp * lift
-        seen = still + course.whole @ self.charges.whole + self.beside(course)[:, None, None] * (course.whole @ self.tilt) + (each * ending) @ self.charges.share
+        drawn = course.whole @ self.charges.whole + self.beside(course)[:, None, None] * (course.whole @ self.tilt)
+        seen = still + drawn + (each * ending) @ self.charges.share
         # What wire and idle cells store as the bit line's voltage moves.
         volts = line.lift - (1 - ref.share) * line.drop
         idle = len(ref.g) - torch.nn.functional.pad(course.busy, over)

@@ -110,8 +110,8 @@ class GatedPhases:
 
 
 class Extras:
-    """What the phases' products lack, for one grouping of the columns: the pulses' own charges, the course of the current slot by
-    slot, and what the slow twin says of the rest. The answers are without gradients, ``slopes`` has what the products' own lack."""
+    """What the phases' products lack, for one grouping of the columns: the pulses' own charges, the current's course slot by
+    slot, and what the slow twin says of the rest. The answers have no gradients, ``slopes`` has what the products' own lack."""
 
     def __init__(self, phases: GatedPhases, columns: list[Columns], g: Tensor, counts: bool) -> None:
         """columns: of each phase, made of conductances ``g`` (lines, rows) [S]."""
@@ -149,12 +149,13 @@ class Extras:
         self.bins: list[list[PhaseBins]] = [[] for _ in columns]
         if columns[0].plans[0].ref.conversion.rate is not None:
             digit, samples = torch.from_numpy(phases.table), Samples.of(g)
-            made = [
-                PhaseSlots.of(self.circuits, phases.mode, guard, digit, k, samples, hold)
-                for k, hold in enumerate(hold_s)
+            self.slots = [
+                PhaseSlots.of(self.circuits, phases.mode, guard, digit, k, samples, hold) for k, hold in enumerate(hold_s)
             ]
-            self.slots = [s.to(g.device) for s in made]
-            self.bins = [[PhaseBins.of(p.ref, s) for p in c.plans] for s, c in zip(self.slots, columns, strict=True)]
+            self.bins = [
+                [PhaseBins.of(p.ref, s, f, samples) for p, f in zip(c.plans, functions, strict=True)]
+                for s, c, functions in zip(self.slots, columns, self.functions, strict=True)
+            ]
         x = sample_codes(phases.mode, g.shape[1]).to(g.device)
         some = sample_lines(g.sum(1))
         with torch.no_grad():
@@ -165,8 +166,8 @@ class Extras:
             rest = []
             for k, (b, m, t) in enumerate(zip(base, more, twin, strict=True)):
                 lines = self._of(k, columns[k], g)[1]
-                found, size, off = (v[..., some].double().cpu() for v in (b + m, lines.total, lines.off))
-                rest.append(Rest.fit(features(self.table, hist, k).cpu(), found - t, size, off))
+                found, shapes = (v[..., some].double().cpu() for v in (b + m, lines.shapes))
+                rest.append(Rest.fit(features(self.table, hist, k).cpu(), found - t, shapes))
             self.rest = rest
 
     def fits(self, columns: list[Columns]) -> bool:
@@ -188,7 +189,7 @@ class Extras:
                 out = out - lines.answers(hist, found[k].detach() / self.scale[k] + out)
             out = out * self.scale[k]
             if self.rest:
-                out = out - self.rest[k].of(features(self.table, hist, k), lines.total, lines.off).to(out)
+                out = out - self.rest[k].of(features(self.table, hist, k), lines.shapes).to(out)
             more.append(out - self.idle[k])
         return more
 
@@ -197,7 +198,7 @@ class Extras:
         kept = self._kept[k]
         if kept is None or kept[0] is not columns:
             pulses = PulseProduct.of(self.pulses[k], self.functions[k], columns, g)
-            lines = LineErrors.of(self.slots[k] if self.slots else None, self.bins[k], columns, pulses.totals, pulses.slopes)
+            lines = LineErrors.of(self.slots[k] if self.slots else None, self.bins[k], columns, pulses.sums, pulses.slopes)
             kept = self._kept[k] = columns, pulses, lines
         return kept[1:]
 
