@@ -8,6 +8,8 @@ import torch
 from aimcard.data import shipped_card
 from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects, FastTile, TiedProduct
+from aimcard.models.fast.phase_pulses import cell_charges
+from aimcard.models.fast.phase_slots import slot_charges
 from aimcard.models.fast.phases import digits
 from aimcard.models.modes import Phase, build_mode, get_mode, mode_names
 from aimcard.models.tied_tile import TiedTile
@@ -88,8 +90,8 @@ def test_exact_tied_is_the_tied_tile(mode):
 
 #: 1 − R² of the worst line of charges behind an ideal clamp, and of counts. Weights of up to 64 multiply what is left of a pulse.
 LIMITS = {
-    "split": (1e-5, 2e-4), "split_lsb_first": (1e-5, 2e-4), "three_digit": (2e-5, 1e-3), "bitwise": (3e-5, 2e-3),
-    "nines": (1e-5, 2e-4),
+    "split": (1e-5, 2e-5), "split_lsb_first": (1e-5, 2e-5), "three_digit": (2e-5, 6e-5), "bitwise": (3e-5, 6e-4),
+    "nines": (1e-5, 2e-5),
 }  # fmt: skip
 
 
@@ -152,6 +154,21 @@ def test_gradcheck_of_the_slow_twin(mode, counts):
     scale = 1.0 if counts else 1e15
     inputs = ((g * 1e6).requires_grad_(), (x.clamp(9, 110) + 0.3).requires_grad_())
     assert torch.autograd.gradcheck(lambda a, b: scale * run(exact, counts, a * 1e-6, b), inputs, eps=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["split", "bitwise", NINES], ids=NAME)
+def test_charges_by_slot_add_up_to_those_of_pulses(mode):
+    """Whatever a cell recharges lands in one slot or another, of this phase or a later one, or is cut off."""
+    tile = FastTile(GATED, mode=mode)
+    assert tile.phases is not None
+    pwm, guard, table = tile.model.mode, tile.model.guard_slots, tile.phases.table
+    circuits, g = [t.circuit for t in tile.phases.tiles], torch.logspace(-7, -4.6, 9, dtype=torch.float64)
+    whole = cell_charges(circuits, pwm, guard, table, g)
+    for k in range(len(circuits)):
+        found = slot_charges(circuits, pwm, guard, torch.from_numpy(table), k, g)
+        torch.testing.assert_close(found.whole.sum(1), whole.whole[k].mean(1), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found.whole[:, -1], whole.last[k].mean(1), rtol=1e-9, atol=1e-12)
+        assert float(found.share.sum(1).max()) <= 1 + 1e-12
 
 
 def test_digits_are_those_of_the_mode_and_add_up_between_codes():
