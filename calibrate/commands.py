@@ -115,13 +115,14 @@ def sweep(
         if name in simulation.given():
             raise InputError(f"--{name}: a sweep takes several; expected --{name}s")
     base = simulation_options(simulation, effort="sweep")
-    from aimcard.calibrate.corner_job import sweep_to
+    from aimcard.calibrate.main_job import sweep_to
 
     print(sweep_to(out, base, corners, temperatures, vdds, say))
 
 
 def statistics(
     card: CardName,
+    /,
     *,
     out: Annotated[Path, option_help("File of the new card.")],
     chips: Annotated[int, option_help("Read-outs with drawn thresholds that mean and covariance come from.")] = 60,

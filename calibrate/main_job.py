@@ -1,6 +1,5 @@
 """The main job from options to files: reference set, card with its figures of merit, drawings."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
 from aimcard.netlists.ngspice import simulator_version
-from aimcard.validation.report import ValidationResult, validate
+from aimcard.validation.jobs import compare, draw
+from aimcard.validation.report import ValidationResult
 
 Say = Callable[[str], None]
 
@@ -56,21 +56,11 @@ def calibrate_to(path: Path, reference: ReferenceSet, say: Say) -> tuple[Card, V
     return card, result
 
 
-def compare(card: Card, reference: ReferenceSet) -> ValidationResult:
-    """Scores on the set's held-out columns; warns if card and set differ in what they are for."""
-    for key in ("technology", "corner", "temperature_c", "vdd_v"):
-        if card.meta[key] != reference.meta[key]:
-            warnings.warn(
-                f"{key}: the card is for {card.meta[key]}, the reference set for {reference.meta[key]}; "
-                "the figures show that difference too",
-                stacklevel=2,
-            )
-    return validate(card, reference, progress=True)
+def sweep_to(folder: Path, base: Options, corners: str, temperatures: str, vdds: str | None, say: Say) -> str:
+    """Cards of every combination of "nom,ff", "0,85" and supplies, and their report; its tables as text."""
+    from aimcard.calibrate.sweep import cells, numbers, sweep, texts
+    from aimcard.validation.sweep_report import write_report
 
-
-def draw(card: Card, reference: ReferenceSet, result: ValidationResult, folder: Path, say: Say) -> None:
-    """Draw all figures into `folder`."""
-    from aimcard.validation.figures import write_all
-
-    paths = write_all(card, reference, result, folder)
-    say(f"figures: {len(paths)} in {folder}")
+    supplies = [] if vdds is None else numbers("--vdds", vdds)
+    todo = cells(base, texts("--corners", corners), numbers("--temperatures", temperatures), supplies, folder)
+    return write_report(sweep(todo, say), folder, say)

@@ -33,8 +33,9 @@ _PICTURES = ("waveform_time_s", "waveform_a", "mirror_waveform_a")
 
 
 def mode_columns(
-    vectors: int, lines: int = 2, seed: int = 1, clamps: tuple[str, ...] = CLAMPS, topology: str = "gated"
-) -> list[Column]:
+    vectors: int, lines: int = 2, seed: int = 1, clamps: tuple[str, ...] = CLAMPS, topology: str = "gated",
+    technology: str = "freepdk45",
+) -> list[Column]:  # fmt: skip
     """Gaussian vectors on the lines of the first held-out pair of ``plan``, with each clamp; InputError below 1.
 
     In a tied tile a line is a pair of cells in every row, and lines are read in turns at their south and north end.
@@ -42,7 +43,7 @@ def mode_columns(
     for name, value in (("vectors", vectors), ("lines", lines)):
         if value < 1:
             raise InputError(f"{name}: expected 1 or more; got {value}")
-    lo, hi = Options(topology=topology).w_range_um
+    lo, hi = Options(topology=topology, technology=technology).w_range_um
     if topology == "tied":
         inputs: dict[str, tuple[str, ...]] = dict.fromkeys(CLAMPS, ("gaussian",))
         found = tied_held_out_columns(lines, vectors, seed, inputs, (), (lo, hi))
@@ -59,12 +60,13 @@ def mode_columns(
 
 def simulate_mode(
     mode: str, vectors: int = 4, lines: int = 2, jobs: int | None = None, clamps: tuple[str, ...] = CLAMPS,
-    topology: str = "gated",
+    topology: str = "gated", technology: str = "freepdk45",
 ) -> ReferenceSet:  # fmt: skip
     """The reference set of ``mode_columns`` in a mode: columns only, without waveforms. Raises as ``simulate``."""
     get_mode(mode, CODE_MAX)
-    options = Options(mode=mode, jobs=jobs, topology=topology)
-    whole = simulate(options, columns=mode_columns(vectors, lines, clamps=clamps, topology=topology))
+    options = Options(mode=mode, jobs=jobs, topology=topology, technology=technology)
+    columns = mode_columns(vectors, lines, clamps=clamps, topology=topology, technology=technology)
+    whole = simulate(options, columns=columns)
     return ReferenceSet(whole.meta, [_without_pictures(r) for r in whole.select(kind="column")])
 
 
@@ -78,6 +80,7 @@ def _main(arguments: list[str]) -> None:
     parser.add_argument("modes", nargs="*", help=f"of {', '.join(mode_names())} (default: the shipped sets')")
     parser.add_argument("--out", type=Path, default=Path(), help="existing folder for the sets")
     parser.add_argument("--topology", default="gated", choices=TOPOLOGIES)
+    parser.add_argument("--technology", default="freepdk45")
     parser.add_argument("--vectors", type=int, help="input vectors a line (default: as in the shipped sets, else 4)")
     parser.add_argument("--lines", type=int, help="lines (default: as in the shipped sets, else 2)")
     parser.add_argument("--jobs", type=int)
@@ -89,8 +92,9 @@ def _main(arguments: list[str]) -> None:
     for mode in asked:
         lines, vectors = RECORDED.get(mode, (2, 4))
         reference = simulate_mode(
-            mode, given.vectors or vectors, given.lines or lines, given.jobs, tuple(given.clamps), given.topology
-        )
+            mode, given.vectors or vectors, given.lines or lines, given.jobs, tuple(given.clamps), given.topology,
+            given.technology,
+        )  # fmt: skip
         path = given.out / f"{reference.meta['technology']}_{given.topology}_{mode}.reference.h5"
         reference.write(path, compact=True)
         print(f"reference set: {path}", file=sys.stderr)

@@ -172,7 +172,7 @@ def _readout(bench: ColumnBench, jobs: int | None, cache_dir: str | Path | None,
     reg = np.interp(RATE_CURRENTS_A, curves.current_a, curves.regulator_a)
     gains = [loop_gain(w, float(i)) for w, i in zip(first[2:], LOOP_CURRENTS_A, strict=True)]
     time = np.arange(0, step_t[-1], 25e-12)
-    volts = 0.2 * STEP_LEVELS_S
+    volts = v * STEP_LEVELS_S
     parts = [
         slice(round(k * hold_s / 25e-12), round((k + 1) * hold_s / 25e-12))
         for k in range(1, len(STEP_LEVELS_S))

@@ -181,6 +181,11 @@ def _held_out(options: Population, slowest_hz: float) -> tuple[range, dict[str, 
     return range(first, first + options.columns), how
 
 
+def in_conventional(card: Card) -> Card:
+    """The card in conventional PWM, in which the chips' lines are simulated: spreads know nothing of a mode."""
+    return attrs.evolve(card, meta=card.meta | {"mode": "conventional"})
+
+
 def judge_tied(
     card: Card, bench: ColumnBench, options: Population, cache_dir: str | Path | None = None, progress: bool = True
 ) -> PopulationResult:
@@ -191,7 +196,7 @@ def judge_tied(
     seeds, how = _held_out(options, float(lookup(*model.tables["adc"], torch.zeros((), dtype=torch.float64))))
     spice = simulate_tied_lines(bench, line, seeds, cache_dir=cache_dir, progress=progress, **how)
     drawn, rest = draw_tied_population(
-        card, line.conductance_s, line.codes, chips=DRAWN_CHIPS, seed=options.seed, w_select_um=line.w_select_um,
+        in_conventional(card), line.conductance_s, line.codes, chips=DRAWN_CHIPS, seed=options.seed, w_select_um=line.w_select_um,
         position=line.position, progress=progress,
     )  # fmt: skip
     names, nominal = TIED_VECTORS[: options.vectors], np.asarray(spice.phase_count[0])
@@ -207,7 +212,8 @@ def judge(
     seeds, how = _held_out(options, float(model.tables["adc"][1][0]))
     spice = simulate_lines(bench, line, seeds, cache_dir=cache_dir, progress=progress, **how)
     # Eight segments, for speed: on this short line they move a count by less than 0.01.
-    fast = attrs.evolve(card, meta=card.meta | {"segments": 8})
+    plain = in_conventional(card)
+    fast = attrs.evolve(plain, meta=plain.meta | {"segments": 8})
     drawn = draw_population(
         fast, line.conductance_s, line.codes, chips=DRAWN_CHIPS, seed=options.seed, w_select_um=line.w_select_um,
         position=line.position, progress=progress,

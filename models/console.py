@@ -2,6 +2,7 @@
 
 # No annotations import: cyclopts reads the real types. No torch up here: `aimcard --help` takes a fraction of a second.
 import argparse
+import json
 import math
 import os
 import re
@@ -96,6 +97,11 @@ def write_text(path: Path, text: str) -> None:
 
     write_bytes(path, text.encode())
     say(f"written: {path}")
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document likewise; ValueError if a number in it is not finite."""
+    write_text(path, json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 class Arguments(argparse.ArgumentParser):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -15,13 +16,15 @@ from aimcard.models.modes import Mode
 @dataclass(frozen=True)
 class Counting:
     """windows: slots (first, beyond) of each phase, one after the other. weights: of its counts. rule, hold_s: what ends a phase
-    (``models.adc.phase_counts``): under "reset" the ring is held for the last ``hold_s`` of every phase but the last."""
+    (``models.adc.phase_counts``): under "reset" the ring is held for the last ``hold_s`` of every phase but the last. signs:
+    sign phases that these are, equal parts of them, one after the other, each a product of its own to the ring."""
 
     windows: tuple[tuple[int, int], ...]
     t_lsb_s: float
     weights: tuple[int, ...] = (1,)
     rule: str = PHASE_RULES[0]
     hold_s: float = 0.0
+    signs: int = 1
 
     @classmethod
     def once(cls, slots: int, t_lsb_s: float) -> Counting:
@@ -33,11 +36,19 @@ class Counting:
         """The phases of a mode."""
         return cls(mode.windows(guard), t_lsb_s, mode.weights, rule, hold_s)
 
+    def in_signs(self, signs: int) -> Counting:
+        """The same for each of ``signs`` sign phases that follow one another, every other one subtracted."""
+        later = [k * self.windows[-1][1] for k in range(signs)]
+        windows = tuple((a + t, b + t) for t in later for a, b in self.windows)
+        weights = tuple(w * (-1) ** k for k in range(signs) for w in self.weights)
+        return replace(self, windows=windows, weights=weights, signs=signs)
+
     @property
     def holds_s(self) -> tuple[float, ...]:
         """How long the ring is held at the end of each phase [s]."""
-        last = len(self.windows) - 1
-        return tuple(self.hold_s if self.rule == "reset" and k < last else 0.0 for k in range(last + 1))
+        each = len(self.windows) // self.signs
+        held = self.hold_s if self.rule == "reset" else 0.0
+        return (*[held] * (each - 1), 0.0) * self.signs
 
     @cached_property
     def slot_s(self) -> Tensor:
@@ -68,4 +79,5 @@ class Counting:
     @property
     def quantisation(self) -> float:
         """σ of the truncation of all phases [counts]."""
-        return residue_sigma(self.weights, self.rule)
+        each = self.weights[: len(self.weights) // self.signs]
+        return math.sqrt(self.signs) * residue_sigma(each, self.rule)

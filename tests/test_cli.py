@@ -22,6 +22,7 @@ from aimcard.models.errors import AimcardError, InputError
 from aimcard.models.export import export, exporters, register
 from aimcard.models.export_json import to_json
 from aimcard.models.tile import TileModel
+from made_process import start
 
 COMMANDS = ("calibrate", "simulate", "validate", "statistics", "noise", "show", "export")
 
@@ -178,15 +179,15 @@ def test_the_process_itself_fails_in_one_line(folder):
 
 def test_ctrl_c_is_one_line_and_130(folder):
     os.mkfifo("pipe.h5")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "aimcard", "show", "pipe.h5"], stderr=subprocess.PIPE, text=True
-    )
+    process = start("-m", "aimcard", "show", "pipe.h5", stderr=subprocess.PIPE, text=True)
     writer = os.open("pipe.h5", os.O_WRONLY)  # returns once the command reads
     try:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:
         os.close(writer)
+        process.kill()
+        process.communicate()
     assert process.returncode == 130
     assert err.count("\n") == 1
     assert "interrupted" in err

@@ -29,7 +29,6 @@ def test_both_topologies_run_it(name):
     for read in READS:
         row = measure(Hardware(card), read, encoder, x, turns=1)
         assert row.topology == card.meta["topology"]
-        assert row.ratio > 1
         # Without affine correction a gated tile's bent rate alone errs by half (docs/layers.md); noise alone would by √2.
         assert 1e-4 < row.error < (0.3 if read == "charge" else 0.8)
     assert figures(card).startswith("charge ")

@@ -16,7 +16,7 @@ from aimcard.models.flicker import flicker_kernel
 from aimcard.models.mismatch import CELL_NAMES, READOUT_NAMES
 from aimcard.models.nn import Hardware, Mapping, NonIdealities, convert_to_analog, set_non_idealities, train_mode
 from aimcard.models.nn.chip import TileChip
-from aimcard.models.nn.circuit_noise import bin_currents, count_sigma, phase_noise
+from aimcard.models.nn.circuit_noise import bin_currents, phase_noise
 from aimcard.models.nn.pairs import write
 from aimcard.models.nn.read_noise import charge_sigma, draw_per_device, draw_per_line
 from aimcard.models.nn.streams import stream
@@ -24,6 +24,7 @@ from aimcard.models.noise import NoiseParameters
 from aimcard.models.pcm import mac_sigma, programming_sigma, read_noise_sigma
 from aimcard.models.tile import TileModel
 from aimcard.models.tile_noise import tile_noise
+from made_noise import count_sigma
 
 ROWS = 24
 

@@ -16,7 +16,7 @@ from aimcard.models.errors import CardError, InputError
 from aimcard.models.flicker import flicker_covariance, flicker_kernel
 from aimcard.models.modes import Phase, get_mode, register_mode
 from aimcard.models.nn import Hardware, Mapping, NonIdealities, convert_to_analog
-from aimcard.models.noise import NoiseParameters, clock_variance, count_noise, flicker_variance, pcm_variance, white_variance
+from aimcard.models.noise import clock_variance, flicker_variance, pcm_variance, white_variance
 from aimcard.models.pcm import common_read_noise, read_noise_scale, read_noise_sigma
 from aimcard.models.read_gain import spread_conductance, spread_gain
 from aimcard.models.tied_tile import TiedTile
@@ -187,6 +187,24 @@ class TestTiles:
             seen = tile_noise(tile, g[0], codes, mode=mode, pcm=False, **minus).count
             assert seen.numpy() == pytest.approx(count, abs=0.02 * np.abs(count).max() + 10)
 
+    def test_two_sign_phases_are_readings_that_share_their_slow_noise(self):
+        """What is new in each reading adds up as squares, truncation and each device's noise among it; the slow part cancels but
+        for what differs, so nothing of it is left where both phases draw the same."""
+        tile, rng = tile_of(CARDS["gated"]), np.random.default_rng(7)
+        g, codes = rng.uniform(1e-6, 20e-6, (1, 40)), rng.integers(1, 128, (1, 20))
+        g[:, 20:] = g[:, :20]
+        alike = np.concatenate([codes, -codes], -1)
+        for mode in ("conventional", "split"):
+            both, one = (tile_noise(tile, g, x, mode=mode).sigma for x in (alike, np.maximum(alike, 0)))
+            for source in ("pcm read noise", "quantisation"):
+                assert float(both[source]) == pytest.approx(np.sqrt(2) * float(one[source]), rel=1e-3)
+            assert float(both["cells"]) == pytest.approx(np.sqrt(2) * float(one["cells"]), rel=0.01)
+            often, alone = (tile_noise(tile, g, x, mode=mode, lowest_hz=1e4).sigma for x in (alike, np.maximum(alike, 0)))
+            for source in ("regulator", "mirror", "oscillator"):
+                assert float(both[source]) < 1.001 * np.sqrt(2) * float(one[source])
+                assert float(often[source]) == pytest.approx(float(both[source]), rel=1e-6)
+            assert float(alone["oscillator"]) < 0.9 * float(one["oscillator"])
+
     def test_what_is_not_slow_and_what_is_unknown_is_refused(self):
         with pytest.raises(InputError, match=r"lowest_hz: expected noise that is slow .*, 1e\+06 Hz at most in mode split"):
             typical_noise(CARDS["gated"], rows=8, mode="split", lowest_hz=2e6)
@@ -303,19 +321,10 @@ class TestLayers:
         if topology == "tied":
             found = tile_noise(tile, plus, codes, minus, mode=mode, phase_rule=rule)
             return (found.sigma["pcm read noise"] if source == "pcm" else _circuit(found))[0].numpy()
-        pwm, square = get_mode(mode), 0.0
+        square = 0.0
         for side in (plus, minus):
-            halves = [np.maximum(s * codes, 0) for s in (1, -1)]
-            if source == "pcm":
-                parts = [tile_noise(tile, side, x, mode=mode).sigma["pcm read noise"][0].numpy() for x in halves]
-                square = square + sum(p**2 for p in parts)
-                continue
-            current = torch.cat([torch.tensor(tile.respond(side, x, mode=mode).current_a) for x in halves], -1)
-            windows, length = pwm.windows(tile.guard_slots), pwm.window_slots(tile.guard_slots)
-            both = (*windows, *((a + length, b + length) for a, b in windows))
-            weights = (*pwm.weights, *(-w for w in pwm.weights))
-            found = count_noise(NoiseParameters.of(tile.card), current, Counting(both, T_S, weights, rule, tile.hold_s))
-            square = square + _circuit(found)[0].numpy() ** 2
+            found = tile_noise(tile, side, codes, mode=mode, phase_rule=rule)
+            square = square + (found.sigma["pcm read noise"] if source == "pcm" else _circuit(found))[0].square().numpy()
         return np.sqrt(square)
 
     @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import textwrap
 import time
@@ -19,6 +18,7 @@ from aimcard.netlists.cache import ResultCache
 from aimcard.netlists.deck import Deck, deck_hash
 from aimcard.netlists.ngspice import run, simulator_version
 from aimcard.netlists.scratch import scratch_folder
+from made_process import start
 
 QUICK = "V1 a 0 1\nR1 a b 1k\nC1 b 0 1p\n.tran 1n 10n\n.end\n"
 ENDLESS = "I1 0 a SIN(0 1m 1g)\nR1 a 0 1k\n.save v(a)\n.tran 1p 1 0 1p\n.end\n"
@@ -48,9 +48,7 @@ def test_killed_run_leaves_no_ngspice_and_keeps_what_was_done(tmp_path: Path, jo
         run_many(decks, jobs={jobs}, progress=False)
     """
     environment = {**os.environ, "AIMCARD_CACHE": str(tmp_path)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)], env=environment, stderr=subprocess.DEVNULL
-    )
+    process = start("-c", textwrap.dedent(script), env=environment, stderr=subprocess.DEVNULL)
     try:
         wait_for(
             lambda: (

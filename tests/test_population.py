@@ -17,13 +17,15 @@ from aimcard.calibrate.mismatch import (
     simulate_cells,
     simulate_readouts,
 )
-from aimcard.calibrate.statistics import Population, estimate
+from aimcard.calibrate.statistics import Population, bench_of, circuit_noise, estimate, in_conventional
 from aimcard.data import shipped_card
+from aimcard.data.shipped import find_card
 from aimcard.models.card import Card, Table
 from aimcard.models.chip import ChipModel
 from aimcard.models.errors import InputError
 from aimcard.models.mismatch import READOUT_NAMES, Chip, leak_factor, on_factor
 from aimcard.models.tile import TileModel
+from aimcard.models.topology import tile_of
 from aimcard.netlists.column_decks import ColumnBench
 from aimcard.netlists.mismatch import mismatched
 from aimcard.netlists.readout import default_readout
@@ -71,6 +73,9 @@ def test_a_readout_alone_is_reduced_to_its_numbers(tmp_path):
         (("noise", "sound.h5"), "run: aimcard statistics"),
         (("noise", "noisy.h5", "--rows", "0"), "rows: expected 1 or more"),
         (("noise", "noisy.h5", "--jitter", "-1"), "jitter_s: expected"),
+        (("noise", "noisy.h5", "--mode", "spilt"), "mode: expected one of conventional, split"),
+        (("noise", "noisy.h5", "--phase-rule", "drop"), "phase_rule: expected one of reset, carry; got 'drop'"),
+        (("noise", "noisy.h5", "--lowest", "1e8"), "lowest_hz: expected noise that is slow beside the product"),
     ],
 )
 def test_bad_input_is_one_line(arguments, said, card_of, tmp_path, monkeypatch, capsys):
@@ -87,6 +92,30 @@ def test_bad_input_is_one_line(arguments, said, card_of, tmp_path, monkeypatch, 
     assert out == ""
     assert err.count("\n") == 1
     assert said in err
+
+
+@pytest.mark.parametrize("topology", ["gated", "tied"])
+def test_a_card_of_another_mode_has_the_same_noise_tables_and_population(topology, tmp_path, capsys):
+    """Both go with static line currents, so a card in split gets those that ship, and reads them in its own mode."""
+    shipped = find_card(f"freepdk45_{topology}")
+    split = attrs.evolve(shipped, meta=shipped.meta | {"mode": "split"})
+    made, _ = circuit_noise(split, bench_of(split), tile_of(split), None)
+    known = {t.name: t for t in shipped.tables}
+    assert {t.name for t in made} == {name for name in known if name.startswith("noise_")}
+    for table in made:
+        assert table.y == pytest.approx(known[table.name].y, rel=1e-4)
+    back = in_conventional(split)
+    assert tile_of(back).mode.name == "conventional"
+    assert back.spreads == shipped.spreads
+    split.write(tmp_path / "split.h5")
+    tables = []
+    for arguments in (("split.h5",), (f"freepdk45_{topology}", "--mode", "split")):
+        name, *rest = arguments
+        card = str(tmp_path / name) if name.endswith(".h5") else name
+        assert main(["noise", card, *rest, "--rows", "16"]) == 0
+        tables.append(capsys.readouterr().out)
+    assert tables[0] == tables[1]
+    assert "quantisation                 2.33" in tables[0]
 
 
 @pytest.mark.slow  # nine rings of 127 ns: two minutes

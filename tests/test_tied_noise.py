@@ -13,7 +13,7 @@ from aimcard.models.counting import Counting
 from aimcard.models.errors import InputError
 from aimcard.models.lut import lookup, lookup_slope
 from aimcard.models.nn import Hardware, NonIdealities, convert_to_analog
-from aimcard.models.nn.circuit_noise import bin_currents, column_conductance, count_sigma
+from aimcard.models.nn.circuit_noise import bin_currents, column_conductance
 from aimcard.models.noise import (
     COLUMN_POWERS,
     SINK,
@@ -34,6 +34,7 @@ from aimcard.netlists.readout import default_readout
 from aimcard.netlists.technology import get_technology
 from aimcard.netlists.tied_noise import TIED_SOURCES, NoiseColumn, tied_noise_deck, tied_point, tied_point_deck
 from aimcard.validation.noise_table import noise_table, typical_columns, typical_noise
+from made_noise import count_sigma
 
 FOUR_KT = 4 * 1.380649e-23 * 300.15
 T_S, V_READ_V = 1e-9, 0.2

@@ -4,11 +4,22 @@
 from pathlib import Path
 from typing import Annotated
 
-from aimcard.models.console import CardName, ModeFile, load_modes, option_help, output_file, output_folder, say, write_text
+from aimcard.models.console import (
+    CardName,
+    ModeFile,
+    load_modes,
+    option_help,
+    output_file,
+    output_folder,
+    say,
+    write_json,
+    write_text,
+)
 
 
 def validate(
     card: CardName,
+    /,
     *,
     against: Annotated[
         Path | None, option_help("Reference set (default: the shipped one of the card's technology, topology, corner and mode).")
@@ -21,9 +32,9 @@ def validate(
 ) -> None:
     """Compare a card with the held-out columns of a reference set."""
     load_modes(mode_file)
-    from aimcard.calibrate.main_job import compare, draw
     from aimcard.data.reference import ReferenceSet
     from aimcard.data.shipped import find_card, reference_for
+    from aimcard.validation.jobs import compare, draw
 
     target = None if json is None else output_file("--json", json)
     if figures is not None:
@@ -86,6 +97,7 @@ def modes(
 
 def energy(
     card: CardName,
+    /,
     *,
     columns: Annotated[int, option_help("Columns of the tile (pairs of lines).")] = 512,
     mode: Annotated[tuple[str, ...], option_help("PWM modes to compare (default: all).")] = (),
@@ -95,8 +107,6 @@ def energy(
 ) -> None:
     """Energy of one matrix-vector product by part, and TOPS/W with what it counts."""
     load_modes(mode_file)
-    from json import dumps
-
     from aimcard.data.reference import ReferenceSet
     from aimcard.data.shipped import find_card
     from aimcard.models.checks import check_positive
@@ -116,11 +126,12 @@ def energy(
     if target is not None:
         keys = ("record", "part", "median_error", "worst_error")
         rows = [dict(zip(keys, row, strict=True)) for row in errors]
-        write_text(target, dumps({"studies": [study.to_json() for study in studies], "supplies": rows}, indent=2) + "\n")
+        write_json(target, {"studies": [study.to_json() for study in studies], "supplies": rows})
 
 
 def noise(
     card: CardName,
+    /,
     *,
     mode: Annotated[str | None, option_help("PWM mode (default: the card's own).")] = None,
     phase_rule: Annotated[
@@ -161,7 +172,7 @@ def interpolate(
     files = {name: None if path is None else output_file(name, path) for name, path in (("--out", out), ("--json", json))}
     if not held_out and (laws or json is not None):
         raise InputError(f"{'--laws' if laws else '--json'}: expected --held-out with it; add that")
-    from aimcard.calibrate.corner_job import between, judge_between
+    from aimcard.validation.jobs import between, judge_between
 
     where = (cards, temperature, corner, vdd, files["--out"])
     print(judge_between(*where, files["--json"], laws, say) if held_out else between(*where, say))
@@ -169,6 +180,7 @@ def interpolate(
 
 def trim(
     card: CardName,
+    /,
     *,
     nominal: Annotated[
         str | None, option_help("Card that the digital side knows (default: the shipped one of CARD's technology, topology).")
@@ -183,13 +195,13 @@ def trim(
     """What a card's ADC is off by if read as a nominal one, before and after a two-point digital trim."""
     load_modes(mode_file)
     files = {name: None if path is None else output_file(name, path) for name, path in (("--json", json), ("--figure", figure))}
-    from aimcard.calibrate.corner_job import trim_to
+    from aimcard.validation.jobs import trim_to
 
     full_scale_a, second_a = (None if v is None else v * 1e-6 for v in (full_scale, second))
     print(trim_to(card, nominal, against, full_scale_a, second_a, files["--json"], files["--figure"], say))
 
 
-def show(card: CardName, *, mode_file: ModeFile = None) -> None:
+def show(card: CardName, /, *, mode_file: ModeFile = None) -> None:
     """Print a card: parameters with errors, tables, validity domain, decisions, validation."""
     load_modes(mode_file)
     from aimcard.data.shipped import find_card
@@ -199,6 +211,7 @@ def show(card: CardName, *, mode_file: ModeFile = None) -> None:
 
 def export(
     card: CardName,
+    /,
     *,
     to: Annotated[str, option_help("Form: json, csv, spice or aihwkit.")],
     out: Annotated[Path | None, option_help("File to write (default: standard output).")] = None,

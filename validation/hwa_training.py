@@ -12,7 +12,6 @@ seed is a network of its own; means over seeds are shown with their standard err
 from __future__ import annotations
 
 import gzip
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from aimcard.data.shipped import find_card
-from aimcard.models.console import Arguments, output_folder, run_module
+from aimcard.models.console import Arguments, output_folder, run_module, write_json
 from aimcard.models.errors import InputError
 from aimcard.models.nn import (
     Hardware,
@@ -40,7 +39,7 @@ from aimcard.models.nn import (
     set_non_idealities,
     train_mode,
 )
-from aimcard.validation.style import BLUE, GREEN, ORANGE
+from aimcard.validation.style import BLUE, GREEN, ORANGE, save
 
 DATA = Path("/usr/share/datasets/fashion-mnist")
 WIRES = (1.0, 2.0, 3.0, 10.0)
@@ -191,7 +190,7 @@ def judge(out: Study, way: str, model: nn.Module, images: Images, calibration: T
 
 def draw(result: Study, path: Path) -> None:
     """Accuracy against wire scale, a line for each way of training, with standard errors over seeds."""
-    figure = Figure(figsize=(8, 3.2))
+    figure = Figure(figsize=(8, 3.2), dpi=150)
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2, sharey=True)
     for ax, values, title in zip(axes, (result.plain, result.affine), ("uncorrected", "affine correction"), strict=True):
@@ -203,7 +202,7 @@ def draw(result: Study, path: Path) -> None:
     axes[0].set_ylabel("Fashion-MNIST accuracy [%]")
     axes[0].legend()
     figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def main(arguments: list[str]) -> None:
@@ -221,7 +220,7 @@ def main(arguments: list[str]) -> None:
     sizes = {"images": given.images, "judged": given.judged}
     result = study(given.card, given.data, **sizes, seeds=tuple(given.seeds), clip_sigma=given.clip_sigma)
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "hwa_training.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
+    write_json(given.out / "hwa_training.json", asdict(result))
     draw(result, given.out / "hwa_training.png")
     print(result)
 

@@ -12,7 +12,7 @@ from aimcard.models.modes import Mode
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile_noise import tile_noise
 from aimcard.models.topology import tile_of
-from aimcard.validation.mode_counts import drawn_inputs, sign_phases
+from aimcard.validation.mode_counts import drawn_inputs
 
 #: Vectors and columns of the tile.
 VECTORS, COLUMNS = 4, 2
@@ -22,8 +22,7 @@ def product_noise(card: Card, mode: Mode, rule: str, signed: bool = True) -> flo
     """σ of a product's weighted counts [counts], rms over vectors and columns: circuit, clock and PCM, truncation apart.
 
     Readings as ``mode_counts`` takes them: one of a tied column, four of a gated pair (two of inputs of one sign: ``signed``
-    False), each with noise of its own: what the read-out's 1/f noise has in common in two sign phases is left out. Raises
-    CardError for a card without noise tables.
+    False), of which the two sign phases of a line share the slow noise. Raises CardError for a card without noise tables.
     """
     tile, inputs = tile_of(card), drawn_inputs(card, COLUMNS, VECTORS, signed=signed)
     how = {"mode": mode, "phase_rule": rule}
@@ -33,7 +32,6 @@ def product_noise(card: Card, mode: Mode, rule: str, signed: bool = True) -> flo
         if isinstance(tile, TiedTile):
             lines = [tile_noise(tile, inputs.plus_s, inputs.codes, inputs.minus_s, **how)]
         else:
-            sides, driven = (inputs.plus_s, inputs.minus_s), sign_phases(inputs.codes)
-            lines = [tile_noise(tile, side, codes, **how) for side in sides for codes in driven]
+            lines = [tile_noise(tile, side, inputs.codes, **how) for side in (inputs.plus_s, inputs.minus_s)]
     parts = [s.square() for line in lines for name, s in line.sigma.items() if name != "quantisation"]
     return float(torch.stack(parts).sum(0).mean().sqrt())

@@ -216,7 +216,9 @@ def scaling(model: TileModel, figure: Path | None, turns: int = 7) -> list[tuple
     if figure is not None:
         from matplotlib.figure import Figure
 
-        fig = Figure(figsize=(11, 3))
+        from aimcard.validation.style import save
+
+        fig = Figure(figsize=(11, 3), dpi=150)
         names = list(dict.fromkeys(axis for axis, *_ in found))
         for ax, name in zip(fig.subplots(1, len(names)), names, strict=True):
             size, torch_us, ours = zip(*((s, t, o) for a, s, t, o in found if a == name), strict=True)
@@ -230,7 +232,7 @@ def scaling(model: TileModel, figure: Path | None, turns: int = 7) -> list[tuple
         fig.axes[0].legend()
         fig.tight_layout()
         figure.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(figure, dpi=150)
+        save(fig, figure)
     return found
 
 

@@ -223,6 +223,9 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
         v, zero = circuit.v_read_v, torch.zeros(1, dtype=torch.float64)
         rate = recharging(flat) / node_capacitance(pulse, w)
         amount = recharge_amount(pulse, e, flat, zero + v, zero, w)
+        # Of an almost open device only a part recharges within the window, of an amount that goes with 1/G.
+        spans = circuit.slots * circuit.t_lsb_s * rate
+        inside = -torch.expm1(-spans)
         begin = start_charge(circuit, at, zero)
         ends = fall_edge(circuit, flat, at, zero)
         s_gain = float(_slope(begin / charge_unit, at, zero[0]))
@@ -242,17 +245,19 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
             c_gain[k] = 2 * (e_gain[k] + e_gain[k + 1]) - 4 * gain
 
         # The recharge comes later by its time constant, and the slot at whose begin a pulse ends is half over on average.
-        late = amount / rate / circuit.t_lsb_s
-        delay = 0.5 + float(late.mean() / (ends + amount).mean().clamp(min=1e-30))
+        late = amount * (inside - spans * torch.exp(-spans)) / rate / circuit.t_lsb_s
+        # Where positive and negative charges all but cancel there is no such time: it stays within the window.
+        later = float(late.mean() / (ends + amount * inside).mean().clamp(min=1e-30))
+        delay = 0.5 + min(max(later, 0.0), float(circuit.slots))
 
         def whole(drop: Tensor) -> Tensor:
             recharge = recharge_amount(pulse, e, flat, v - (1 - share) * drop, share * drop, w)
-            return fall_edge(circuit, flat, at, drop) + recharge
+            return fall_edge(circuit, flat, at, drop) + recharge * inside
 
         start_drop, start_square = _parabola(lambda drop: start_charge(circuit, at, drop).mean() / charge_unit)
         end_drop, end_square = _parabola(lambda drop: whole(drop).mean() / charge_unit)
         lifted = recharge_amount(pulse, e, flat, zero + v + STEP_V, zero, w)
-        end_clamp = float((lifted - amount).mean()) / STEP_V / charge_unit
+        end_clamp = float(((lifted - amount) * inside).mean()) / STEP_V / charge_unit
         line, node = float(wire.c_bit_f) / charge_unit, float(idle_capacitance(pulse, w)) / charge_unit
     idle = _idle_current(circuit, idle_weight(cell, big, w).mean(0))
     found = conversion(circuit, counts, rise, fall, idle)

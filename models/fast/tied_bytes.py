@@ -18,9 +18,10 @@ from aimcard.models.fast.tied_modes import BLOCK, Modes
 
 #: Products that are bent together: they stay in the processor's cache.
 PRODUCTS = 1 << 17
-#: Most LSBs that edges may add to a pulse for ``answers``, which spreads them over the codes as a slope: 1 − R² goes with their
-#: square and is 5e-7 at 0.0135 LSB on 70 rows. Shipped cards have 0.004 and less.
-LONGER = 0.005
+#: Most that edges may add to a pulse for ``answers``, in windows: it spreads them over the codes as the slope of Gaussian codes.
+#: 1 − R² goes with their square and is 5e-7 at 0.0135 of 127 LSB on 70 rows. Shipped cards have 0.004 LSB and less: little enough
+#: in conventional PWM, too much for the short phases of other modes.
+LONGER = 0.005 / 127
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class SmallWeights:
 
         deltas = self.delta_lsb.tolist()
         digits = torch.empty(x.shape, dtype=torch.int8)
-        if max(map(abs, deltas)) > LONGER or not whole(x.numpy(), digits.numpy()):
+        if max(map(abs, deltas)) > LONGER * modes.code_max or not whole(x.numpy(), digits.numpy()):
             return None
         lines, rows = self.bytes_.shape[1:]
         out, functions = x.new_empty(*x.shape[:2], lines), modes.count + 1

@@ -9,11 +9,11 @@ import numba
 import numpy as np
 
 HALF, SHIFT, ONE = np.uint32(0x7FFF), np.uint32(16), np.uint32(1)
-_OPTIONS = {"fastmath": True, "nogil": True, "boundscheck": False, "error_model": "numpy", "cache": True}
+OPTIONS = {"fastmath": True, "nogil": True, "boundscheck": False, "error_model": "numpy", "cache": True}
 
 
-@numba.njit(**_OPTIONS)
-def _warped(x, warp, v, z):
+@numba.njit(**OPTIONS)
+def warped(x, warp, v, z):
     """v = u·√(1 + c)/√(1 + c·u²) with u = x/T, and its square; warp: 1/T, c, √(1 + c)."""
     inverse, c, root, one = warp[0], warp[1], warp[2], np.float32(1)
     for i in range(len(x)):
@@ -22,8 +22,8 @@ def _warped(x, warp, v, z):
         z[i] = v[i] * v[i]
 
 
-@numba.njit(**_OPTIONS)
-def _odd(factors, v, z, line):
+@numba.njit(**OPTIONS)
+def odd_values(factors, v, z, line):
     """line = v·Σ_n factors[n]·z^n, term by term, so that the loops over the rows become vector instructions."""
     last = len(factors) - 1
     line[:] = factors[last]
@@ -36,7 +36,7 @@ def _odd(factors, v, z, line):
         line[i] = (line[i] * z[i] + c) * v[i]
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def features(x, odd, warp, low, out):
     """Odd functions of codes x (batch, rows) float32, polynomials odd (functions, terms) in the warped code.
 
@@ -46,9 +46,9 @@ def features(x, odd, warp, low, out):
     line, v, z = np.empty(rows, np.float32), np.empty(rows, np.float32), np.empty(rows, np.float32)
     bits = line.view(np.uint32)
     for b in range(x.shape[0]):
-        _warped(x[b], warp, v, z)
+        warped(x[b], warp, v, z)
         for q in range(odd.shape[0]):
-            _odd(odd[q], v, z, line)
+            odd_values(odd[q], v, z, line)
             if low:
                 for i in range(rows):
                     w = bits[i]
@@ -58,7 +58,7 @@ def features(x, odd, warp, low, out):
                     out[q, b, i] = bits[i]
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def feature_bytes(x, odd, warp, weights, units, profile, out, left):
     """As ``features``, as int8 ``out`` (functions, batch, rows) in units of units[q], a 127th of its largest value.
 
@@ -68,11 +68,11 @@ def feature_bytes(x, odd, warp, weights, units, profile, out, left):
     line, v, z = np.empty(rows, np.float32), np.empty(rows, np.float32), np.empty(rows, np.float32)
     rest = np.empty(rows, np.float32)
     for b in range(x.shape[0]):
-        _warped(x[b], warp, v, z)
+        warped(x[b], warp, v, z)
         for i in range(rows):
             rest[i] = abs(x[b, i])
         for q in range(odd.shape[0]):
-            _odd(odd[q], v, z, line)
+            odd_values(odd[q], v, z, line)
             w, unit, to = weights[q], np.float32(1) / units[q], out[q, b]
             for i in range(rows):
                 rest[i] -= w * line[i] * line[i]
@@ -83,7 +83,7 @@ def feature_bytes(x, odd, warp, weights, units, profile, out, left):
         left[b] = total
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def bend(u, low, coefficients, weights, out):
     """Add Σ_q weights[q]·Σ_n c_n·u_q^(n + 2), |u| up to 1, to ``out`` (batch, lines).
 
@@ -112,7 +112,7 @@ def bend(u, low, coefficients, weights, out):
                 out[b, i] += weight * p[i] * line[i] * line[i]
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def bend_bytes(u, units, scale, coefficients, weights, left, factor, out):
     """As ``bend``, and add left[b]·factor[i].
 
@@ -140,7 +140,7 @@ def bend_bytes(u, units, scale, coefficients, weights, left, factor, out):
                 out[b, i] += weight * p[i] * line[i] * line[i]
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def widen(x, delta, rows_of, idle, wide):
     """Fill wide (tiles, batch, rows + 8): lengthened codes, and the sums of ``tied_weights.answers`` behind them, but the third.
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from aimcard.models.fast.tied_kernel import _OPTIONS, _odd, _warped
+from aimcard.models.fast.tied_kernel import OPTIONS, odd_values, warped
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def whole(x, out):
     """Whether all codes x (tiles, batch, rows) are whole numbers up to 127 in size; if so, ``out`` has them as int8."""
     most = np.float32(127)
@@ -26,7 +26,7 @@ def whole(x, out):
     return True
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def two_bytes(values, small, fine, scale):
     """Rows of ``values`` (lines, rows) as int8 with a scale each, and what that leaves in a 254th of it."""
     for b in range(values.shape[0]):
@@ -43,7 +43,7 @@ def two_bytes(values, small, fine, scale):
             rest[i] = np.int8(np.int32(np.rint((v - near) * np.float32(254))))
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def code_bytes(x, odd, warp, weights, units, profiles, out, sums):
     """Fill out (functions + 1, batch, rows): the functions as ``tied_kernel.feature_bytes``' and, last, the whole codes.
 
@@ -56,7 +56,7 @@ def code_bytes(x, odd, warp, weights, units, profiles, out, sums):
     sizes, steps, lefts = profiles[0], profiles[1], profiles[2]
     for b in range(x.shape[0]):
         code, to = x[b], out[last, b]
-        _warped(code, warp, v, z)
+        warped(code, warp, v, z)
         first, second, third = zero, zero, zero
         for i in range(rows):
             size = abs(code[i])
@@ -65,7 +65,7 @@ def code_bytes(x, odd, warp, weights, units, profiles, out, sums):
             second += (one if code[i] != zero else zero) * steps[i]
             to[i] = np.int8(np.int32(code[i]))
         for q in range(last):
-            _odd(odd[q], v, z, line)
+            odd_values(odd[q], v, z, line)
             w, unit, to = weights[q], one / units[q], out[q, b]
             for i in range(rows):
                 rest[i] -= w * line[i] * line[i]
@@ -75,7 +75,7 @@ def code_bytes(x, odd, warp, weights, units, profiles, out, sums):
         sums[0, b], sums[1, b], sums[2, b] = first, second, third
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def whole_linear(coarse, fine, scale, factors, sums, idle, out):
     """Fill ``out`` (batch, lines) with the linear part and the rank-one terms that do not bend.
 

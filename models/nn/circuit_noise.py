@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimcard.models.counting import Counting
 from aimcard.models.flicker import flicker_kernel
 from aimcard.models.lut import lookup
 from aimcard.models.noise import CLOCK_JITTER_S, LOWEST_HZ, NoiseParameters, white_variance
@@ -76,16 +75,6 @@ def phase_noise(
     steps = rate[..., 1:] - rate[..., :-1]
     clock = steps.square().sum(-1) / width + rate[..., 0].square() + rate[..., -1].square()
     return PhaseNoise(own + jitter_s**2 * clock, torch.stack(flicker))
-
-
-def count_sigma(
-    p: NoiseParameters, current_a: Tensor, t_lsb_s: float, slots: int, jitter_s: float = CLOCK_JITTER_S,
-    column_s: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """Standard deviation of a count, (...), by itself; arguments as ``phase_noise``'s."""
-    found = phase_noise(p, current_a, t_lsb_s, slots, jitter_s, column_s)
-    kernel = flicker_kernel(*Counting.once(slots, t_lsb_s).edges_s, LOWEST_HZ)
-    return torch.sqrt(found.own + found.flicker.square().sum(0) * kernel[0, 0])
 
 
 @torch.no_grad()

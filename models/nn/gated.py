@@ -159,30 +159,18 @@ class GatedHardware(Hardware, topology="gated"):
                 seen = seen + chip.leakage(codes) * (self.counts_per_coulomb() if self.converts(n) else 1.0)
         if n.draws:
             assert generator is not None
-            seen = seen + self.noise(lines, [codes], n, generator, signs)[0]
+            seen = seen + self.noise(tile, lines, [codes], n, generator, signs)[0]
         if not self.converts(n):
             return seen
         return self.digitise(seen, n, usage, 0.0, float(2**mapping.adc_bits - 1))
 
-    def noise(
-        self, lines: Tensor, widths: Sequence[Tensor], n: NonIdealities, generator: torch.Generator, signs: int
-    ) -> list[Tensor]:
-        """Noise of the counts (or charges [C], where nothing converts) of every phase, (..., batch, lines) each.
-
-        widths: what rows conduct in each phase [LSB], (..., batch, rows). Raises as ``noise_parameters``.
-        """
-        out = [torch.zeros((), dtype=w.dtype, device=w.device) for w in widths]
-        if n.read_noise != "off":
-            out = [a + b for a, b in zip(out, self.read_noise(lines, widths, n, generator), strict=True)]
-        if n.circuit_noise:
-            out = [a + b for a, b in zip(out, self.circuit_noise(lines, widths, n, generator, signs), strict=True)]
-        return out
-
     @torch.no_grad()
     def circuit_noise(
-        self, lines: Tensor, widths: Sequence[Tensor], n: NonIdealities, generator: torch.Generator, signs: int
-    ) -> list[Tensor]:
-        """Noise of counts by the circuit, as ``noise``: the readings of a line in all phases of a product share its slow part."""
+        self, tile: FastTile, lines: Tensor, widths: Sequence[Tensor], n: NonIdealities, generator: torch.Generator,
+        signs: int = 1,
+    ) -> list[Tensor]:  # fmt: skip
+        """As ``Hardware.circuit_noise``."""
+        del tile
         p, model = self.noise_parameters(n), self.model
         begin, end = self.edges_s(signs)
         each = zip(widths, model.mode.windows(model.guard_slots), strict=True)
@@ -199,7 +187,7 @@ class GatedHardware(Hardware, topology="gated"):
     def read_noise(
         self, lines: Tensor, widths: Sequence[Tensor], n: NonIdealities, generator: torch.Generator
     ) -> list[Tensor]:
-        """The PCMs' read noise, as ``noise``."""
+        """As ``Hardware.read_noise``."""
         model, converts = self.model, self.converts(n)
         r_on = 0.0
         if n.apparent_weight:

@@ -156,14 +156,37 @@ class Hardware:
             raise InputError("circuit_noise: a noise of counts, which the switches turn off; switch adc on, or circuit_noise off")
         return self._noise_of
 
+    def noise(
+        self, tile: Any, lines: Any, widths: Sequence[Tensor], n: NonIdealities, generator: torch.Generator, signs: int = 1
+    ) -> list[Tensor]:
+        """Noise of the counts (or charges [C], where nothing converts) of every phase, (..., batch, lines) each.
+
+        widths: what rows conduct in each phase [LSB], (..., batch, rows). signs: sign phases of one product, which are equal
+        parts of the batch and follow one another. Raises as ``noise_parameters``.
+        """
+        out = [torch.zeros((), dtype=w.dtype, device=w.device) for w in widths]
+        if n.read_noise != "off":
+            out = [a + b for a, b in zip(out, self.read_noise(lines, widths, n, generator), strict=True)]
+        if n.circuit_noise:
+            out = [a + b for a, b in zip(out, self.circuit_noise(tile, lines, widths, n, generator, signs), strict=True)]
+        return out
+
+    @abstractmethod
+    def circuit_noise(
+        self, tile: Any, lines: Any, widths: Sequence[Tensor], n: NonIdealities, generator: torch.Generator, signs: int = 1
+    ) -> list[Tensor]:
+        """The circuit's part of ``noise``: the readings of a line in all phases of a product share its slow part."""
+
+    @abstractmethod
+    def read_noise(self, lines: Any, widths: Sequence[Tensor], n: NonIdealities, generator: torch.Generator) -> list[Tensor]:
+        """The PCMs' part of ``noise``."""
+
     def edges_s(self, signs: int = 1) -> tuple[Tensor, Tensor]:
         """When the readings of one line in a product begin and end to count [s], (readings,) each: all phases of the mode, for
         each of ``signs`` sign phases, which follow one another."""
         model = self.model
         counting = Counting.of(model.mode, model.guard_slots, model.t_lsb_s, model.phase_rule, model.hold_s)
-        begin, end = counting.edges_s
-        later = torch.arange(signs, dtype=torch.float64)[:, None] * (model.slots * model.t_lsb_s)
-        return (begin + later).flatten(), (end + later).flatten()
+        return counting.in_signs(signs).edges_s
 
     def pulses(self, widths: Sequence[Tensor]) -> list[Pulse]:
         """When each row's pulse starts, with its phase, and how long it is [s], from what rows conduct in each phase [LSB]."""

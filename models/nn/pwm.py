@@ -164,7 +164,7 @@ class GatedModes(_Modes, GatedHardware):
         usage: Usage | None = None, chip: list[Any] | None = None, signs: int = 1,
     ) -> Tensor:  # fmt: skip
         """As ``GatedHardware.read``, of all phases."""
-        readings = self.readings(codes, n, chip, lambda xs: self.noise(lines, xs, n, drawing(generator), signs))
+        readings = self.readings(codes, n, chip, lambda xs: self.noise(tile, lines, xs, n, drawing(generator), signs))
         converts = self.converts(n)
         if n.effects == Effects.none():
             # As in conventional PWM: one product in double.

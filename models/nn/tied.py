@@ -102,28 +102,14 @@ class TiedHardware(Hardware, topology="tied"):
         half = float(2 ** (mapping.adc_bits - 1))
         return self.digitise(seen, n, usage, -half, half - 1)
 
-    def noise(
-        self, tile: TiedProduct, lines: tuple[Tensor, Tensor], widths: Sequence[Tensor], n: NonIdealities,
-        generator: torch.Generator,
-    ) -> list[Tensor]:  # fmt: skip
-        """Noise of the counts (or charges [C], where nothing converts) of every phase, (..., batch, lines) each.
-
-        widths: what rows conduct in each phase [LSB], (..., batch, rows), signed. Raises as ``noise_parameters``.
-        """
-        out = [torch.zeros((), dtype=w.dtype, device=w.device) for w in widths]
-        if n.read_noise != "off":
-            out = [a + b for a, b in zip(out, self.read_noise(lines, widths, n, generator), strict=True)]
-        if n.circuit_noise:
-            out = [a + b for a, b in zip(out, self.circuit_noise(tile, lines, widths, n, generator), strict=True)]
-        return out
-
     @torch.no_grad()
     def circuit_noise(
         self, tile: TiedProduct, lines: tuple[Tensor, Tensor], widths: Sequence[Tensor], n: NonIdealities,
-        generator: torch.Generator,
+        generator: torch.Generator, signs: int = 1,
     ) -> list[Tensor]:  # fmt: skip
-        """Noise of counts by the circuit, as ``noise``, less that of the idle counts, which is drawn once for as long as the
-        conductances stay. All phases of a product share its slow part."""
+        """As ``Hardware.circuit_noise``, less the noise of the idle counts, which is drawn once for as long as the conductances
+        stay. Inputs of either sign share a phase."""
+        del signs
         p, model, (plus, minus) = self.noise_parameters(n), self.model, lines
         column_s = spread_conductance(column_conductance(plus, minus, self._r_on(n)), self._r_column(plus, n))[..., None, :]
         rest_a = column_s * float(model.values.get("offset_v", 0.0)) if n.regulator else torch.zeros_like(column_s)
@@ -152,7 +138,7 @@ class TiedHardware(Hardware, topology="tied"):
     def read_noise(
         self, lines: tuple[Tensor, Tensor], widths: Sequence[Tensor], n: NonIdealities, generator: torch.Generator
     ) -> list[Tensor]:
-        """The PCMs' read noise, as ``noise``: both devices of a pair conduct while its row is active, and theirs has no sign."""
+        """As ``Hardware.read_noise``: both devices of a pair conduct while its row is active, and theirs has no sign."""
         model, (plus, minus) = self.model, lines
         draw, table = draw_per_device if n.read_noise == "device" else draw_per_line, self._table()
         pulses = [(torch.cat([start] * 2, -1), torch.cat([time] * 2, -1)) for start, time in self.pulses(widths)]

@@ -1,32 +1,43 @@
-"""What the commands on corners do, from files to files: a sweep, a card between two temperatures, a trim."""
+"""What the commands on cards do, from files to files: a judgement, its figures, a card between two temperatures, a trim."""
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from aimcard.calibrate.plan import Options
-from aimcard.calibrate.sweep import cells, numbers, sweep, texts
 from aimcard.data.reference import ReferenceSet
 from aimcard.data.shipped import find_card, nominal_card_for
 from aimcard.models.card import Card
 from aimcard.models.card_set import CardSet
-from aimcard.models.h5 import write_bytes
+from aimcard.models.console import write_json
 from aimcard.validation.adc_trim import TrimReport, trim_figure, trim_report
 from aimcard.validation.interpolation import HeldOutTemperature, hold_out
+from aimcard.validation.report import ValidationResult, validate
 from aimcard.validation.style import save
-from aimcard.validation.sweep_report import reference_at, write_report
+from aimcard.validation.sweep_report import reference_at
 
 Say = Callable[[str], None]
 
 
-def sweep_to(folder: Path, base: Options, corners: str, temperatures: str, vdds: str | None, say: Say) -> str:
-    """Cards of every combination of "nom,ff", "0,85" and supplies, and their report; its tables as text."""
-    supplies = [] if vdds is None else numbers("--vdds", vdds)
-    todo = cells(base, texts("--corners", corners), numbers("--temperatures", temperatures), supplies, folder)
-    return write_report(sweep(todo, say), folder, say)
+def compare(card: Card, reference: ReferenceSet) -> ValidationResult:
+    """Scores on the set's held-out columns; warns if card and set differ in what they are for."""
+    for key in ("technology", "corner", "temperature_c", "vdd_v"):
+        if card.meta[key] != reference.meta[key]:
+            warnings.warn(
+                f"{key}: the card is for {card.meta[key]}, the reference set for {reference.meta[key]}; "
+                "the figures show that difference too",
+                stacklevel=2,
+            )
+    return validate(card, reference, progress=True)
+
+
+def draw(card: Card, reference: ReferenceSet, result: ValidationResult, folder: Path, say: Say) -> None:
+    """Draw all figures into `folder`."""
+    from aimcard.validation.figures import write_all
+
+    paths = write_all(card, reference, result, folder)
+    say(f"figures: {len(paths)} in {folder}")
 
 
 def between(
@@ -52,7 +63,7 @@ def judge_between(
         result.interpolated.write(out)
         say(f"card: {out}")
     if document is not None:
-        _write_json(document, result.to_json(), say)
+        write_json(document, result.to_json())
     return result
 
 
@@ -68,13 +79,8 @@ def trim_to(
     known = nominal_card_for(trimmed) if nominal is None else find_card(nominal)
     report = trim_report(known, [trimmed], [reference], full_scale_a, second_a)
     if document is not None:
-        _write_json(document, report.to_json(), say)
+        write_json(document, report.to_json())
     if figure is not None:
         save(trim_figure(report), figure)
         say(f"figure: {figure}")
     return report
-
-
-def _write_json(path: Path, document: dict[str, Any], say: Say) -> None:
-    write_bytes(path, (json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
-    say(f"written: {path}")
