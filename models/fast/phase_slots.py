@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from aimcard.models.fast.effects import Circuit
-from aimcard.models.fast.reference import Reference, _parabola, fall_edge, start_charge
+from aimcard.models.fast.reference import Reference, fall_edge, parabola, start_charge
 from aimcard.models.fast.weights import apparent
 from aimcard.models.modes import Mode
-from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount, rise_delay
+from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount, recharging, rise_delay
 from aimcard.models.readout import StepResponse, step_charges
 
 #: Quantiles of the conductances of which charges are the mean, and how far apart in parts the mean cells of lines of less and of
@@ -71,7 +71,7 @@ def slot_charges(circuits: list[Circuit], mode: Mode, guard: int, digit: Tensor,
     p, e, w, t = c.line.pulse, c.edges, c.w_select_um, c.t_lsb_s
     zero = g.new_zeros(1)
     amount = recharge_amount(p, e, g, zero + c.v_read_v, zero, w)
-    rate = g / node_capacitance(p, w)
+    rate = recharging(g) / node_capacitance(p, w)
     rise, fall = float(rise_delay(p, e)), float(fall_delay(p, e))
     windows = mode.windows(guard)
     first, beyond = windows[k]
@@ -100,8 +100,8 @@ def slot_charges(circuits: list[Circuit], mode: Mode, guard: int, digit: Tensor,
     share = recharge(top * t + fall, None, torch.ones_like(amount)) * (top > 0)[:, None]
     r_bit, r_return = float(c.line.wire.r_bit_ohm), float(c.line.wire.r_return_ohm)
     low = r_return / max(r_bit + r_return, 1e-30)
-    push = _parabola(lambda drop: fall_edge(c, g, at, drop).mean() * (1e6 / t))
-    back = _parabola(lambda drop: recharge_amount(p, e, g, c.v_read_v - (1 - low) * drop, low * drop, w).mean() * (1e6 / t))
+    push = parabola(lambda drop: fall_edge(c, g, at, drop).mean() * (1e6 / t))
+    back = parabola(lambda drop: recharge_amount(p, e, g, c.v_read_v - (1 - low) * drop, low * drop, w).mean() * (1e6 / t))
     return SlotCharges(whole * (1e6 / t), share, push, back)
 
 
