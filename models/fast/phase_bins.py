@@ -13,9 +13,10 @@ from torch import Tensor
 
 from aimcard.models.fast.mean_ladder import convert
 from aimcard.models.fast.meanfield import ROOT3, idle_answer
+from aimcard.models.fast.phase_charges import bin_shares, product_charges
 from aimcard.models.fast.phase_pulses import CellFunctions
 from aimcard.models.fast.phase_rest import line_shapes
-from aimcard.models.fast.phase_slots import Course, Line, PhaseSlots, Samples
+from aimcard.models.fast.phase_slots import Course, Line, PhaseSlots, Samples, later
 from aimcard.models.fast.product import Columns
 from aimcard.models.fast.reference import Reference
 
@@ -37,16 +38,11 @@ class PhaseBins:
     @classmethod
     def of(cls, ref: Reference, slots: PhaseSlots, functions: CellFunctions, samples: Samples) -> PhaseBins:
         """Of the same phase, in double; functions: of the pulses' own product."""
-        digit = torch.arange(slots.member.shape[1])[:, None]
-        f = ((digit - ref.grid.edges[:-1]) / ref.grid.width).clamp(0.0, 1.0)
-        ramp, parts = f * f - f, []
-        for at_edges, bend, begin in ((ref.e_const, ref.c_const, ref.s_const), (ref.e_gain, ref.c_gain, ref.s_gain)):
-            knots = at_edges[:, None] * ref.times[:-1]
-            found = f @ (knots[1:] - knots[:-1]) + ramp * bend + knots[0] + begin * ref.times[-1]
-            parts.append(found * (digit > 0))
-        const, gain = parts
+        digit = torch.arange(slots.member.shape[1]).double()
+        f = bin_shares(ref, digit[:, None])
+        const, gain = product_charges(ref, digit)
         own, less, more = (functions.of_code @ functions.lines(g[:, None]).mean(0) for g in samples.parts)
-        return cls(f, ramp, const, gain, own, (more - less) * slots.per_share, idle_answer(ref))
+        return cls(f, f * f - f, const, gain, own, (more - less) * slots.per_share, idle_answer(ref))
 
     def to(self, device: torch.device) -> PhaseBins:
         """The same on another device."""
@@ -81,7 +77,7 @@ class PhaseBins:
         end_drop = ref.end_drop + (1 - ref.share) * ref.node
         on_slope = (_mean(bend * moves) * extra * width + mean * end_drop * ended * shifts).sum(-1)
         on_slope = on_slope + mean[..., 0] * ref.start_drop * begun * shifts[..., 0]
-        force, bend, extra, drop = _later(mean)[:3], _later(_mean(bend))[:3], extra[:3], drop[:3]
+        force, bend, extra, drop = later(mean)[:3], later(_mean(bend))[:3], extra[:3], drop[:3]
         own = cell[:3] * (force * (ending @ self.gain)).sum(-1)
         by_drop = (ref.end_drop + ref.end_square * drop) * drop
         lift = _mean(line.lift)[:3] if isinstance(line.lift, Tensor) else torch.zeros_like(drop)
@@ -106,11 +102,6 @@ def _stored(ref: Reference, n: Tensor, volts: Tensor, force: Tensor) -> Tensor:
 
 def _mean(values: Tensor) -> Tensor:
     return (values[..., ::2] + values[..., 1::2]) / 2
-
-
-def _later(values: Tensor) -> Tensor:
-    """The first slot's is that of another curve: the next bin's stands for it, as in ``meanfield``."""
-    return torch.cat([values[..., 1:2], values[..., 1:]], -1) if values.shape[-1] > 1 else values
 
 
 @dataclass(frozen=True)

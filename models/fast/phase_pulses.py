@@ -19,10 +19,12 @@ from torch import Tensor
 
 from aimcard.models.fast.columns import low_precision
 from aimcard.models.fast.effects import Circuit
+from aimcard.models.fast.mean_ladder import convert
+from aimcard.models.fast.phase_charges import bin_shares, product_charges, slot_charges
+from aimcard.models.fast.phase_slots import Line, later
 from aimcard.models.fast.product import Columns
-from aimcard.models.fast.weights import MIDDLE, Plan, apparent, apparent_slope, pulse_charge, recharge_slope
+from aimcard.models.fast.weights import MIDDLE, Plan, apparent, apparent_slope, recharge_slope
 from aimcard.models.modes import Mode
-from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount, recharging, rise_delay
 
 #: Conductances on which the functions are found, quantiles of the tile's own.
 SAMPLE = 96
@@ -34,63 +36,36 @@ MOST = 6
 
 
 @dataclass(frozen=True)
-class CellCharges:
-    """Charges of the pulses of one cell in each phase's window [µA·LSB], (phases, codes, conductances): all that it draws beside
-    the static current, and how much of that comes in the window's last slot."""
+class Slopes:
+    """Answers per µA·LSB on a typical line, over ``per_charge``, that of a quarter of the rows: in each slot of a phase's window
+    (slots,), and the product's, of each bin (bins,)."""
 
-    whole: Tensor
-    last: Tensor
+    slots: Tensor
+    bins: Tensor
+    per_charge: float
 
-
-def cell_charges(circuits: list[Circuit], mode: Mode, guard: int, table: np.ndarray, conductance_s: Tensor) -> CellCharges:
-    """Of conductances (n,) [S], in double, for digits ``table`` (phases, codes); circuits: each phase's."""
-    c, g = circuits[0], conductance_s
-    p, e, w, t = c.line.pulse, c.edges, c.w_select_um, c.t_lsb_s
-    digit = torch.from_numpy(table)[..., None]
-    zero = g.new_zeros(1)
-    amount = recharge_amount(p, e, g, zero + c.v_read_v, zero, w) * (1e6 / t)
-    rate = recharging(g) / node_capacitance(p, w)
-    rise, fall = float(rise_delay(p, e)), float(fall_delay(p, e))
-    windows = mode.windows(guard)
-
-    def left(since_s: Tensor) -> Tensor:
-        return torch.exp(-since_s.clamp(min=0.0) * rate)
-
-    whole, last = [], []
-    for k, (first, beyond) in enumerate(windows):
-        own = digit[k].to(g.dtype)
-        on = (own > 0).to(g.dtype)
-        after = (beyond - first - own) * t - fall
-        charge = pulse_charge(circuits[k], g, own) * on
-        late = amount * (left(after - t) - left(after)) * on
-        # Cells whose last pulse was in an earlier phase still recharge, until their next pulse begins.
-        idle = torch.ones_like(on)
-        for j in reversed(range(k)):
-            there = (digit[j] > 0).to(g.dtype) * idle
-            start = (first - windows[j][0] - digit[j].to(g.dtype)) * t - fall
-            end = torch.where(on > 0, start + rise, start + (beyond - first) * t)
-            charge = charge + amount * (left(start) - left(end)) * there
-            late = late + amount * (left(end - t) - left(end)) * there * (1 - on)
-            idle = idle * (digit[j] == 0)
-        whole.append(charge)
-        last.append(late)
-    return CellCharges(torch.stack(whole), torch.stack(last))
+    @classmethod
+    def of(cls, plan: Plan, digit: Tensor, charge: Tensor, hold: float) -> Slopes:
+        """Of evenly spread codes in half of the rows; digit (codes,); charge (codes, slots), of a mean cell's pulses; hold: how
+        much of the last slot is not counted."""
+        ref, share = plan.ref, 0.5 / len(digit)
+        conv, per_charge = ref.conversion, _slope(plan)
+        slots = torch.arange(charge.shape[1])
+        n, busy = (digit[:, None] > slots).double().sum(0) * share, bin_shares(ref, digit[:, None]).sum(0) * share
+        size, rows = float(ref.g.sum()), len(ref.g)
+        if conv.rate is None:
+            by_slot = torch.ones_like(n)
+        else:
+            by_slot = conv.rate.line_at(Line.of(ref, n * size).current + charge.sum(0) * share * rows)[1]
+        by_slot = torch.cat([by_slot[:-1], by_slot[-1:] * (1 - hold)])
+        rate = convert(ref, Line.of(ref, (busy * size).repeat_interleave(2)).current)[1]
+        by_bin = later((rate[::2] + rate[1::2]) / 2)
+        return cls(by_slot / per_charge, by_bin / per_charge, per_charge)
 
 
-def taken(plan: Plan, digit: Tensor, conductance_us: Tensor) -> Tensor:
-    """What a phase's product has of a pulse's charge [µA·LSB], (codes, n), of digits (codes,) and apparent conductances (n,)."""
-    ref = plan.ref
-    edges, width = ref.grid.edges, ref.grid.width
-    f = ((digit[:, None] - edges[:-1]) / width).clamp(0.0, 1.0)
-    parts = []
-    for at_edges, bend, begin in ((ref.e_const, ref.c_const, ref.s_const), (ref.e_gain, ref.c_gain, ref.s_gain)):
-        parts.append(begin + at_edges[0] + f @ (at_edges[1:] - at_edges[:-1]) + (f * f - f) @ bend)
-    const, gain = parts
-    return (const[:, None] + gain[:, None] * conductance_us) * (digit > 0)[:, None]
-
-
-def taken_slope(plan: Plan, digit: Tensor, conductance_s: Tensor) -> Tensor:
-    """What the backward pass of a phase's product has of a pulse's slope [µA·LSB/S], (codes, n): see ``product.cells_back``."""
+def taken_slope(plan: Plan, gain: Tensor, digit: Tensor, conductance_s: Tensor, per_charge: float) -> Tensor:
+    """What the backward pass of a phase's product has of a pulse's slope [µA·LSB/S], (codes, n), of digits and the product's
+    charge per µS (codes,): see ``product.cells_back``."""
     ref, circuit, cells = plan.ref, plan.ref.circuit, plan.cells
     mean = ref.s_gain + np.interp(np.arange(circuit.code_max + 1), ref.grid.edges.numpy(), ref.e_gain.numpy())
     middle = min(int(MIDDLE), circuit.code_max)
@@ -98,9 +73,8 @@ def taken_slope(plan: Plan, digit: Tensor, conductance_s: Tensor) -> Tensor:
     shape = over / over[middle] if float(over[middle]) != 0 else torch.ones_like(over)
     visible = apparent_slope(circuit, conductance_s)
     own = recharge_slope(circuit, conductance_s, MIDDLE) - float(mean[middle]) * visible
-    gain = taken(plan, digit, torch.ones(1, dtype=torch.float64)) - taken(plan, digit, torch.zeros(1, dtype=torch.float64))
     # The own slope is taken at the mean rate of the whole table.
-    return gain * visible + (shape[digit.long()] * (digit > 0) * (ref.conversion.ideal / _slope(plan)))[:, None] * own
+    return gain[:, None] * visible + (shape[digit.long()] * (digit > 0) * (ref.conversion.ideal / per_charge))[:, None] * own
 
 
 def split_functions(table: Tensor, tolerance: float) -> Tensor:
@@ -140,26 +114,36 @@ class PhasePulses:
 
     def __init__(self, circuits: list[Circuit], mode: Mode, guard: int, table: np.ndarray, k: int, hold_s: float, sample: Tensor,
                  top_s: float) -> None:  # fmt: skip
-        self.digit = torch.from_numpy(table[k]).double()
+        digits = torch.from_numpy(table)
+        self.digit = digits[k].double()
         self.weight, self.share = mode.phases[k].weight, 1 / len(mode.phases)
         self.step = top_s**0.5 / (POINTS - 1)
         grid = (torch.arange(POINTS, dtype=torch.float64) * self.step).square().clamp(min=1e-9)
         self.at = torch.cat([sample.double().cpu().clamp(min=1e-9), grid])
         self.circuit, self.samples = circuits[k], len(sample)
-        charges = cell_charges(circuits, mode, guard, table, self.at)
-        # What still flows in the slots in which the ring is held is not counted.
-        self.charge = charges.whole[k] - hold_s / self.circuit.t_lsb_s * charges.last[k]
-        self.visible = apparent(self.circuit, self.at)
-        self._charges = lambda g: cell_charges(circuits, mode, guard, table, g).whole[k]
+        self.visible, self.hold = apparent(self.circuit, self.at), hold_s / self.circuit.t_lsb_s
+        self._charges = lambda g: slot_charges(circuits, mode, guard, digits, k, g)
+        self.charge = self._charges(self.at)
+
+    def _typical(self, plan: Plan) -> tuple[Slopes, Tensor, Tensor]:
+        """Typical slopes, and what the product has of a pulse: constant and per µS, (codes,)."""
+        slopes = Slopes.of(plan, self.digit, self.charge[..., : self.samples].mean(-1), self.hold)
+        const, gain = (part @ slopes.bins for part in product_charges(plan.ref, self.digit))
+        return slopes, const, gain
 
     def functions(self, plan: Plan) -> CellFunctions:
         """What the product of this plan lacks [µA·LSB]."""
-        return self._split(self.charge - taken(plan, self.digit, self.visible), self.visible, LEFT)
+        slopes, const, gain = self._typical(plan)
+        whole = torch.einsum("csn,s->cn", self.charge, slopes.slots)
+        return self._split(whole - const[:, None] - gain[:, None] * self.visible, self.visible, LEFT)
 
     def slopes(self, plan: Plan) -> CellFunctions:
         """What its backward pass lacks [µA·LSB/S]."""
-        slope = torch.func.jvp(self._charges, (self.at,), (torch.ones_like(self.at),))[1]
-        return self._split(slope - taken_slope(plan, self.digit, self.at), apparent_slope(self.circuit, self.at), LEFT_SLOPE)
+        slopes, _, gain = self._typical(plan)
+        whole = lambda g: torch.einsum("csn,s->cn", self._charges(g), slopes.slots)  # noqa: E731
+        slope = torch.func.jvp(whole, (self.at,), (torch.ones_like(self.at),))[1]
+        slope = slope - taken_slope(plan, gain, self.digit, self.at, slopes.per_charge)
+        return self._split(slope, apparent_slope(self.circuit, self.at), LEFT_SLOPE)
 
     def _split(self, lacks: Tensor, per_volt: Tensor, left: float) -> CellFunctions:
         """``per_volt`` (n,) times code and read voltage is the ideal answer, or its slope."""

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from aimcard.models.fast.effects import Circuit
-from aimcard.models.fast.reference import Reference, fall_edge, parabola, start_charge
+from aimcard.models.fast.phase_charges import slot_charges
+from aimcard.models.fast.reference import Reference, fall_edge, parabola
 from aimcard.models.fast.weights import apparent
 from aimcard.models.modes import Mode
 from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount, recharging, rise_delay
@@ -64,45 +65,23 @@ class SlotCharges:
     push: tuple[float, float]
     back: tuple[float, float]
 
-
-def slot_charges(circuits: list[Circuit], mode: Mode, guard: int, digit: Tensor, k: int, conductance_s: Tensor) -> SlotCharges:
-    """Of phase ``k`` and conductances (n,) [S], in double, no voltage having dropped; digit (phases, codes)."""
-    c, g = circuits[k], conductance_s
-    p, e, w, t = c.line.pulse, c.edges, c.w_select_um, c.t_lsb_s
-    zero = g.new_zeros(1)
-    amount = recharge_amount(p, e, g, zero + c.v_read_v, zero, w)
-    rate = recharging(g) / node_capacitance(p, w)
-    rise, fall = float(rise_delay(p, e)), float(fall_delay(p, e))
-    windows = mode.windows(guard)
-    first, beyond = windows[k]
-    edges = torch.arange(beyond - first + 1, dtype=g.dtype) * t
-
-    def recharge(start: Tensor, end: Tensor | None, amount: Tensor) -> Tensor:
-        """From times ``start`` to ``end`` (codes,) after the phase's begin, (codes, slots)."""
-        until = edges if end is None else torch.minimum(edges, end[:, None])
-        left = torch.exp(-(until - start[:, None]).clamp(min=0.0)[..., None] * rate)
-        return ((left[:, :-1] - left[:, 1:]) * amount).mean(-1)
-
-    own = digit[k].to(g.dtype)
-    on, slots, at = own > 0, torch.arange(beyond - first), apparent(c, g)
-    whole = recharge(own * t + fall, None, amount)
-    whole = whole + (slots == 0) * start_charge(c, at, zero).mean() + (slots == own[:, None]) * fall_edge(c, g, at, zero).mean()
-    whole = whole * on[:, None]
-    # Cells whose last pulse was in an earlier phase still recharge, until their next pulse begins.
-    idle = torch.ones_like(on)
-    for j in reversed(range(k)):
-        there = (digit[j] > 0) & idle
-        start = (windows[j][0] - first + digit[j].to(g.dtype)) * t + fall
-        end = torch.where(on, torch.full_like(own, rise), torch.full_like(own, float(edges[-1])))
-        whole = whole + recharge(start, end, amount) * there[:, None]
-        idle = idle & (digit[j] == 0)
-    top = torch.arange(int(digit[k].max()) + 1)
-    share = recharge(top * t + fall, None, torch.ones_like(amount)) * (top > 0)[:, None]
-    r_bit, r_return = float(c.line.wire.r_bit_ohm), float(c.line.wire.r_return_ohm)
-    low = r_return / max(r_bit + r_return, 1e-30)
-    push = parabola(lambda drop: fall_edge(c, g, at, drop).mean() * (1e6 / t))
-    back = parabola(lambda drop: recharge_amount(p, e, g, c.v_read_v - (1 - low) * drop, low * drop, w).mean() * (1e6 / t))
-    return SlotCharges(whole * (1e6 / t), share, push, back)
+    @classmethod
+    def of(cls, circuits: list[Circuit], mode: Mode, guard: int, digit: Tensor, k: int, conductance_s: Tensor) -> SlotCharges:
+        """Arguments as ``slot_charges``'s."""
+        c, g = circuits[k], conductance_s
+        p, e, w, t = c.line.pulse, c.edges, c.w_select_um, c.t_lsb_s
+        whole = slot_charges(circuits, mode, guard, digit, k, g).mean(-1)
+        first, beyond = mode.windows(guard)[k]
+        top = torch.arange(int(digit[k].max()) + 1)
+        after = torch.arange(beyond - first + 1) - top[:, None]
+        since = (after * t - float(fall_delay(p, e))).clamp(min=0.0)[..., None]
+        left = torch.exp(-since * (recharging(g) / node_capacitance(p, w))).mean(-1)
+        share = (left[:, :-1] - left[:, 1:]) * (top > 0)[:, None]
+        r_bit, r_return = float(c.line.wire.r_bit_ohm), float(c.line.wire.r_return_ohm)
+        low, at = r_return / max(r_bit + r_return, 1e-30), apparent(c, g)
+        push = parabola(lambda drop: fall_edge(c, g, at, drop).mean() * (1e6 / t))
+        back = parabola(lambda drop: recharge_amount(p, e, g, c.v_read_v - (1 - low) * drop, low * drop, w).mean() * (1e6 / t))
+        return cls(whole, share, push, back)
 
 
 @dataclass(frozen=True)
@@ -127,6 +106,11 @@ class Line:
             volts = clamp.line_at(y * clamp.line_at(y * v0)[0])[0]
         current = y * volts
         return cls(current + ref.idle_ua, current * series, current * r, volts - v0)
+
+
+def later(values: Tensor) -> Tensor:
+    """The first slot's is that of another curve: the next bin's stands for it, as in ``meanfield``."""
+    return torch.cat([values[..., 1:2], values[..., 1:]], -1) if values.shape[-1] > 1 else values
 
 
 @dataclass(frozen=True)
@@ -183,7 +167,7 @@ class PhaseSlots:
            hold_s: float) -> PhaseSlots:  # fmt: skip
         """Arguments as ``slot_charges``'s; hold_s: how long the ring is held at the phase's end."""
         c = circuits[k]
-        charges, less, more = (slot_charges(circuits, mode, guard, digit, k, g) for g in samples.parts)
+        charges, less, more = (SlotCharges.of(circuits, mode, guard, digit, k, g) for g in samples.parts)
         cell, low, high = (float(apparent(c, g).mean()) for g in samples.parts)
         apart = (high - low) / cell
         per_share = apart / (apart**2 + APART**2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,6 +41,8 @@ class GatedPhases:
             kind(m, tile.effects, tile.accuracy, wire_scale, tile.work, w_select_um, position, plain=tile.plain)
             for m in phase_models(tile.model)
         ]
+        for own in self.tiles:
+            own.circuit = replace(own.circuit, line_pulses=False)
         self.extras: dict[bool, Extras] = {}
         self._shared: dict[tuple[float, float], list[SharedTile]] = {}
         self._shared_extras: dict[tuple[bool, float, float, int, torch.dtype], Extras] = {}
