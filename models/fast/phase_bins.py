@@ -14,9 +14,9 @@ from torch import Tensor
 from aimcard.models.fast.mean_ladder import convert
 from aimcard.models.fast.meanfield import ROOT3, idle_answer
 from aimcard.models.fast.phase_charges import bin_shares, product_charges
-from aimcard.models.fast.phase_pulses import CellFunctions
+from aimcard.models.fast.phase_pulses import CellCharges, Worth
 from aimcard.models.fast.phase_rest import line_shapes
-from aimcard.models.fast.phase_slots import Course, Line, PhaseSlots, Samples, later
+from aimcard.models.fast.phase_slots import Course, Line, PhaseSlots, Samples, ended_in, later
 from aimcard.models.fast.product import Columns
 from aimcard.models.fast.reference import Reference
 
@@ -24,37 +24,38 @@ from aimcard.models.fast.reference import Reference
 @dataclass(frozen=True)
 class PhaseBins:
     """Tables of a phase's product: f, ramp (digits, bins), share of each bin in which a digit conducts, and its bend;
-    const, gain (digits, bins), charge that is drawn at each bin's force, and its part per µS of a cell; own, tilt (codes,):
-    what the pulses' own product adds, and how that grows with the conductance; quiet: answer of an idle line per LSB."""
+    const, gain (digits, bins), charge that is drawn at each bin's force, and its part per µS of a cell; functions: of the pulses'
+    own product, tilt (r,): how they grow with the conductance on average; quiet: answer of an idle line per LSB."""
 
     f: Tensor
     ramp: Tensor
     const: Tensor
     gain: Tensor
-    own: Tensor
+    functions: CellCharges
     tilt: Tensor
     quiet: float
 
     @classmethod
-    def of(cls, ref: Reference, slots: PhaseSlots, functions: CellFunctions, samples: Samples) -> PhaseBins:
+    def of(cls, ref: Reference, slots: PhaseSlots, functions: CellCharges, samples: Samples) -> PhaseBins:
         """Of the same phase, in double; functions: of the pulses' own product."""
         digit = torch.arange(slots.member.shape[1]).double()
         f = bin_shares(ref, digit[:, None])
         const, gain = product_charges(ref, digit)
-        own, less, more = (functions.of_code @ functions.lines(g[:, None]).mean(0) for g in samples.parts)
-        return cls(f, f * f - f, const, gain, own, (more - less) * slots.per_share, idle_answer(ref))
+        less, more = (functions.lines(g[:, None]).mean(0) for g in samples.parts[1:])
+        return cls(f, f * f - f, const, gain, functions, (more - less) * slots.per_share, idle_answer(ref))
 
     def to(self, device: torch.device) -> PhaseBins:
         """The same on another device."""
         tables = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: t.to(device) for name, t in tables.items() if isinstance(t, Tensor)})
 
-    def answers(self, ref: Reference, course: Course, beside: Tensor, slope: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The part that goes on to each line (4, batch), the pulses' of a group whose middle line it is, (3, batch), and how the
-        latter goes on to the group's other lines, (4, batch): per share of conductance, and for the departure.
+    def answers(self, ref: Reference, course: Course, beside: Tensor, by_slot: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Worth]:
+        """The part that goes on to each line (4, batch), the pulses' of a group whose middle line it is, (3, batch), how the
+        latter goes on to the group's other lines, (4, batch): per share of conductance, and for the departure; and what charges
+        are worth.
 
-        beside (4,): how far lines are from the tables'; slope: answer per charge of the pulses' own product. For one column,
-        these are the formulas of ``meanfield.prepare``."""
+        beside (4,): how far lines are from the tables'; by_slot (batch, slots): what a charge is worth in each slot. For one
+        column, these are the formulas of ``meanfield.prepare``."""
         conv, width, ending = ref.conversion, ref.grid.width, course.ending
         left = -torch.nn.functional.pad(course.paths, (0, 1)).diff(dim=-1)
         n, n_ramp = left @ self.f[1:], left @ self.ramp[1:]
@@ -62,9 +63,8 @@ class PhaseBins:
         line = Line.of(ref, points)
         answer, rate, bend = convert(ref, line.current)
         still = (_mean(answer) * width).sum(-1) + conv.guard * self.quiet
-        still = still + slope * (course.whole @ self.own + beside[:, None] * (course.whole @ self.tilt))
         n = ending @ self.f
-        ended = (torch.cat([n[:, :1], n[:, :-1]], -1) - torch.cat([n[:, 1:], -n[:, -1:]], -1)) / 2
+        ended = ended_in(n)
         cell = course.cell[:, None]
         each = ref.e_const + ref.e_gain * cell
         extra = ended * ((each[:, 1:] + each[:, :-1]) / 2 / width)[:, None]
@@ -78,16 +78,19 @@ class PhaseBins:
         on_slope = (_mean(bend * moves) * extra * width + mean * end_drop * ended * shifts).sum(-1)
         on_slope = on_slope + mean[..., 0] * ref.start_drop * begun * shifts[..., 0]
         force, bend, extra, drop = later(mean)[:3], later(_mean(bend))[:3], extra[:3], drop[:3]
-        own = cell[:3] * (force * (ending @ self.gain)).sum(-1)
+        worth = Worth(by_slot, force[1])
+        own = self.functions.tables(worth) @ self.tilt
+        own = (course.whole * self.functions.means(worth)).sum(-1) + beside[:, None] * (course.whole * own).sum(-1)
+        gain = cell[:3] * (force * (ending @ self.gain)).sum(-1)
         by_drop = (ref.end_drop + ref.end_square * drop) * drop
         lift = _mean(line.lift)[:3] if isinstance(line.lift, Tensor) else torch.zeros_like(drop)
         by_drop = by_drop + ref.end_clamp * lift
-        pulses = (force * (ending @ self.const + ended * by_drop)).sum(-1) + own
+        pulses = (force * (ending @ self.const + ended * by_drop)).sum(-1) + gain
         pulses = pulses - 0.5 * (bend * extra * extra * width).sum(-1)
         pulses = pulses + _stored(ref, n, lift - (1 - ref.share) * drop, force)
         begin, drop = force @ ref.times[-1], drop[..., 0]
         pulses = pulses + begin * (ref.start_drop + ref.start_square * drop) * drop * begun
-        return still, pulses, torch.cat([on_slope[:3] + own, on_slope[3:]])
+        return still, pulses, torch.cat([on_slope[:3] + gain, on_slope[3:]]), own, worth
 
 
 def _stored(ref: Reference, n: Tensor, volts: Tensor, force: Tensor) -> Tensor:
@@ -105,31 +108,44 @@ def _mean(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class VectorErrors:
+    """What a plan's product has too much of, for vectors: by_line (9, batch), along ``PlanErrors.places``; share (batch,): of each
+    answer; start: what of the answer is no part of that. worth: what charges are worth."""
+
+    by_line: Tensor
+    share: Tensor
+    start: float
+    worth: Worth
+
+
+@dataclass(frozen=True)
 class PlanErrors:
-    """What a plan's product has too much of, for one version of the weights. lines: numbers of its lines, None: all of the tile.
+    """The plan's, for one version of the weights. lines: numbers of its lines, None: all of the tile.
     places (9, lines): where its lines are between the multiples of the mean line, where their groups' middles are, and the latter
     times how far the line is from its middle. reach: how far the multiples are from the mean."""
 
     bins: PhaseBins
     ref: Reference
-    slope: float
     reach: float
     places: Tensor
     lines: Tensor | None
 
-    def answers(self, slots: PhaseSlots, hist: Tensor, found: Tensor) -> Tensor:
-        """(batch, lines), as ``LineErrors.answers``'s."""
+    def of(self, slots: PhaseSlots, hist: Tensor) -> VectorErrors:
+        """Of rows of each code ``hist`` (batch, codes), in double."""
         course = Course.of(self.ref, slots.member, hist, self.reach)
-        truth = slots.answers(self.ref, course, self.bins.quiet)
-        still, pulses, on_slope = self.bins.answers(self.ref, course, slots.beside(course), self.slope)
+        truth, by_slot = slots.answers(self.ref, course, self.bins.quiet)
+        still, pulses, on_slope, own, worth = self.bins.answers(self.ref, course, slots.beside(course), by_slot)
         # What a line departs from its multiple of the mean line by, it does along the path that departures have on average.
         along = still[3] - still[1] + on_slope[3]
         share = (along - truth[3] + truth[1]) / along.clamp(min=1e-9)
         rest = 1 - share
-        by_line = torch.cat([still[:3] * rest - truth[:3], pulses * rest, on_slope[:3] * rest])
-        start = share * self.ref.conversion.offset
-        out = by_line.T.to(found) @ self.places.to(found)
-        return out.addcmul_(share.to(found)[:, None], found).sub_(start.to(found)[:, None])
+        by_line = torch.cat([still[:3] * rest + own[:3] - truth[:3], pulses * rest, on_slope[:3] * rest])
+        return VectorErrors(by_line, share, self.ref.conversion.offset, worth)
+
+    def answers(self, vectors: VectorErrors, found: Tensor) -> Tensor:
+        """(batch, lines), as ``LineErrors.answers``'s."""
+        share = vectors.share.to(found)[:, None]
+        return (vectors.by_line.T.to(found) @ self.places.to(found)).addcmul_(share, found).sub_(share * vectors.start)
 
 
 @dataclass(frozen=True)
@@ -141,9 +157,8 @@ class LineErrors:
     shapes: Tensor
 
     @classmethod
-    def of(cls, slots: PhaseSlots | None, bins: list[PhaseBins], columns: Columns, sums: list[Tensor],
-           slopes: list[float]) -> LineErrors:  # fmt: skip
-        """Of each plan's tables, sums (lines, 2) as ``PulseProduct``'s, and answers per charge of the pulses' product."""
+    def of(cls, slots: PhaseSlots | None, bins: list[PhaseBins], columns: Columns, sums: list[Tensor]) -> LineErrors:
+        """Of each plan's tables, and sums (lines, 2) as ``PulseProduct``'s."""
         several, parts, offs, device = len(columns.plans) > 1, [], [], sums[0].device
         order = torch.arange(sum(columns.sizes), device=device) if columns.order is None else columns.order
         slots = None if slots is None else slots.to(device)
@@ -161,21 +176,25 @@ class LineErrors:
                 places = places[:, columns.back]
             own = bins[n if len(bins) > 1 else 0].to(device)
             lines = order.split(columns.sizes)[n] if several else None
-            parts.append(PlanErrors(own, plan.ref.like(e), slopes[n], reach, places, lines))
+            parts.append(PlanErrors(own, plan.ref.like(e), reach, places, lines))
         (total, tilted), off = torch.cat(sums).double().T, torch.cat(offs)
         mean = total.mean()
         shapes = line_shapes(total, off / mean, (tilted - total * (tilted.mean() / mean)) / mean, slots is not None)
         return cls(slots, parts, shapes if columns.back is None else shapes[:, columns.back])
 
-    def answers(self, hist: Tensor, found: Tensor) -> Tensor:
-        """What the products have too much of (batch, lines), of rows of each code ``hist`` (batch, codes), in double, and answers
-        ``found`` (batch, lines) with the pulses' own product."""
-        assert self.slots is not None
+    def vectors(self, hist: Tensor) -> list[VectorErrors]:
+        """Of each plan, of rows of each code ``hist`` (batch, codes), in double."""
+        if self.slots is None:
+            return []
+        return [part.of(self.slots, hist) for part in self.parts]
+
+    def answers(self, vectors: list[VectorErrors], found: Tensor) -> Tensor:
+        """What the products have too much of (batch, lines), of answers ``found`` (batch, lines) with the pulses' own product."""
         out = torch.empty_like(found)
-        for part in self.parts:
+        for part, some in zip(self.parts, vectors, strict=True):
             if part.lines is None:
-                return part.answers(self.slots, hist, found)
-            out[:, part.lines] = part.answers(self.slots, hist, found[:, part.lines])
+                return part.answers(some, found)
+            out[:, part.lines] = part.answers(some, found[:, part.lines])
         return out
 
 

@@ -21,7 +21,7 @@ from aimcard.models.fast.columns import low_precision
 from aimcard.models.fast.effects import Circuit
 from aimcard.models.fast.mean_ladder import convert
 from aimcard.models.fast.phase_charges import bin_shares, product_charges, slot_charges
-from aimcard.models.fast.phase_slots import Line, later
+from aimcard.models.fast.phase_slots import Line, ended_in, later
 from aimcard.models.fast.product import Columns
 from aimcard.models.fast.weights import MIDDLE, Plan, apparent, apparent_slope, recharge_slope
 from aimcard.models.modes import Mode
@@ -33,39 +33,42 @@ POINTS = 1025
 #: Variance that the functions may leave, over that of the cells' ideal charges, and over that of their slopes.
 LEFT, LEFT_SLOPE = 3e-7, 1e-6
 MOST = 6
+#: Shares of the rows that have a pulse on typical lines; the gradients' are those of the second.
+SHARES = (0.1, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
-class Slopes:
-    """Answers per µA·LSB on a typical line, over ``per_charge``, that of a quarter of the rows: in each slot of a phase's window
-    (slots,), and the product's, of each bin (bins,)."""
+class Worth:
+    """Answers per µA·LSB drawn: in each slot of a phase's window (..., slots), and the product's, in each bin (..., bins)."""
 
     slots: Tensor
     bins: Tensor
-    per_charge: float
-
-    @classmethod
-    def of(cls, plan: Plan, digit: Tensor, charge: Tensor, hold: float) -> Slopes:
-        """Of evenly spread codes in half of the rows; digit (codes,); charge (codes, slots), of a mean cell's pulses; hold: how
-        much of the last slot is not counted."""
-        ref, share = plan.ref, 0.5 / len(digit)
-        conv, per_charge = ref.conversion, _slope(plan)
-        slots = torch.arange(charge.shape[1])
-        n, busy = (digit[:, None] > slots).double().sum(0) * share, bin_shares(ref, digit[:, None]).sum(0) * share
-        size, rows = float(ref.g.sum()), len(ref.g)
-        if conv.rate is None:
-            by_slot = torch.ones_like(n)
-        else:
-            by_slot = conv.rate.line_at(Line.of(ref, n * size).current + charge.sum(0) * share * rows)[1]
-        by_slot = torch.cat([by_slot[:-1], by_slot[-1:] * (1 - hold)])
-        rate = convert(ref, Line.of(ref, (busy * size).repeat_interleave(2)).current)[1]
-        by_bin = later((rate[::2] + rate[1::2]) / 2)
-        return cls(by_slot / per_charge, by_bin / per_charge, per_charge)
 
 
-def taken_slope(plan: Plan, gain: Tensor, digit: Tensor, conductance_s: Tensor, per_charge: float) -> Tensor:
-    """What the backward pass of a phase's product has of a pulse's slope [µA·LSB/S], (codes, n), of digits and the product's
-    charge per µS (codes,): see ``product.cells_back``."""
+def typical_worth(plan: Plan, digit: Tensor, charge: Tensor, hold: float, share: float) -> Worth:
+    """Of evenly spread codes in a ``share`` of the rows; digit (codes,); charge (codes, slots), of a mean cell's pulses; hold: how
+    much of the last slot is not counted."""
+    ref, each = plan.ref, share / len(digit)
+    conv, size, rows = ref.conversion, float(ref.g.sum()), len(ref.g)
+    n = (digit[:, None] > torch.arange(charge.shape[1])).double().sum(0) * each
+    f = bin_shares(ref, digit[:, None])
+    width = ref.grid.width
+    busy = f.sum(0) * each
+    by_slot = torch.ones_like(n)
+    if conv.rate is not None:
+        by_slot = conv.rate.line_at(Line.of(ref, n * size).current + charge.sum(0) * each * rows)[1]
+    by_slot = torch.cat([by_slot[:-1], by_slot[-1:] * (1 - hold)])
+    _, rate, bend = convert(ref, Line.of(ref, (busy * size).repeat_interleave(2)).current)
+    ended = ended_in(busy * rows)
+    at_edges = ref.e_const + ref.e_gain * (size / rows)
+    extra = ended * (at_edges[1:] + at_edges[:-1]) / 2 / width
+    rate = rate + bend * extra.repeat_interleave(2)
+    return Worth(by_slot, later((rate[::2] + rate[1::2]) / 2))
+
+
+def taken_slope(plan: Plan, gain: Tensor, digit: Tensor, conductance_s: Tensor) -> Tensor:
+    """What the backward pass of a phase's product has of the slope of a pulse's answer [per S], (codes, n), of digits and what the
+    product has per µS (codes,): see ``product.cells_back``."""
     ref, circuit, cells = plan.ref, plan.ref.circuit, plan.cells
     mean = ref.s_gain + np.interp(np.arange(circuit.code_max + 1), ref.grid.edges.numpy(), ref.e_gain.numpy())
     middle = min(int(MIDDLE), circuit.code_max)
@@ -74,36 +77,60 @@ def taken_slope(plan: Plan, gain: Tensor, digit: Tensor, conductance_s: Tensor, 
     visible = apparent_slope(circuit, conductance_s)
     own = recharge_slope(circuit, conductance_s, MIDDLE) - float(mean[middle]) * visible
     # The own slope is taken at the mean rate of the whole table.
-    return gain[:, None] * visible + (shape[digit.long()] * (digit > 0) * (ref.conversion.ideal / per_charge))[:, None] * own
-
-
-def split_functions(table: Tensor, tolerance: float) -> Tensor:
-    """Functions of the code (codes, r) that, times as many of the conductance, leave ``tolerance`` of mean square."""
-    u, s, _ = torch.linalg.svd(table, full_matrices=False)
-    left = s.square().flip(0).cumsum(0).flip(0) / table.numel()
-    count = min(int((left > tolerance).sum()), MOST)
-    return u[:, :count] * s[:count]
+    return gain[:, None] * visible + (shape[digit.long()] * (digit > 0) * ref.conversion.ideal)[:, None] * own
 
 
 @dataclass(frozen=True)
-class CellFunctions:
-    """T(x, G) beside what a phase's product has of it, as functions: of the code (codes, r), and of the conductance at even
-    steps of its root (points, r); step [√S]."""
+class Functions:
+    """Functions of the conductance at even steps of its root, (points, r); step [√S]."""
 
-    of_code: Tensor
     of_conductance: Tensor
     step: float
 
     def lines(self, conductance_s: Tensor) -> Tensor:
-        """The functions of conductances (lines, rows) [S], (lines, rows·r)."""
+        """Of conductances (lines, rows) [S], (lines, rows·r)."""
         at = conductance_s.clamp(min=0.0).sqrt().div_(self.step)
         n = at.to(torch.int64).clamp_(max=len(self.of_conductance) - 2)
         table = self.of_conductance.to(at)
         return torch.lerp(table[n], table[n + 1], (at - n)[..., None]).flatten(-2)
 
-    def vectors(self, codes: Tensor) -> Tensor:
-        """The functions of whole codes (batch, rows), (batch, rows·r)."""
-        return self.of_code.float().to(codes.device)[codes].flatten(-2)
+
+@dataclass(frozen=True)
+class CellCharges(Functions):
+    """What a phase's product lacks of a pulse, as functions of code and conductance: Σ_r φ_r(x)·ψ_r(G), and the mean over the
+    conductances.
+
+    by_slot (slots, codes, r), of what is drawn in each slot; by_bin (bins, codes, r), of what the product takes at each bin's
+    force; mean_by_slot (slots, codes), mean_by_bin (bins, codes): their means [µA·LSB].
+    """
+
+    by_slot: Tensor
+    by_bin: Tensor
+    mean_by_slot: Tensor
+    mean_by_bin: Tensor
+
+    def tables(self, worth: Worth) -> Tensor:
+        """φ (..., codes, r) where charges are worth (..., slots) and (..., bins)."""
+        slots, bins = (torch.tensordot(a, b.to(a), 1) for a, b in ((worth.slots, self.by_slot), (worth.bins, self.by_bin)))
+        return slots - bins
+
+    def means(self, worth: Worth) -> Tensor:
+        """Mean (..., codes)."""
+        return worth.slots @ self.mean_by_slot.to(worth.slots) - worth.bins @ self.mean_by_bin.to(worth.bins)
+
+
+@dataclass(frozen=True)
+class CellSlopes(Functions):
+    """The slope in the conductance that the product's backward pass lacks, as functions: of_code (codes, r)."""
+
+    of_code: Tensor
+
+
+def by_code(table: Tensor, codes: Tensor) -> Tensor:
+    """Functions of the code (codes, r), or of each vector's own (batch, codes, r), at whole codes (batch, rows), (batch, rows·r)."""
+    if table.ndim == 2:
+        return table[codes].flatten(-2)
+    return table.gather(1, codes[..., None].expand(-1, -1, table.shape[-1])).flatten(-2)
 
 
 class PhasePulses:
@@ -124,56 +151,65 @@ class PhasePulses:
         self.visible, self.hold = apparent(self.circuit, self.at), hold_s / self.circuit.t_lsb_s
         self._charges = lambda g: slot_charges(circuits, mode, guard, digits, k, g)
         self.charge = self._charges(self.at)
+        self.mean = self.charge[..., : self.samples].mean(-1)
 
-    def _typical(self, plan: Plan) -> tuple[Slopes, Tensor, Tensor]:
-        """Typical slopes, and what the product has of a pulse: constant and per µS, (codes,)."""
-        slopes = Slopes.of(plan, self.digit, self.charge[..., : self.samples].mean(-1), self.hold)
-        const, gain = (part @ slopes.bins for part in product_charges(plan.ref, self.digit))
-        return slopes, const, gain
+    def worth(self, plan: Plan, share: float) -> Worth:
+        """``typical_worth`` of a plan's lines."""
+        return typical_worth(plan, self.digit, self.mean, self.hold, share)
 
-    def functions(self, plan: Plan) -> CellFunctions:
-        """What the product of this plan lacks [µA·LSB]."""
-        slopes, const, gain = self._typical(plan)
-        whole = torch.einsum("csn,s->cn", self.charge, slopes.slots)
-        return self._split(whole - const[:, None] - gain[:, None] * self.visible, self.visible, LEFT)
+    def functions(self, plan: Plan) -> CellCharges:
+        """What the product of this plan lacks."""
+        visible = self.visible - self.visible[: self.samples].mean()
+        charge = self.charge - self.mean[..., None]
+        const, gain = product_charges(plan.ref, self.digit)
+        typical = []
+        for share in SHARES:
+            worth = self.worth(plan, share)
+            lacks = torch.einsum("csn,s->cn", charge, worth.slots) - (gain @ worth.bins)[:, None] * visible
+            typical.append(lacks / worth.slots.mean())
+        left, axes, grid = self._split(torch.cat(typical), self.visible, LEFT)
+        by_slot = torch.einsum("csn,nr->scr", charge[..., : self.samples], axes)
+        by_bin = gain.T[..., None] * (visible[: self.samples] @ axes)
+        mean = const + gain * self.visible[: self.samples].mean()
+        return CellCharges(grid, self.step, by_slot, by_bin, self.mean.T, mean.T)
 
-    def slopes(self, plan: Plan) -> CellFunctions:
-        """What its backward pass lacks [µA·LSB/S]."""
-        slopes, _, gain = self._typical(plan)
-        whole = lambda g: torch.einsum("csn,s->cn", self._charges(g), slopes.slots)  # noqa: E731
+    def slopes(self, plan: Plan) -> CellSlopes:
+        """What its backward pass lacks."""
+        worth = self.worth(plan, SHARES[1])
+        whole = lambda g: torch.einsum("csn,s->cn", self._charges(g), worth.slots)  # noqa: E731
         slope = torch.func.jvp(whole, (self.at,), (torch.ones_like(self.at),))[1]
-        slope = slope - taken_slope(plan, gain, self.digit, self.at, slopes.per_charge)
-        return self._split(slope, apparent_slope(self.circuit, self.at), LEFT_SLOPE)
+        slope = slope - taken_slope(plan, product_charges(plan.ref, self.digit)[1] @ worth.bins, self.digit, self.at)
+        unit = float(worth.slots.mean())
+        found, axes, grid = self._split(slope / unit, apparent_slope(self.circuit, self.at), LEFT_SLOPE)
+        return CellSlopes(grid, self.step, found @ axes * unit)
 
-    def _split(self, lacks: Tensor, per_volt: Tensor, left: float) -> CellFunctions:
-        """``per_volt`` (n,) times code and read voltage is the ideal answer, or its slope."""
+    def _split(self, lacks: Tensor, per_volt: Tensor, left: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The samples' part of ``lacks`` (m, n), directions (samples, r) in it that leave little, and the functions along them on
+        the grid (points, r). ``per_volt`` (n,) times code and read voltage is the ideal answer, or its slope."""
         codes = torch.arange(len(self.digit), dtype=torch.float64)
         ideal = float(codes.square().mean() * per_volt[: self.samples].square().mean()) * self.circuit.v_read_v**2
-        u = split_functions(lacks[:, : self.samples], left * ideal * self.share / self.weight**2)
-        grid = torch.linalg.lstsq(u, lacks[:, self.samples :])[0]
-        return CellFunctions(u, grid.T.contiguous(), self.step)
+        some = lacks[:, : self.samples]
+        u, s, vh = torch.linalg.svd(some, full_matrices=False)
+        missed = s.square().flip(0).cumsum(0).flip(0) / some.numel()
+        count = min(int((missed > left * ideal * self.share / self.weight**2).sum()), MOST)
+        grid = lacks[:, self.samples :].T @ (u[:, :count] / s[:count])
+        return some, vh[:count].T.contiguous(), grid.contiguous()
 
 
 @dataclass
 class PulseProduct:
     """What one phase's product lacks, for one version of the weights.
 
-    Of each plan: its functions, the lines' (lines, rows·r), what the product has of each line's mean pulse (lines,), and the
-    answer per µA·LSB. sums: of each plan's lines, (lines, 2): apparent conductance of all rows [µS], and the same times the rows'
-    place along the wire, from −1 to 1.
+    Of each plan: its functions, and the lines' (lines, rows·r). sums: of each plan's lines, (lines, 2): apparent conductance of
+    all rows [µS], and the same times the rows' place along the wire, from −1 to 1.
     """
 
-    parts: list[tuple[CellFunctions, Tensor, Tensor, float]]
+    parts: list[tuple[CellCharges, Tensor]]
     back: Tensor | None
     sums: list[Tensor]
 
-    @property
-    def slopes(self) -> list[float]:
-        """Answers per µA·LSB, of each plan."""
-        return [slope for *_, slope in self.parts]
-
     @classmethod
-    def of(cls, pulses: PhasePulses, functions: list[CellFunctions], columns: Columns, conductance_s: Tensor) -> PulseProduct:
+    def of(cls, pulses: PhasePulses, functions: list[CellCharges], columns: Columns, conductance_s: Tensor) -> PulseProduct:
         """Of the conductances (lines, rows) [S] that the columns were made of; functions: of each plan."""
         g = conductance_s.detach()
         ordered = [g] if columns.order is None else g[columns.order].split(columns.sizes)
@@ -182,21 +218,19 @@ class PulseProduct:
         place = torch.linspace(-1, 1, g.shape[1]).to(g)
         # The plans of a batch of tiles have one table.
         own = functions if len(functions) == len(ordered) else functions * len(ordered)
-        for plan, each, some in zip(columns.plans, own, ordered, strict=True):
-            weight = apparent(pulses.circuit, some)
-            sums.append(weight @ torch.stack([torch.ones_like(place), place], 1))
-            parts.append((each, each.lines(some).to(low), plan.pulses(weight), _slope(plan)))
+        for each, some in zip(own, ordered, strict=True):
+            sums.append(apparent(pulses.circuit, some) @ torch.stack([torch.ones_like(place), place], 1))
+            parts.append((each, each.lines(some).to(low)))
         return cls(parts, columns.back, sums)
 
-    def answers(self, codes: Tensor, pulses: Tensor) -> Tensor:
-        """Answers (batch, lines) of whole codes (batch, rows), in the units of ``Columns.answers``; pulses (batch,): how many."""
+    def answers(self, codes: Tensor, hist: Tensor, worth: list[Worth]) -> Tensor:
+        """Answers (batch, lines) of whole codes (batch, rows), in the units of ``Columns.answers``; hist (batch, codes): how often
+        each; worth: of each plan."""
         out = []
-        for functions, lines, mean, slope in self.parts:
-            found = (functions.vectors(codes).to(lines.dtype) @ lines.T).to(mean.dtype)
-            # With no function worth its product, the lines' mean pulses are all there is.
-            if lines.shape[1]:
-                found.sub_(torch.outer(pulses.to(mean), mean))
-            out.append(found.mul_(slope))
+        for (functions, lines), each in zip(self.parts, worth, strict=True):
+            table = functions.tables(each).to(self.sums[0])
+            found = (by_code(table, codes).to(lines.dtype) @ lines.T).to(table.dtype)
+            out.append(found.add_((hist * functions.means(each)).sum(-1, keepdim=True).to(found)))
         whole = torch.cat(out, 1) if len(out) > 1 else out[0]
         return whole if self.back is None else whole.index_select(1, self.back)
 
@@ -207,7 +241,7 @@ class PulseSlopes(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, g: Tensor, codes: Tensor, columns: Columns, functions: list[CellFunctions]
+        ctx: Any, g: Tensor, codes: Tensor, columns: Columns, functions: list[CellSlopes]
     ) -> Tensor:
         """Keeps the arguments only."""
         ctx.columns, ctx.functions = columns, functions
@@ -222,19 +256,9 @@ class PulseSlopes(torch.autograd.Function):
         columns: Columns = ctx.columns
         out = torch.zeros_like(g)
         order = torch.arange(len(g), device=g.device) if columns.order is None else columns.order
-        for lines, plan, functions in zip(order.split(columns.sizes), columns.plans, ctx.functions, strict=True):
+        for lines, functions in zip(order.split(columns.sizes), ctx.functions, strict=True):
             ours = functions.lines(g[lines]).unflatten(-1, (g.shape[1], -1))
-            theirs = functions.vectors(codes).unflatten(-1, (g.shape[1], -1)).to(grad)
-            slope = _slope(plan)
+            theirs = by_code(functions.of_code.float().to(codes.device), codes).unflatten(-1, (g.shape[1], -1)).to(grad)
             for r in range(ours.shape[-1]):
-                out[lines] += slope * (grad[:, lines].T @ theirs[..., r]) * ours[..., r]
+                out[lines] += (grad[:, lines].T @ theirs[..., r]) * ours[..., r]
         return out, None, None, None
-
-
-def _slope(plan: Plan) -> float:
-    """Answer per µA·LSB at the current of a quarter of the rows."""
-    rate = plan.ref.conversion.rate
-    if rate is None:
-        return 1.0
-    current = plan.ref.idle_ua + 0.25 * plan.ref.circuit.v_read_v * float(plan.ref.g.sum())
-    return float(rate.at(torch.tensor([current], dtype=torch.float64))[1])

@@ -108,6 +108,11 @@ class Line:
         return cls(current + ref.idle_ua, current * series, current * r, volts - v0)
 
 
+def ended_in(n: Tensor) -> Tensor:
+    """How many pulses end in each bin, from one bin's middle to the next one's, of those that are on (..., bins)."""
+    return (torch.cat([n[..., :1], n[..., :-1]], -1) - torch.cat([n[..., 1:], -n[..., -1:]], -1)) / 2
+
+
 def later(values: Tensor) -> Tensor:
     """The first slot's is that of another curve: the next bin's stands for it, as in ``meanfield``."""
     return torch.cat([values[..., 1:2], values[..., 1:]], -1) if values.shape[-1] > 1 else values
@@ -185,8 +190,9 @@ class PhaseSlots:
         """How far the course's lines are from those of the tables, as a share (4,)."""
         return course.cell / self.cell - 1
 
-    def answers(self, ref: Reference, course: Course, quiet: float) -> Tensor:
-        """Answers without a start, (4, batch), slot by slot; quiet: that of an idle line per LSB."""
+    def answers(self, ref: Reference, course: Course, quiet: float) -> tuple[Tensor, Tensor]:
+        """Answers without a start, (4, batch), slot by slot, and what a charge is worth in each slot of the mean line, (batch,
+        slots); quiet: that of an idle line per LSB."""
         circuit, conv, t = ref.circuit, ref.conversion, ref.circuit.t_lsb_s
         assert conv.rate is not None
         digits, slots = self.charges.share.shape
@@ -215,9 +221,10 @@ class PhaseSlots:
             seen = seen + _settling(mirror.mirror, still, t)
             wait = min(float(circuit.adc.t_wait_s) / t, 0.5)
         first = (seen[..., :1] - wait * seen[..., -1:]) / (1 - wait)
-        rate = conv.rate.line_at(torch.cat([first, seen[..., 1:]], -1))[0]
-        last = rate[..., -1]
-        return (1 - wait) * rate[..., 0] + rate[..., 1:].sum(-1) + wait * last - self.hold * (last - quiet)
+        rate, slope = conv.rate.line_at(torch.cat([first, seen[..., 1:]], -1))
+        last, worth = rate[..., -1], slope[1]
+        out = (1 - wait) * rate[..., 0] + rate[..., 1:].sum(-1) + wait * last - self.hold * (last - quiet)
+        return out, torch.cat([worth[:, :-1], worth[:, -1:] * (1 - self.hold)], -1)
 
 
 def _settling(block: StepResponse, still: Tensor, t_lsb_s: float) -> Tensor:

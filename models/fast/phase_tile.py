@@ -13,7 +13,7 @@ from aimcard.models.fast.columns import Settings
 from aimcard.models.fast.curve import unit
 from aimcard.models.fast.mode_exact import solve_phases
 from aimcard.models.fast.phase_bins import LineErrors, PhaseBins
-from aimcard.models.fast.phase_pulses import SAMPLE, CellFunctions, PhasePulses, PulseProduct, PulseSlopes
+from aimcard.models.fast.phase_pulses import SAMPLE, CellCharges, CellSlopes, PhasePulses, PulseProduct, PulseSlopes
 from aimcard.models.fast.phase_rest import Rest, features, sample_codes, sample_lines
 from aimcard.models.fast.phase_slots import PhaseSlots, Samples
 from aimcard.models.fast.phases import check_products, digits, holds, phase_models, weighted
@@ -127,7 +127,7 @@ class Extras:
         self._kept: list[tuple[Columns, PulseProduct, LineErrors] | None] = [None] * len(self.circuits)
         self.pulses: list[PhasePulses] = []
         self.rest: list[Rest] = []
-        self._slopes: list[list[CellFunctions]] = []
+        self._slopes: list[list[CellSlopes]] = []
         converts = counts and tile.circuit.mirror is not None
         hold_s = holds(model) if converts else self.idle
         if converts:
@@ -145,9 +145,11 @@ class Extras:
         self.pulses = [
             PhasePulses(self.circuits, phases.mode, guard, phases.table, k, hold, sample, top) for k, hold in enumerate(hold_s)
         ]
-        self.functions: list[list[CellFunctions]] = [
+        self.functions: list[list[CellCharges]] = [
             [p.functions(plan) for plan in c.plans] for p, c in zip(self.pulses, columns, strict=True)
         ]
+        # Without a bend of the rate, charges are worth the same whatever the vector.
+        self.worth = [[p.worth(plan, 0.5) for plan in c.plans] for p, c in zip(self.pulses, columns, strict=True)]
         self.slots: list[PhaseSlots] = []
         self.bins: list[list[PhaseBins]] = [[] for _ in columns]
         if columns[0].plans[0].ref.conversion.rate is not None:
@@ -187,9 +189,11 @@ class Extras:
         hist, more = self._histogram(whole), []
         for k, c in enumerate(columns):
             pulses, lines = self._of(k, c, g)
-            out = pulses.answers(whole, hist @ (self.table[k] > 0).to(hist))
-            if lines.parts:
-                out = out - lines.answers(hist, found[k].detach() / self.scale[k] + out)
+            vectors = lines.vectors(hist)
+            worth = [v.worth for v in vectors] if vectors else self.worth[k] * (len(pulses.parts) // len(self.worth[k]))
+            out = pulses.answers(whole, hist, worth)
+            if vectors:
+                out = out - lines.answers(vectors, found[k].detach() / self.scale[k])
             out = out * self.scale[k]
             if self.rest:
                 out = out - self.rest[k].of(features(self.table, hist, k), lines.shapes).to(out)
@@ -201,7 +205,7 @@ class Extras:
         kept = self._kept[k]
         if kept is None or kept[0] is not columns:
             pulses = PulseProduct.of(self.pulses[k], self.functions[k], columns, g)
-            lines = LineErrors.of(self.slots[k] if self.slots else None, self.bins[k], columns, pulses.sums, pulses.slopes)
+            lines = LineErrors.of(self.slots[k] if self.slots else None, self.bins[k], columns, pulses.sums)
             kept = self._kept[k] = columns, pulses, lines
         return kept[1:]
 
