@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.models.fast.columns import low_precision
 from aimcard.models.fast.effects import Circuit
 from aimcard.models.fast.mean_ladder import convert
 from aimcard.models.fast.phase_charges import bin_shares, product_charges, slot_charges
@@ -37,16 +36,10 @@ MOST = 6
 SHARES = (0.1, 0.5, 1.0)
 
 
-@dataclass(frozen=True)
-class Worth:
-    """Answers per µA·LSB drawn: in each slot of a phase's window (..., slots), and the product's, in each bin (..., bins)."""
+def typical_worth(plan: Plan, digit: Tensor, charge: Tensor, hold: float, share: float) -> Tensor:
+    """Answers per µA·LSB drawn, in each slot of a phase's window, then the product's, in each bin, (slots + bins,).
 
-    slots: Tensor
-    bins: Tensor
-
-
-def typical_worth(plan: Plan, digit: Tensor, charge: Tensor, hold: float, share: float) -> Worth:
-    """Of evenly spread codes in a ``share`` of the rows; digit (codes,); charge (codes, slots), of a mean cell's pulses; hold: how
+    Of evenly spread codes in a ``share`` of the rows; digit (codes,); charge (codes, slots), of a mean cell's pulses; hold: how
     much of the last slot is not counted."""
     ref, each = plan.ref, share / len(digit)
     conv, size, rows = ref.conversion, float(ref.g.sum()), len(ref.g)
@@ -63,7 +56,7 @@ def typical_worth(plan: Plan, digit: Tensor, charge: Tensor, hold: float, share:
     at_edges = ref.e_const + ref.e_gain * (size / rows)
     extra = ended * (at_edges[1:] + at_edges[:-1]) / 2 / width
     rate = rate + bend * extra.repeat_interleave(2)
-    return Worth(by_slot, later((rate[::2] + rate[1::2]) / 2))
+    return torch.cat([by_slot, later((rate[::2] + rate[1::2]) / 2)])
 
 
 def taken_slope(plan: Plan, gain: Tensor, digit: Tensor, conductance_s: Tensor) -> Tensor:
@@ -97,26 +90,22 @@ class Functions:
 
 @dataclass(frozen=True)
 class CellCharges(Functions):
-    """What a phase's product lacks of a pulse, as functions of code and conductance: Σ_r φ_r(x)·ψ_r(G), and the mean over the
-    conductances.
+    """What a phase's product lacks of a pulse, as functions of code and conductance, Σ_r φ_r(x)·ψ_r(G), beside its mean.
 
-    by_slot (slots, codes, r), of what is drawn in each slot; by_bin (bins, codes, r), of what the product takes at each bin's
-    force; mean_by_slot (slots, codes), mean_by_bin (bins, codes): their means [µA·LSB].
+    by_time (slots + bins, codes, r): what is drawn in each slot, less what the product takes at each bin's force; mean
+    (slots + bins, codes): the same on average [µA·LSB].
     """
 
-    by_slot: Tensor
-    by_bin: Tensor
-    mean_by_slot: Tensor
-    mean_by_bin: Tensor
+    by_time: Tensor
+    mean: Tensor
 
-    def tables(self, worth: Worth) -> Tensor:
-        """φ (..., codes, r) where charges are worth (..., slots) and (..., bins)."""
-        slots, bins = (torch.tensordot(a, b.to(a), 1) for a, b in ((worth.slots, self.by_slot), (worth.bins, self.by_bin)))
-        return slots - bins
+    def tables(self, worth: Tensor) -> Tensor:
+        """φ (..., codes, r) where charges are worth (..., slots + bins)."""
+        return torch.tensordot(worth, self.by_time.to(worth), 1)
 
-    def means(self, worth: Worth) -> Tensor:
+    def means(self, worth: Tensor) -> Tensor:
         """Mean (..., codes)."""
-        return worth.slots @ self.mean_by_slot.to(worth.slots) - worth.bins @ self.mean_by_bin.to(worth.bins)
+        return worth @ self.mean.to(worth)
 
 
 @dataclass(frozen=True)
@@ -127,7 +116,7 @@ class CellSlopes(Functions):
 
 
 def by_code(table: Tensor, codes: Tensor) -> Tensor:
-    """Functions of the code (codes, r), or of each vector's own (batch, codes, r), at whole codes (batch, rows), (batch, rows·r)."""
+    """Functions of the code (codes, r), or each vector's own (batch, codes, r), at whole codes (batch, rows): (batch, rows·r)."""
     if table.ndim == 2:
         return table[codes].flatten(-2)
     return table.gather(1, codes[..., None].expand(-1, -1, table.shape[-1])).flatten(-2)
@@ -153,86 +142,43 @@ class PhasePulses:
         self.charge = self._charges(self.at)
         self.mean = self.charge[..., : self.samples].mean(-1)
 
-    def worth(self, plan: Plan, share: float) -> Worth:
+    def worth(self, plan: Plan, share: float) -> Tensor:
         """``typical_worth`` of a plan's lines."""
         return typical_worth(plan, self.digit, self.mean, self.hold, share)
 
     def functions(self, plan: Plan) -> CellCharges:
         """What the product of this plan lacks."""
-        visible = self.visible - self.visible[: self.samples].mean()
-        charge = self.charge - self.mean[..., None]
-        const, gain = product_charges(plan.ref, self.digit)
-        typical = []
-        for share in SHARES:
-            worth = self.worth(plan, share)
-            lacks = torch.einsum("csn,s->cn", charge, worth.slots) - (gain @ worth.bins)[:, None] * visible
-            typical.append(lacks / worth.slots.mean())
-        left, axes, grid = self._split(torch.cat(typical), self.visible, LEFT)
-        by_slot = torch.einsum("csn,nr->scr", charge[..., : self.samples], axes)
-        by_bin = gain.T[..., None] * (visible[: self.samples] @ axes)
-        mean = const + gain * self.visible[: self.samples].mean()
-        return CellCharges(grid, self.step, by_slot, by_bin, self.mean.T, mean.T)
+        whole, mean = self._by_time(plan, self.charge)
+        typical = [self.worth(plan, share) for share in SHARES]
+        lacks = torch.cat([torch.tensordot(w / w[: self.charge.shape[1]].mean(), whole - mean[..., None], 1) for w in typical])
+        axes, grid = self._split(lacks, self.visible, LEFT)
+        return CellCharges(grid, self.step, (whole[..., : self.samples] - mean[..., None]) @ axes, mean)
 
     def slopes(self, plan: Plan) -> CellSlopes:
         """What its backward pass lacks."""
-        worth = self.worth(plan, SHARES[1])
-        whole = lambda g: torch.einsum("csn,s->cn", self._charges(g), worth.slots)  # noqa: E731
+        worth, slots = self.worth(plan, SHARES[1]), self.charge.shape[1]
+        whole = lambda g: torch.einsum("csn,s->cn", self._charges(g), worth[:slots])  # noqa: E731
         slope = torch.func.jvp(whole, (self.at,), (torch.ones_like(self.at),))[1]
-        slope = slope - taken_slope(plan, product_charges(plan.ref, self.digit)[1] @ worth.bins, self.digit, self.at)
-        unit = float(worth.slots.mean())
-        found, axes, grid = self._split(slope / unit, apparent_slope(self.circuit, self.at), LEFT_SLOPE)
-        return CellSlopes(grid, self.step, found @ axes * unit)
+        gain = product_charges(plan.ref, self.digit)[1] @ worth[slots:]
+        slope = slope - taken_slope(plan, gain, self.digit, self.at)
+        axes, grid = self._split(slope, apparent_slope(self.circuit, self.at), LEFT_SLOPE * float(worth[:slots].mean()) ** 2)
+        return CellSlopes(grid, self.step, slope[:, : self.samples] @ axes)
 
-    def _split(self, lacks: Tensor, per_volt: Tensor, left: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The samples' part of ``lacks`` (m, n), directions (samples, r) in it that leave little, and the functions along them on
-        the grid (points, r). ``per_volt`` (n,) times code and read voltage is the ideal answer, or its slope."""
+    def _by_time(self, plan: Plan, charge: Tensor) -> tuple[Tensor, Tensor]:
+        """Charges (codes, slots, n) and, negative, the product's, (slots + bins, codes, n), and their means over the samples."""
+        const, gain = product_charges(plan.ref, self.digit)
+        whole = torch.cat([charge.transpose(0, 1), -(const.T[..., None] + gain.T[..., None] * self.visible)])
+        return whole, whole[..., : self.samples].mean(-1)
+
+    def _split(self, lacks: Tensor, per_volt: Tensor, left: float) -> tuple[Tensor, Tensor]:
+        """Directions (samples, r) that leave little of ``lacks`` (m, n) on the samples, and the functions along them on the grid
+        (points, r). ``per_volt`` (n,) times code and read voltage is the ideal answer, or its slope."""
         codes = torch.arange(len(self.digit), dtype=torch.float64)
         ideal = float(codes.square().mean() * per_volt[: self.samples].square().mean()) * self.circuit.v_read_v**2
-        some = lacks[:, : self.samples]
-        u, s, vh = torch.linalg.svd(some, full_matrices=False)
-        missed = s.square().flip(0).cumsum(0).flip(0) / some.numel()
+        u, s, vh = torch.linalg.svd(lacks[:, : self.samples], full_matrices=False)
+        missed = s.square().flip(0).cumsum(0).flip(0) / (len(lacks) * self.samples)
         count = min(int((missed > left * ideal * self.share / self.weight**2).sum()), MOST)
-        grid = lacks[:, self.samples :].T @ (u[:, :count] / s[:count])
-        return some, vh[:count].T.contiguous(), grid.contiguous()
-
-
-@dataclass
-class PulseProduct:
-    """What one phase's product lacks, for one version of the weights.
-
-    Of each plan: its functions, and the lines' (lines, rows·r). sums: of each plan's lines, (lines, 2): apparent conductance of
-    all rows [µS], and the same times the rows' place along the wire, from −1 to 1.
-    """
-
-    parts: list[tuple[CellCharges, Tensor]]
-    back: Tensor | None
-    sums: list[Tensor]
-
-    @classmethod
-    def of(cls, pulses: PhasePulses, functions: list[CellCharges], columns: Columns, conductance_s: Tensor) -> PulseProduct:
-        """Of the conductances (lines, rows) [S] that the columns were made of; functions: of each plan."""
-        g = conductance_s.detach()
-        ordered = [g] if columns.order is None else g[columns.order].split(columns.sizes)
-        low = torch.bfloat16 if g.dtype == torch.float32 and low_precision(g.device) else g.dtype
-        parts, sums = [], []
-        place = torch.linspace(-1, 1, g.shape[1]).to(g)
-        # The plans of a batch of tiles have one table.
-        own = functions if len(functions) == len(ordered) else functions * len(ordered)
-        for each, some in zip(own, ordered, strict=True):
-            sums.append(apparent(pulses.circuit, some) @ torch.stack([torch.ones_like(place), place], 1))
-            parts.append((each, each.lines(some).to(low)))
-        return cls(parts, columns.back, sums)
-
-    def answers(self, codes: Tensor, hist: Tensor, worth: list[Worth]) -> Tensor:
-        """Answers (batch, lines) of whole codes (batch, rows), in the units of ``Columns.answers``; hist (batch, codes): how often
-        each; worth: of each plan."""
-        out = []
-        for (functions, lines), each in zip(self.parts, worth, strict=True):
-            table = functions.tables(each).to(self.sums[0])
-            found = (by_code(table, codes).to(lines.dtype) @ lines.T).to(table.dtype)
-            out.append(found.add_((hist * functions.means(each)).sum(-1, keepdim=True).to(found)))
-        whole = torch.cat(out, 1) if len(out) > 1 else out[0]
-        return whole if self.back is None else whole.index_select(1, self.back)
+        return vh[:count].T.contiguous(), (lacks[:, self.samples :].T @ (u[:, :count] / s[:count])).contiguous()
 
 
 class PulseSlopes(torch.autograd.Function):

@@ -37,17 +37,23 @@ def sample_lines(total: Tensor) -> Tensor:
     return order[torch.linspace(0, len(order) - 1, min(LINES, len(order))).round().long()]
 
 
+#: Features at most, and shares of the tile that they are made of.
+TERMS = 7
+
+
+def share_tables(table: Tensor, k: int) -> Tensor:
+    """By code (3, codes): whether it has a pulse in phase ``k``, its part of the longest, and whether its cell still recharges from
+    the phase before; table (phases, codes)."""
+    on = (table > 0).double()
+    before = on[k - 1] * (1 - on[k]) if k else torch.zeros_like(on[k])
+    return torch.stack([on[k], table[k].double() / table[k].amax(), before])
+
+
 def features(table: Tensor, hist: Tensor, k: int) -> Tensor:
     """How much of the tile is on in phase ``k``, (batch, features), from each vector's histogram of codes (batch, codes)."""
-    rows = hist.sum(1, keepdim=True)
-    on = (table > 0).to(hist)
-    n = hist @ on[k][:, None] / rows
-    q = hist @ table[k].to(hist)[:, None] / (rows * table[k].amax())
+    n, q, before = (hist @ share_tables(table, k).to(hist).T / hist.sum(1, keepdim=True)).unbind(1)
     found = [n, n * n, n * n * n, q, q * q, q * n]
-    if k:
-        # Cells that still recharge from the phase before.
-        found.append(hist @ (on[k - 1] * (1 - on[k]))[:, None] / rows)
-    return torch.cat(found, 1)
+    return torch.stack([*found, before] if k else found, 1)
 
 
 def line_shapes(total: Tensor, off: Tensor, place: Tensor, bends: bool) -> Tensor:

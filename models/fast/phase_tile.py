@@ -12,8 +12,10 @@ from aimcard.models.fast.bound import SAFETY, SAMPLE_LINES, SAMPLE_VECTORS, Erro
 from aimcard.models.fast.columns import Settings
 from aimcard.models.fast.curve import unit
 from aimcard.models.fast.mode_exact import solve_phases
-from aimcard.models.fast.phase_bins import LineErrors, PhaseBins
-from aimcard.models.fast.phase_pulses import SAMPLE, CellCharges, CellSlopes, PhasePulses, PulseProduct, PulseSlopes
+from aimcard.models.fast.phase_bins import PhaseBins
+from aimcard.models.fast.phase_compiled import PhaseKernel, padded
+from aimcard.models.fast.phase_lines import PhaseLines, PhaseTables
+from aimcard.models.fast.phase_pulses import CellSlopes, PhasePulses, PulseSlopes
 from aimcard.models.fast.phase_rest import Rest, features, sample_codes, sample_lines
 from aimcard.models.fast.phase_slots import PhaseSlots, Samples
 from aimcard.models.fast.phases import check_products, digits, holds, phase_models, weighted
@@ -118,62 +120,60 @@ class Extras:
 
     def __init__(self, phases: GatedPhases, columns: list[Columns], g: Tensor, counts: bool) -> None:
         """columns: of each phase, made of conductances ``g`` (lines, rows) [S]."""
-        tile, model = phases.tile, phases.tile.model
+        tile = phases.tile
         self.circuits = [t.circuit for t in phases.tiles]
         self.table = torch.from_numpy(phases.table).to(g.device)
         self.marks = _marks(columns)
         self.scale = [unit(c, counts) for c in self.circuits]
         self.idle = [0.0] * len(self.circuits)
-        self._kept: list[tuple[Columns, PulseProduct, LineErrors] | None] = [None] * len(self.circuits)
+        self._kept: list[tuple[Columns, PhaseLines] | None] = [None] * len(self.circuits)
         self.pulses: list[PhasePulses] = []
-        self.rest: list[Rest] = []
+        self.tables: list[PhaseTables] = []
         self._slopes: list[list[CellSlopes]] = []
         converts = counts and tile.circuit.mirror is not None
-        hold_s = holds(model) if converts else self.idle
+        hold_s = holds(tile.model) if converts else self.idle
         if converts:
             adc = self.circuits[0].adc
             assert adc is not None
             # In double, at the idle line's current: what a held ring does not count.
             rest_a = torch.tensor([c.plans[0].ref.idle_ua * 1e-6 for c in columns], dtype=torch.float64)
             self.idle = (lookup(adc.i_adc_a, adc.rate_hz, rest_a) * torch.tensor(hold_s)).tolist()
-        if not tile.effects.pulse:
-            return
-        chosen = g.flatten()[:: max(1, g.numel() // 65536)].double().cpu()
-        sample = torch.quantile(chosen, torch.linspace(0, 1, SAMPLE, dtype=torch.float64))
-        top = 1.5 * float(g.max()) + 1e-9
-        guard = model.guard_slots
-        self.pulses = [
-            PhasePulses(self.circuits, phases.mode, guard, phases.table, k, hold, sample, top) for k, hold in enumerate(hold_s)
-        ]
-        self.functions: list[list[CellCharges]] = [
-            [p.functions(plan) for plan in c.plans] for p, c in zip(self.pulses, columns, strict=True)
-        ]
-        # Without a bend of the rate, charges are worth the same whatever the vector.
-        self.worth = [[p.worth(plan, 0.5) for plan in c.plans] for p, c in zip(self.pulses, columns, strict=True)]
-        self.slots: list[PhaseSlots] = []
-        self.bins: list[list[PhaseBins]] = [[] for _ in columns]
-        if columns[0].plans[0].ref.conversion.rate is not None:
-            digit, samples = torch.from_numpy(phases.table), Samples.of(g)
-            self.slots = [
-                PhaseSlots.of(self.circuits, phases.mode, guard, digit, k, samples, hold) for k, hold in enumerate(hold_s)
-            ]
-            self.bins = [
-                [PhaseBins.of(p.ref, s, f, samples) for p, f in zip(c.plans, functions, strict=True)]
-                for s, c, functions in zip(self.slots, columns, self.functions, strict=True)
-            ]
+        #: Whether the slots are compiled.
+        self.compiled = columns[0].plans[0].kernel is not None and columns[0].plans[0].ref.conversion.rate is not None
+        if tile.effects.pulse:
+            self._make(phases, columns, g, hold_s)
+            self._learn(phases, columns, g, counts)
+
+    def _make(self, phases: GatedPhases, columns: list[Columns], g: Tensor, hold_s: list[float]) -> None:
+        """The tables of each phase."""
+        mode, guard, table = phases.mode, phases.tile.model.guard_slots, torch.from_numpy(phases.table)
+        samples, top = Samples.of(g), 1.5 * float(g.max()) + 1e-9
+        for k, (c, hold) in enumerate(zip(columns, hold_s, strict=True)):
+            pulses = PhasePulses(self.circuits, mode, guard, phases.table, k, hold, samples.all, top)
+            charges = [pulses.functions(plan) for plan in c.plans]
+            worth, slots, bins, kernels = [pulses.worth(plan, 0.5) for plan in c.plans], None, [], None
+            if c.plans[0].ref.conversion.rate is not None:
+                slots = PhaseSlots.of(self.circuits, mode, guard, table, k, samples, hold)
+                bins = [PhaseBins.of(plan.ref, slots, f, samples) for plan, f in zip(c.plans, charges, strict=True)]
+                if self.compiled:
+                    kernels = [PhaseKernel(p.ref, slots, b, table, k) for p, b in zip(c.plans, bins, strict=True)]
+                slots, bins = slots.to(g.device), [b.to(g.device) for b in bins]
+            self.pulses.append(pulses)
+            self.tables.append(PhaseTables(charges, worth, slots, bins, kernels, self.table, k, self.scale[k]))
+
+    @torch.no_grad()
+    def _learn(self, phases: GatedPhases, columns: list[Columns], g: Tensor, counts: bool) -> None:
+        """Fit what is left to the slow twin."""
+        tile = phases.tile
         x = sample_codes(phases.mode, g.shape[1]).to(g.device)
         some = sample_lines(g.sum(1))
-        with torch.no_grad():
-            twin = solve_phases(model, tile.circuit, g[some].cpu(), x.double().cpu(), counts=counts)
-            hist = self._histogram(x)
-            base = [c.forward(d) * s for c, d, s in zip(columns, digits(phases.mode, x.to(g)), self.scale, strict=True)]
-            more = self.answers(columns, g, x.to(g), base)
-            rest = []
-            for k, (b, m, t) in enumerate(zip(base, more, twin, strict=True)):
-                lines = self._of(k, columns[k], g)[1]
-                found, shapes = (v[..., some].double().cpu() for v in (b + m, lines.shapes))
-                rest.append(Rest.fit(features(self.table, hist, k).cpu(), found - t, shapes))
-            self.rest = rest
+        twin = solve_phases(tile.model, tile.circuit, g[some].cpu(), x.double().cpu(), counts=counts)
+        hist = _histogram(x, self.table.shape[1])
+        base = [c.forward(d) * s for c, d, s in zip(columns, digits(phases.mode, x.to(g)), self.scale, strict=True)]
+        more = self.answers(columns, g, x.to(g), base)
+        for k, (b, m, t) in enumerate(zip(base, more, twin, strict=True)):
+            found, shapes = (v[..., some].double().cpu() for v in (b + m, self._of(k, columns[k], g).shapes))
+            self.tables[k].rest = Rest.fit(features(self.table, hist, k).cpu(), found - t, shapes)
 
     def fits(self, columns: list[Columns]) -> bool:
         """Whether the columns' tables of pulses are those of the grouping."""
@@ -183,31 +183,24 @@ class Extras:
     @torch.no_grad()
     def answers(self, columns: list[Columns], g: Tensor, codes: Tensor, found: list[Tensor]) -> list[Tensor]:
         """What to add to each phase's answers ``found`` (batch, lines), of that shape or a number."""
-        if not self.pulses:
+        if not self.tables:
             return [g.new_tensor(-idle) for idle in self.idle]
-        whole = codes.detach().round().long()
-        hist, more = self._histogram(whole), []
+        x, more, size = codes.detach().to(g).contiguous(), [], self.table.shape[1]
+        hist = _compiled_histogram(x, size) if self.compiled else _histogram(x.round().long(), size)
         for k, c in enumerate(columns):
-            pulses, lines = self._of(k, c, g)
-            vectors = lines.vectors(hist)
-            worth = [v.worth for v in vectors] if vectors else self.worth[k] * (len(pulses.parts) // len(self.worth[k]))
-            out = pulses.answers(whole, hist, worth)
-            if vectors:
-                out = out - lines.answers(vectors, found[k].detach() / self.scale[k])
-            out = out * self.scale[k]
-            if self.rest:
-                out = out - self.rest[k].of(features(self.table, hist, k), lines.shapes).to(out)
-            more.append(out - self.idle[k])
+            own, scale = found[k].detach(), self.scale[k]
+            out = self._of(k, c, g).answers(x, hist, own if scale == 1.0 else own / scale)
+            if scale != 1.0:
+                out = out.mul_(scale)
+            more.append(out if self.idle[k] == 0.0 else out.sub_(self.idle[k]))
         return more
 
-    def _of(self, k: int, columns: Columns, g: Tensor) -> tuple[PulseProduct, LineErrors]:
+    def _of(self, k: int, columns: Columns, g: Tensor) -> PhaseLines:
         """What is kept of phase ``k`` for these columns, of conductances (lines, rows) [S]."""
         kept = self._kept[k]
         if kept is None or kept[0] is not columns:
-            pulses = PulseProduct.of(self.pulses[k], self.functions[k], columns, g)
-            lines = LineErrors.of(self.slots[k] if self.slots else None, self.bins[k], columns, pulses.sums)
-            kept = self._kept[k] = columns, pulses, lines
-        return kept[1:]
+            kept = self._kept[k] = columns, PhaseLines.of(self.tables[k], columns, g)
+        return kept[1]
 
     def slopes(self, columns: list[Columns], g: Tensor, codes: Tensor) -> list[Tensor | float]:
         """Zeros to add to each phase's answer, for the gradient in the conductances ``g`` (lines, rows) [S] that they carry."""
@@ -219,10 +212,20 @@ class Extras:
         each = zip(columns, self._slopes, self.scale, strict=True)
         return [PulseSlopes.apply(g, whole, c, functions) * scale for c, functions, scale in each]
 
-    def _histogram(self, codes: Tensor) -> Tensor:
-        """How often each vector has each code, (batch, codes), in double."""
-        hist = torch.zeros(len(codes), self.table.shape[1], dtype=torch.float64, device=codes.device)
-        return hist.scatter_add_(1, codes, torch.ones(codes.shape, dtype=torch.float64, device=codes.device))
+
+def _histogram(codes: Tensor, size: int) -> Tensor:
+    """How often each vector of whole codes (batch, rows) has each of ``size`` codes, (batch, size), in double."""
+    hist = torch.zeros(len(codes), size, dtype=torch.float64, device=codes.device)
+    return hist.scatter_add_(1, codes, torch.ones(codes.shape, dtype=torch.float64, device=codes.device))
+
+
+def _compiled_histogram(codes: Tensor, size: int) -> Tensor:
+    """The same of the nearest whole codes, (size, padded batch), in float32; vectors that pad have none."""
+    from aimcard.models.fast.phase_passes import count_codes
+
+    hist = torch.empty(size, padded(len(codes)))
+    count_codes(codes.numpy(), hist.numpy())
+    return hist
 
 
 def _marks(columns: list[Columns]) -> list[Tensor]:
