@@ -47,13 +47,10 @@ class PhaseBins:
         tables = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: t.to(device) for name, t in tables.items() if isinstance(t, Tensor)})
 
-    def answers(self, ref: Reference, course: Course, by_slot: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def answers(self, ref: Reference, course: Course) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The part that goes on to each line (4, batch), the pulses' of a group whose middle line it is, (3, batch), how the
-        latter goes on to the group's other lines, (4, batch): per share of conductance, and for the departure; and what charges
-        are worth (batch, slots + bins).
-
-        by_slot (batch, slots): what a charge is worth in each slot. For one column, these are the formulas of
-        ``meanfield.prepare``."""
+        latter goes on to the group's other lines, (4, batch): per share of conductance, and for the departure; and what it
+        takes a charge for in each bin, (batch, bins). For one column, these are the formulas of ``meanfield.prepare``."""
         conv, width, ending = ref.conversion, ref.grid.width, course.ending
         left = -torch.nn.functional.pad(course.paths, (0, 1)).diff(dim=-1)
         n, n_ramp = left @ self.f[1:], left @ self.ramp[1:]
@@ -85,7 +82,7 @@ class PhaseBins:
         pulses = pulses + _stored(ref, n, lift - (1 - ref.share) * drop, force)
         begin, drop = force @ ref.times[-1], drop[..., 0]
         pulses = pulses + begin * (ref.start_drop + ref.start_square * drop) * drop * begun
-        return still, pulses, torch.cat([on_slope[:3] + gain, on_slope[3:]]), torch.cat([by_slot, force[1]], -1)
+        return still, pulses, torch.cat([on_slope[:3] + gain, on_slope[3:]]), force[1]
 
 
 def _stored(ref: Reference, n: Tensor, volts: Tensor, force: Tensor) -> Tensor:

@@ -53,14 +53,13 @@ class PhaseKernel:
         settling = np.stack([_settling(b, c.t_lsb_s) for b in blocks])
         clamp = np.zeros((1, 4)) if conv.clamp is None else conv.clamp.pieces
         each = ((q[1:] + q[:-1]) / 2 / width for q in (ref.e_const, ref.e_gain))
-        tables = (
-            conv.rate.pieces, conv.start.pieces, clamp, settling, slots.charges.share, bins.f, bins.ramp, width, *each, ref.times[-1]
-        )  # fmt: skip
-        self.tables = Tables(*(_array(t) for t in tables))
+        curves = (conv.rate.pieces, conv.start.pieces, clamp, settling)
+        by_bin = (bins.f, bins.ramp, width, *each, ref.times[-1])
+        self.tables = Tables(*(_array(t) for t in (*curves, slots.charges.share, *by_bin)))
 
     def __call__(self, ref: Reference, reach: float, hist: Tensor, batch: int, rest: Rest | None,
                  scale: float) -> VectorErrors:  # fmt: skip
-        """Of rows of each code ``hist`` (codes, padded batch), float32; ref: the mean line; scale: answer per unit of the product's.
+        """Of rows of each code ``hist`` (codes, padded batch), float32; ref: the mean line; scale: answer per unit of the product.
         by_line (12, batch), with what the rest adds."""
         from aimcard.models.fast import phase_kernel
 

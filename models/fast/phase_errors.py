@@ -32,12 +32,14 @@ def vector_errors(ref: Reference, slots: PhaseSlots, bins: PhaseBins, reach: flo
     """
     course = Course.of(ref, slots.member, hist, reach)
     truth, by_slot = slots.answers(ref, course, bins.quiet)
-    still, pulses, on_slope, worth = bins.answers(ref, course, by_slot)
-    base = (hist * bins.functions.means(worth)).sum(-1)
-    own = base + slots.beside(course)[:, None] * (hist * (bins.functions.tables(worth) @ bins.tilt)).sum(-1)
+    still, pulses, on_slope, force = bins.answers(ref, course)
     along = still[3] - still[1] + on_slope[3]
     share = (along - truth[3] + truth[1]) / along.clamp(min=1e-9)
     rest = 1 - share
+    # What the product has of the pulses is lessened too.
+    worth = torch.cat([by_slot, force * rest[:, None]], -1)
+    base = (hist * bins.functions.means(worth)).sum(-1)
+    own = base + slots.beside(course)[:, None] * (hist * (bins.functions.tables(worth) @ bins.tilt)).sum(-1)
     by_line = torch.cat([still[:3] * rest + own[:3] - truth[:3], pulses * rest, on_slope[:3] * rest])
     return VectorErrors(by_line, share, base + share * ref.conversion.offset, worth)
 

@@ -50,8 +50,8 @@ class Numbers(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """Tables of a phase, float32. rate, start, clamp: cubics (pieces, 4); settling (blocks, 3 + 5·taps); recharge (digits, slots);
-    f, ramp (digits, bins); width, each_const, each_gain, begin (bins,)."""
+    """Tables of a phase, float32. rate, start, clamp: cubics (pieces, 4); settling (blocks, 3 + 5·taps); recharge (digits,
+    slots); f, ramp (digits, bins); width, each_const, each_gain, begin (bins,)."""
 
     rate: np.ndarray
     start: np.ndarray
@@ -67,8 +67,8 @@ class Tables(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Sums over the rows, (·, batch) each, flat: busy by slot, drawn and its tilt by slot, on, const and gain by bin, mean and tilt
-    of what the pulses' product adds by slot and bin, and the shares that the rest goes with."""
+    """Sums over the rows, (·, batch) each, flat: busy by slot, drawn and its tilt by slot, on, const and gain by bin, mean and
+    tilt of what the pulses' product adds by slot and bin, and the shares that the rest goes with."""
 
     busy: np.ndarray
     drawn: np.ndarray
@@ -318,15 +318,17 @@ def errors(sums, batch, scales, besides, c, t, coefficients, by_line, share_out,
                 store(found[2], k * 16, pulses)
                 on_slope = on_slope + gain
             store(found[3], k * 16, on_slope)
-        mean, tilt = fill(_none), fill(_none)
-        for j in range(slots + bins):
-            each = load(own_worth, j * 16)
-            store(worth, j * stride + v, each)
-            mean = mean + each * load(sums.own, j * stride + v)
-            tilt = tilt + each * load(sums.own_tilt, j * stride + v)
         along = load(found[1], 48) - load(found[1], 16) + load(found[3], 48)
         share = (along - load(found[0], 48) + load(found[0], 16)) / high(along, fill(_tiny))
         rest = _one - share
+        mean, tilt = fill(_none), fill(_none)
+        for j in range(slots + bins):
+            each = load(own_worth, j * 16)
+            if j >= slots:
+                each = each * rest
+            store(worth, j * stride + v, each)
+            mean = mean + each * load(sums.own, j * stride + v)
+            tilt = tilt + each * load(sums.own_tilt, j * stride + v)
         for k in range(3):
             own = mean + tilt * besides[k]
             store(by_line, k * stride + v, load(found[1], k * 16) * rest + own - load(found[0], k * 16))

@@ -21,9 +21,10 @@ from aimcard.models.fast.weights import Plan, apparent
 
 @dataclass
 class PhaseTables:
-    """What is kept of a phase for one grouping of the columns. charges, worth: of each plan, the latter of a charge without a bend
-    of the rate; slots None: there is none; bins, kernels: of each plan; digits (phases, codes) of the mode, k: the phase; scale: answer
-    per unit of the product's."""
+    """What is kept of a phase for one grouping of the columns.
+
+    charges, worth: of each plan, the latter for a rate without a bend; slots: None without one; bins: of each plan; kernels: the
+    same, None in plain torch; digits (phases, codes): of the mode; k: the phase; scale: answer per unit of the product."""
 
     charges: list[CellCharges]
     worth: list[Tensor]

@@ -10,17 +10,15 @@ _options = {"fastmath": True, "nogil": True, "boundscheck": False, "error_model"
 
 @numba.njit(**_options)
 def digits_of(codes, table, out):
-    """out (phases, vectors, rows) ← ``phases.digits`` of codes (vectors, rows): table (phases, codes), straight in between."""
+    """out (phases, n) ← ``phases.digits`` of codes (n,): table (phases, codes), straight in between."""
     top = np.float32(table.shape[1] - 2)
     for k in range(table.shape[0]):
-        values = table[k]
-        for b in range(codes.shape[0]):
-            row, to = codes[b], out[k, b]
-            for i in range(row.shape[0]):
-                size = abs(row[i])
-                below = np.int32(min(size, top))
-                value = values[below] + (size - np.float32(below)) * (values[below + 1] - values[below])
-                to[i] = value if row[i] >= np.float32(0) else -value
+        values, to = table[k], out[k]
+        for i in range(codes.shape[0]):
+            size = abs(codes[i])
+            below = np.int32(min(size, top))
+            value = values[below] + (size - np.float32(below)) * (values[below + 1] - values[below])
+            to[i] = value if codes[i] >= np.float32(0) else -value
 
 
 @numba.njit(**_options)

@@ -29,8 +29,9 @@ from aimcard.models.modes import Mode
 SAMPLE = 96
 #: Points of the functions of the conductance, on even steps of its root.
 POINTS = 1025
-#: Variance that the functions may leave, over that of the cells' ideal charges, and over that of their slopes.
-LEFT, LEFT_SLOPE = 3e-7, 1e-6
+#: Variance that the functions may leave, over that of the cells' ideal charges, and over that of their slopes. Where the rate
+#: bends, what voltage drops make of the charges is more than finer functions tell.
+LEFT, LEFT_BENT, LEFT_SLOPE = 3e-7, 1e-5, 1e-6
 MOST = 6
 #: Shares of the rows that have a pulse on typical lines; the gradients' are those of the second.
 SHARES = (0.1, 0.5, 1.0)
@@ -60,8 +61,8 @@ def typical_worth(plan: Plan, digit: Tensor, charge: Tensor, hold: float, share:
 
 
 def taken_slope(plan: Plan, gain: Tensor, digit: Tensor, conductance_s: Tensor) -> Tensor:
-    """What the backward pass of a phase's product has of the slope of a pulse's answer [per S], (codes, n), of digits and what the
-    product has per µS (codes,): see ``product.cells_back``."""
+    """What the backward pass of a phase's product has of the slope of a pulse's answer [per S], (codes, n), of digits and what
+    the product has per µS (codes,): see ``product.cells_back``."""
     ref, circuit, cells = plan.ref, plan.ref.circuit, plan.cells
     mean = ref.s_gain + np.interp(np.arange(circuit.code_max + 1), ref.grid.edges.numpy(), ref.e_gain.numpy())
     middle = min(int(MIDDLE), circuit.code_max)
@@ -151,7 +152,7 @@ class PhasePulses:
         whole, mean = self._by_time(plan, self.charge)
         typical = [self.worth(plan, share) for share in SHARES]
         lacks = torch.cat([torch.tensordot(w / w[: self.charge.shape[1]].mean(), whole - mean[..., None], 1) for w in typical])
-        axes, grid = self._split(lacks, self.visible, LEFT)
+        axes, grid = self._split(lacks, self.visible, LEFT if plan.ref.conversion.rate is None else LEFT_BENT)
         return CellCharges(grid, self.step, (whole[..., : self.samples] - mean[..., None]) @ axes, mean)
 
     def slopes(self, plan: Plan) -> CellSlopes:

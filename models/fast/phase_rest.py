@@ -42,8 +42,8 @@ TERMS = 7
 
 
 def share_tables(table: Tensor, k: int) -> Tensor:
-    """By code (3, codes): whether it has a pulse in phase ``k``, its part of the longest, and whether its cell still recharges from
-    the phase before; table (phases, codes)."""
+    """By code (3, codes): whether it has a pulse in phase ``k``, its part of the longest, and whether its cell still recharges
+    from the phase before; table (phases, codes)."""
     on = (table > 0).double()
     before = on[k - 1] * (1 - on[k]) if k else torch.zeros_like(on[k])
     return torch.stack([on[k], table[k].double() / table[k].amax(), before])
