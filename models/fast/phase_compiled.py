@@ -59,7 +59,7 @@ class PhaseKernel:
 
     def __call__(self, ref: Reference, reach: float, hist: Tensor, batch: int, rest: Rest | None,
                  scale: float) -> VectorErrors:  # fmt: skip
-        """Of rows of each code ``hist`` (codes, padded batch), float32; ref: the mean line; scale: answer per unit of the product.
+        """Of rows of each code ``hist`` (codes, padded batch), float32; ref: the mean line; scale: answer per product's unit.
         by_line (12, batch), with what the rest adds."""
         from aimcard.models.fast import phase_kernel
 

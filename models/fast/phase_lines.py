@@ -24,7 +24,8 @@ class PhaseTables:
     """What is kept of a phase for one grouping of the columns.
 
     charges, worth: of each plan, the latter for a rate without a bend; slots: None without one; bins: of each plan; kernels: the
-    same, None in plain torch; digits (phases, codes): of the mode; k: the phase; scale: answer per unit of the product."""
+    same, None without a bend and in plain torch; digits (phases, codes): of the mode; k: the phase; scale: answer per unit of the
+    product; compiled: numba is there, in float32 on a processor."""
 
     charges: list[CellCharges]
     worth: list[Tensor]
@@ -34,6 +35,7 @@ class PhaseTables:
     digits: Tensor
     k: int
     scale: float
+    compiled: bool
     rest: Rest | None = None
 
 
@@ -94,7 +96,7 @@ class PhaseLines:
         for part in self.parts:
             some = found if part.lines is None else found[:, part.lines]
             vectors = self._vectors(part, hist, len(found))
-            each = _correct(part, self._pulses(part, vectors, codes), vectors, some)
+            each = self._correct(part, self._pulses(part, vectors, codes), vectors, some)
             if part.lines is None:
                 return each
             out = torch.empty_like(found) if out is None else out
@@ -118,26 +120,25 @@ class PhaseLines:
     def _pulses(self, part: PlanLines, vectors: VectorErrors, codes: Tensor) -> Tensor:
         """The pulses' own product (batch, lines)."""
         table = self.tables.charges[part.number].tables(vectors.worth).to(part.weights.dtype)
-        if self.tables.kernels is not None and part.weights.dtype == torch.bfloat16:
-            from aimcard.models.fast.phase_passes import take_codes
+        if table.ndim == 2 or not self.tables.compiled:
+            return by_code(table, codes.round().long()) @ part.weights.T
+        from aimcard.models.fast.phase_passes import take_codes
 
-            taken = torch.empty(*codes.shape, table.shape[-1], dtype=torch.bfloat16)
-            take_codes(table.contiguous().view(torch.int16).numpy(), codes.numpy(), taken.view(torch.int16).numpy())
-            taken = taken.flatten(1)
-        else:
-            taken = by_code(table, codes.round().long())
-        return taken @ part.weights.T
+        taken = torch.empty(*codes.shape, table.shape[-1], dtype=table.dtype)
+        # numpy has no bfloat16: bits are taken.
+        bits = torch.int16 if table.dtype == torch.bfloat16 else table.dtype
+        take_codes(table.contiguous().view(bits).numpy(), codes.numpy(), taken.view(bits).numpy())
+        return taken.flatten(1) @ part.weights.T
 
+    def _correct(self, part: PlanLines, pulses: Tensor, vectors: VectorErrors, found: Tensor) -> Tensor:
+        out = vectors.by_line.T.to(found) @ part.places
+        share, base, own = vectors.share.to(found), vectors.base.to(found), pulses.to(found)
+        if self.tables.compiled:
+            from aimcard.models.fast.phase_passes import correct
 
-def _correct(part: PlanLines, pulses: Tensor, vectors: VectorErrors, found: Tensor) -> Tensor:
-    out = vectors.by_line.T.to(found) @ part.places
-    share, base = vectors.share.to(found), vectors.base.to(found)
-    if pulses.dtype == torch.bfloat16 and found.device.type == "cpu":
-        from aimcard.models.fast.phase_passes import correct
-
-        correct(out.numpy(), pulses.float().numpy(), found.numpy(), share.numpy(), base.numpy())
-        return out
-    return pulses.to(found).add_(base[:, None]).sub_(out).sub_(share[:, None] * found)
+            correct(out.numpy(), own.numpy(), found.contiguous().numpy(), share.numpy(), base.numpy())
+            return out
+        return own.add_(base[:, None]).sub_(out).sub_(share[:, None] * found)
 
 
 def middles(plan: Plan) -> Tensor:

@@ -138,8 +138,10 @@ class Extras:
             # In double, at the idle line's current: what a held ring does not count.
             rest_a = torch.tensor([c.plans[0].ref.idle_ua * 1e-6 for c in columns], dtype=torch.float64)
             self.idle = (lookup(adc.i_adc_a, adc.rate_hz, rest_a) * torch.tensor(hold_s)).tolist()
-        #: Whether the slots are compiled.
-        self.compiled = columns[0].plans[0].kernel is not None and columns[0].plans[0].ref.conversion.rate is not None
+        first = columns[0].plans[0]
+        #: Whether numba is used, and whether the slots are then compiled: without a bend of the rate there are none.
+        self.compiled = first.kernel is not None
+        self.slots_compiled = self.compiled and first.ref.conversion.rate is not None
         if tile.effects.pulse:
             self._make(phases, columns, g, hold_s)
             self._learn(phases, columns, g, counts)
@@ -159,7 +161,7 @@ class Extras:
                     kernels = [PhaseKernel(p.ref, slots, b, table, k) for p, b in zip(c.plans, bins, strict=True)]
                 slots, bins = slots.to(g.device), [b.to(g.device) for b in bins]
             self.pulses.append(pulses)
-            self.tables.append(PhaseTables(charges, worth, slots, bins, kernels, self.table, k, self.scale[k]))
+            self.tables.append(PhaseTables(charges, worth, slots, bins, kernels, self.table, k, self.scale[k], self.compiled))
 
     @torch.no_grad()
     def _learn(self, phases: GatedPhases, columns: list[Columns], g: Tensor, counts: bool) -> None:
@@ -186,7 +188,7 @@ class Extras:
         if not self.tables:
             return [g.new_tensor(-idle) for idle in self.idle]
         x, more, size = codes.detach().to(g).contiguous(), [], self.table.shape[1]
-        hist = _compiled_histogram(x, size) if self.compiled else _histogram(x.round().long(), size)
+        hist = _compiled_histogram(x, size) if self.slots_compiled else _histogram(x.round().long(), size)
         for k, c in enumerate(columns):
             own, scale = found[k].detach(), self.scale[k]
             out = self._of(k, c, g).answers(x, hist, own if scale == 1.0 else own / scale)
