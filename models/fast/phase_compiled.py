@@ -84,7 +84,7 @@ class PhaseKernel:
         rows, v0 = len(ref.g), ref.circuit.v_read_v
         clamp = conv.clamp
         lifted = 0.0 if clamp is None else float(clamp.pieces[0, 0]) - v0
-        found = Numbers(
+        found = (
             rows, float(ref.g.sum()), ref.r_ohm * rows / 3, v0, 1 / conv.rate.step_ua, clamp is not None, ref.share, ref.line,
             ref.node, ref.idle_ua, ref.start_drop, ref.start_square, ref.end_drop, ref.end_square, ref.end_clamp, slots.rise,
             slots.fall, *slots.charges.push, *slots.charges.back, self.wait, slots.hold, self.bins.quiet, conv.guard, conv.offset,
