@@ -8,7 +8,7 @@ Every row comes from a card that was fitted to simulated circuits: R² and ε_MA
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,18 +132,18 @@ def mode_table(
     """Rows of every card in ``modes`` (none: all registered), under each rule of the ring.
 
     signed: inputs of either sign, which take a gated pair two sign phases; False: of one sign. references: recorded sets beside
-    the shipped ones; one of a topology that no card has is an InputError.
+    the shipped ones; one of a topology, technology or mirror that no card has is an InputError.
     """
     rows: list[ModeRow] = []
     notes: list[str] = []
-    topologies = {str(card.meta["topology"]) for card in cards}
+    tiles = [_tile_facts(card.meta) for card in cards]
     for r in references:
-        if r.meta["topology"] not in topologies:
-            wanted = " or ".join(sorted(topologies))
-            raise InputError(f"{r.source}: expected a set of topology {wanted}, a card's; got {r.meta['topology']}")
+        if (own := _tile_facts(r.meta)) not in tiles:
+            raise InputError(f"{r.source}: expected a set of {' or '.join(sorted(set(tiles)))}, a card's; got {own}")
     for card in cards:
-        tile, topology = tile_of(card), str(card.meta["topology"])
-        known = mode_references(card) | {str(r.meta["mode"]): r for r in references if r.meta["topology"] == topology}
+        tile = tile_of(card)
+        own = [r for r in references if _tile_facts(r.meta) == _tile_facts(card.meta)]
+        known = mode_references(card) | {str(r.meta["mode"]): r for r in own}
         for name in modes or mode_names():
             mode = get_mode(name, tile.code_max)
             seen = predicted(card, known[name]) if name in known else None
@@ -153,6 +153,11 @@ def mode_table(
                 noise = _noise(card, error, mode, notes, signed)
                 rows.append(ModeRow(error, tile.t_lsb_s, len(mode.phases), seen, energy, noise))
     return ModeTable(tuple(rows), tuple(dict.fromkeys(notes)), signed)
+
+
+def _tile_facts(meta: Mapping[str, Any]) -> str:
+    """What a card and the sets that it is judged on share, as text."""
+    return f"topology {meta['topology']}, technology {meta['technology']}, mirror {float(meta.get('mirror_ratio', 1.0)):g}:1"
 
 
 def _energy(card: Card, mode: Mode, notes: list[str], signed: bool) -> EnergyStudy | None:
