@@ -34,6 +34,7 @@ class Fit:
 
     @property
     def rms(self) -> float:
+        """Root mean square of the residuals, in units of what the aims allow."""
         return float(np.sqrt(np.mean(self.residual**2)))
 
 

@@ -120,6 +120,7 @@ class Options:
 
     @property
     def size(self) -> Effort:
+        """The sizes that the effort stands for."""
         return EFFORTS[self.effort]
 
     @property
@@ -130,6 +131,7 @@ class Options:
 
     @property
     def w_ref_um(self) -> float:
+        """Select width that the cell's equations are written for [µm]: the widest of the range."""
         return self.w_range_um[1]
 
 

@@ -104,6 +104,7 @@ class Stages:
 
     @property
     def one_width(self) -> bool:
+        """Whether all cells have one select width, so that nothing tells how a parameter goes with the width."""
         meta = self.reference.meta
         return float(meta["w_min_um"]) == float(meta["w_ref_um"])
 

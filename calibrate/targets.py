@@ -58,6 +58,7 @@ class Setting:
 
     @classmethod
     def of(cls, reference: ReferenceSet, segments: int, apparent_weight: str = "rational") -> Setting:
+        """What a set's meta data and edge record say. FitError without the edge record."""
         meta = reference.meta
         ratio = float(meta["r_return_ohm"]) / float(meta["r_bit_ohm"])
         return cls(

@@ -35,18 +35,13 @@ def calibrate_tied(reference: ReferenceSet, progress: bool = True) -> Card:
     """
     if missing := [key for key in NEEDED_META if key not in reference.meta]:
         raise FitError(f"{reference.source}: a tied calibration needs {', '.join(missing)} in the set's meta data")
-    if len(reference.select(kind="source_edge", role="fit")) != 1:
-        raise FitError(
-            f"{reference.source}: expected one record of kind source_edge with role fit; a set of held-out columns alone judges "
-            "a card, and to calibrate takes a set of `aimcard simulate`"
-        )
+    setting = TiedSetting.of(reference)
     found = reference.select(kind="column", role="fit", clamp="ideal")
     if not found:
         raise FitError(f"{reference.source}: expected columns with clamp 'ideal' and role 'fit'; there are none")
     if lacking := [r.name for r in found if "conductance_minus_s" not in r]:
         raise FitError(f"{reference.source}: records/{lacking[0]}/conductance_minus_s: missing (a tied column has pairs)")
     check_readout_columns(reference)
-    setting = TiedSetting.of(reference)
     s = Stages(reference, setting, {n: spec.start for n, spec in TIED_SPECS.items()}, specs=TIED_SPECS)  # pyright: ignore[reportArgumentType]
     with steps(progress, 5) as step:
         step("single cells")

@@ -7,22 +7,25 @@ from pathlib import Path
 
 import numpy as np
 
-from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, ROWS, Column
+from aimcard.calibrate.columns import CODE_MAX, POSITIONS, ROWS, Column
 from aimcard.calibrate.counter_reach import counter_meta
 from aimcard.calibrate.plan import Options, plan
-from aimcard.calibrate.simulate import LineRun, Rings, hash_of, rate_record, ring_arrays, run_rings
+from aimcard.calibrate.rings import LineRun, Rings, ring_arrays, run_rings
+from aimcard.calibrate.simulate import hash_of, rate_record
 from aimcard.calibrate.tied_columns import PairColumn
 from aimcard.calibrate.tied_supplies import source_supply_record, supply_arrays
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.adc import HOLD_S, PHASE_RULES
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import Pulses, Wire
 from aimcard.netlists.column_decks import ColumnBench, overlay, slot_currents
+from aimcard.netlists.levels import V_COMMON_V
 from aimcard.netlists.ngspice import Deck, Waveforms, run, run_many, simulator_version
 from aimcard.netlists.oscillator import COUNTS_PER_PERIOD
 from aimcard.netlists.readout_decks import loop_gain
 from aimcard.netlists.source_edges import EDGES, SourceLines, source_lines
-from aimcard.netlists.tied import TIED_OPTIONS, TIED_TIGHT, V_COMMON_V, SourceEdges, tied_column_deck
+from aimcard.netlists.tied import TIED_OPTIONS, TIED_TIGHT, SourceEdges, tied_column_deck
 from aimcard.netlists.tied_cell_decks import tied_cell_arrays, tied_cell_deck
 from aimcard.netlists.tied_driver import TiedDriverDesign, default_tied_driver
 from aimcard.netlists.tied_readout import default_tied_readout, tied_loop_gain_deck, tied_static_deck

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aimcard.data.reference import Record, ReferenceSet
+from aimcard.models.errors import FitError
 from aimcard.models.modes import Mode, get_mode
 from aimcard.models.source_line import SourceLine, with_source_line
 from aimcard.models.tied import (
@@ -49,7 +50,14 @@ class TiedSetting:
 
     @classmethod
     def of(cls, reference: ReferenceSet) -> TiedSetting:
-        (record,) = reference.select(kind="source_edge", role="fit")
+        """What a set's meta data and source-edge record say. FitError unless it has one of these with role fit."""
+        found = reference.select(kind="source_edge", role="fit")
+        if len(found) != 1:
+            raise FitError(
+                f"{reference.source}: expected one record of kind source_edge with role fit; got {len(found)}; a set of held-out "
+                "columns alone judges a card, and to calibrate takes a set of `aimcard simulate`"
+            )
+        (record,) = found
         place = torch.tensor(record["position"])
         tables = {n: (place, torch.tensor(record[f"{n.removeprefix('edge_')}_delay_s"])) for n in EDGE_TABLES}
         meta = reference.meta

@@ -67,10 +67,12 @@ class CardSet:
 
     @property
     def corners(self) -> tuple[str, ...]:
+        """Names of the corners, in the order of the cards."""
         return tuple(dict.fromkeys(str(c.meta["corner"]) for c in self.cards))
 
     @property
     def supplies_v(self) -> tuple[float, ...]:
+        """Supply voltages [V], ascending."""
         return tuple(sorted({float(c.meta["vdd_v"]) for c in self.cards}))
 
     def temperatures_c(self, corner: str | None = None, vdd_v: float | None = None) -> tuple[float, ...]:

@@ -72,10 +72,12 @@ class Pulses:
 
     @property
     def pwm(self) -> Mode:
+        """The PWM mode, for codes up to ``code_max``. InputError for an unknown one."""
         return get_mode(self.mode, self.code_max)
 
     @property
     def slots(self) -> int:
+        """Slots of the window: all phases, each with its guard."""
         return self.pwm.window_slots(self.guard)
 
     @property

@@ -55,6 +55,7 @@ class MismatchedTechnology(Technology):
         self, circuit: Any, name: str, d: str, g: str, s: str, b: str, *,
         kind: str, w_um: float, l_um: float | None = None, flavour: str = "svt", m: int = 1, delvto_v: float = 0.0,
     ) -> None:  # fmt: skip
+        """As `Technology.mosfet`, with the threshold that this transistor drew on top of ``delvto_v``."""
         shift = self.threshold_shift_v(name, w_um, l_um or self.l_min_um, m, kind, flavour)
         super().mosfet(
             circuit, name, d, g, s, b, kind=kind, w_um=w_um, l_um=l_um, flavour=flavour, m=m, delvto_v=delvto_v + shift

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from aimcard.models.errors import InputError, TechnologyError
-from aimcard.netlists.technology import Technology
+from aimcard.models.errors import InputError
+from aimcard.netlists.levels import V_READ_V
+from aimcard.netlists.technology import Technology, sizes_for
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,8 @@ _SKY130 = ReadoutDesign(
 DEFAULT_READOUT = MappingProxyType({"freepdk45": ReadoutDesign(), "sky130": _SKY130})
 
 
-#: Units of a mirror's diode that may be asked for. One alone takes the regulator's headroom: 370 µA pull a tied column from 0.40 to
-#: 0.25 V. With more than 32 an idle line hardly turns the ring.
+#: Units of a mirror's diode that may be asked for. One alone takes the regulator's headroom: 370 µA pull a tied column from
+#: 0.40 to 0.25 V. With more than 32 an idle line hardly turns the ring.
 MIRROR_RATIOS = (2, 32)
 
 
@@ -143,14 +144,8 @@ def default_readout(technology: Technology, mirror_ratio: float | None = None) -
 
     Raises TechnologyError if nobody has sized one, InputError as ``check_mirror_ratio``.
     """
-    try:
-        own = DEFAULT_READOUT[technology.name]
-        return own if mirror_ratio is None else replace(own, mirror_ratio=check_mirror_ratio(mirror_ratio))
-    except KeyError:
-        raise TechnologyError(
-            f"read-out: sizes exist for {', '.join(DEFAULT_READOUT)}; got {technology.name!r}; "
-            "pass a ReadoutDesign with sizes for this technology"
-        ) from None
+    own = sizes_for(technology, DEFAULT_READOUT, "read-out")
+    return own if mirror_ratio is None else replace(own, mirror_ratio=check_mirror_ratio(mirror_ratio))
 
 
 def add_regulator(
@@ -246,7 +241,7 @@ def add_mirror(
     circuit.V(f"{p}mir", f"{p}mirrorout", out, 0)
 
 
-def add_supplies(circuit: Any, technology: Technology, read_v: float = 0.2) -> None:
+def add_supplies(circuit: Any, technology: Technology, read_v: float = V_READ_V) -> None:
     """Add what all lines share: ideal sources ``vdd`` (node vdd), ``vref`` (node ref, the read voltage)."""
     circuit.V("dd", "vdd", "0", technology.vdd_v)
     circuit.V("ref", "ref", "0", read_v)

@@ -38,7 +38,7 @@ FULL_SCALE_A, FULL_REGULATOR_A = 300e-6, 320e-6
 
 
 def oscillator_currents(mirror_ratio: int, points: int = 24) -> np.ndarray:
-    """Regulator currents [A] that put 0.5 to 60 µA into the oscillator, or what full scale takes: spacing between linear and log."""
+    """Regulator currents [A] that put 0.5 to 60 µA, or what full scale takes, into the oscillator: between linear and log."""
     most = max(60e-6, FULL_REGULATOR_A / mirror_ratio)
     log = np.geomspace(0.5e-6, most, points)
     linear = np.linspace(0.5e-6, most, points)

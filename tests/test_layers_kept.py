@@ -6,11 +6,20 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from aimcard.data import shipped_card
 from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects, FastTile
-from aimcard.models.nn import Mapping, NonIdealities, calibrate_affine, convert_to_analog
+from aimcard.models.nn import (
+    Mapping,
+    NonIdealities,
+    calibrate_affine,
+    calibration_state,
+    convert_to_analog,
+    convert_to_digital,
+    load_calibration,
+)
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
 
@@ -56,6 +65,75 @@ def test_inputs_as_wide_as_the_weights(card):
     for width in (1, 36, 38):
         with pytest.raises(InputError, match=f"expected 37 in the last dimension.*got {width}"):
             _layer(card)(torch.randn(2, width))
+
+
+def test_inputs_that_are_no_numbers_name_their_layer(card):
+    net = convert_to_analog(nn.Sequential(nn.Linear(37, 11), nn.Linear(11, 3)), card)
+    net[0].register_forward_hook(lambda module, args, out: out / 0)
+    with pytest.raises(InputError, match="inputs of 1: expected finite numbers; got NaN or infinite ones"):
+        net(torch.randn(2, 37))
+
+
+def test_calibration_goes_beside_the_state_dict(card):
+    """State dict and calibration state rebuild a calibrated model in another one."""
+    torch.manual_seed(4)
+    nets = [nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.Flatten(), nn.Linear(64, 7)) for _ in range(2)]
+    mapping = Mapping(rows=40, input_range="fixed")
+    first, second = (convert_to_analog(net, card, mapping=mapping).eval() for net in nets)
+    x = torch.randn(3, 2, 6, 6)
+    with pytest.raises(InputError, match="not calibrated"):
+        second(x)
+    calibrate_affine(first, [torch.randn(64, 2, 6, 6)])
+    kept = io.BytesIO()
+    torch.save((first.state_dict(), calibration_state(first)), kept)
+    kept.seek(0)
+    weights, calibration = torch.load(kept, weights_only=True)
+    places = ("0.crossbar_0", "0.crossbar_1", "2.crossbar")
+    assert set(calibration) == {f"{place}.{what}" for place in places for what in ("affine", "input_level")}
+    second.load_state_dict(weights)
+    load_calibration(second, calibration)
+    with torch.no_grad():
+        assert torch.equal(second(x), first(x))
+    wrong = calibration | {"2.crossbar.affine": torch.zeros(1, 2, 7)}
+    for bad, message in ((wrong, r"expected shape \(2, 2, 7\)"), ({"3.crossbar.affine": x}, "belongs to no crossbar")):
+        with pytest.raises(InputError, match=message):
+            load_calibration(second, bad)
+    with torch.no_grad():
+        assert torch.equal(second(x), first(x))
+    load_calibration(second, {})
+    assert calibration_state(second) == {}
+
+
+@pytest.mark.parametrize("noise", [{"weight_noise": 0.1}, {"output_noise": 0.1}, {"read_noise": "analytical"}])
+def test_checkpointed_noise_without_a_seed_is_the_same_noise(card, noise):
+    """As with dropout: the recomputed pass draws what the first one drew, so value and gradient belong together."""
+    layer = convert_to_analog(nn.Linear(24, 8), card, non_idealities=NonIdealities.none(seed=None, **noise))
+    x = torch.randn(6, 24)
+
+    def gradient(run):
+        torch.manual_seed(11)
+        layer.weight.grad = None
+        y = run(x.clone().requires_grad_())
+        y.square().sum().backward()
+        return y.detach(), layer.weight.grad
+
+    plain, again = gradient(layer), gradient(lambda x: checkpoint(layer, x, use_reentrant=False))
+    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+    assert not torch.equal(layer(x), layer(x))
+
+
+def test_hooks_stay(card):
+    net = nn.Sequential(nn.Linear(37, 11), nn.MultiheadAttention(11, 1))
+    seen = []
+    net[0].register_forward_hook(lambda module, args, out: seen.append(type(module).__name__))
+    net[0].register_forward_pre_hook(lambda module, args: (2 * args[0],))
+    analog, x = convert_to_analog(net, card, non_idealities=NonIdealities.none()), torch.randn(2, 37)
+    with torch.no_grad():
+        assert torch.allclose(analog[0](x), net[0](x), atol=1e-4)
+    assert seen == ["AnalogLinear", "Linear"]
+    analog[0].register_forward_hook(lambda module, args, out: seen.append("later"))
+    net[0](x), convert_to_digital(analog)[0](x)
+    assert seen[2:] == ["Linear", "Linear", "later"]
 
 
 def test_weights_that_are_no_numbers(card):

@@ -8,8 +8,6 @@ import pytest
 from aimcard.calibrate.columns import (
     CODE_MAX,
     DISTRIBUTIONS,
-    G_MAX_S,
-    G_MIN_S,
     POSITIONS,
     ROWS,
     draw_codes,
@@ -20,6 +18,7 @@ from aimcard.calibrate.columns import (
 )
 from aimcard.calibrate.plan import EFFORTS, Options, estimate, expected_cpu_s, plan
 from aimcard.models.errors import InputError, TechnologyError
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
 
 
 def test_fitted_columns():

@@ -61,6 +61,7 @@ class AdcTrim:
         return self.after_count[(self.current_a >= 0) & (self.current_a <= second_a)]
 
     def to_json(self) -> dict[str, Any]:
+        """Gain and offset of the trim, and what the counts err by before and after it."""
         c, t = self.card.meta, self.tile
         found: dict[str, Any] = {
             "corner": c["corner"], "temperature_c": c["temperature_c"], "vdd_v": c["vdd_v"],
@@ -74,10 +75,12 @@ class AdcTrim:
 
 
 def rms(values: np.ndarray) -> float:
+    """Root mean square."""
     return float(np.sqrt(np.mean(np.square(values))))
 
 
 def peak(values: np.ndarray) -> float:
+    """Largest magnitude."""
     return float(np.abs(values).max())
 
 
@@ -96,6 +99,7 @@ class TrimReport:
         return min(float(t.current_a[0]) for t in self.trims)
 
     def to_json(self) -> dict[str, Any]:
+        """The trims, and the nominal card and currents that they refer to."""
         return {
             "nominal": {key: self.nominal.meta[key] for key in ("corner", "temperature_c", "vdd_v")},
             "full_scale_a": self.full_scale_a,

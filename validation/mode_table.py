@@ -47,9 +47,11 @@ class ModeRow:
 
     @property
     def window_s(self) -> float:
+        """Length of the window [s]."""
         return self.counts.window_slots * self.t_lsb_s
 
     def texts(self) -> tuple[str, ...]:
+        """Texts of the table's row, in the order of its headings; what is missing is a dash."""
         c = self.counts
         seen = (None,) * 3 if self.card is None else (self.card.charge, self.card.phase, self.card.after_offset)
         spent = None if self.energy is None else self.energy.energy
@@ -65,6 +67,7 @@ class ModeRow:
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
+        """All figures by name; card, energy and noise are None where they are missing."""
         card = None if self.card is None else self.card.to_json()
         energy = None if self.energy is None else self.energy.to_json()
         return self.counts.to_json() | {
@@ -115,6 +118,7 @@ class ModeTable:
         return "\n".join([*rows_of_text([HEAD, *(r.texts() for r in self.rows)]), *self.contract, *notes, *details])
 
     def to_json(self) -> dict[str, Any]:
+        """Rows, the paper's figures, what is compared, and notes on what is missing."""
         paper = {m: {"eps_mac_percent": PAPER_EPS_PERCENT[m], "tops_per_w": PAPER_TOPS_PER_W[m]} for m in PAPER_EPS_PERCENT}
         return {
             "rows": [r.to_json() for r in self.rows], "paper": paper, "contract": list(self.contract), "notes": list(self.notes),
@@ -122,6 +126,7 @@ class ModeTable:
         }  # fmt: skip
 
     def json_text(self) -> str:
+        """The document of ``to_json`` as text."""
         return json.dumps(self.to_json(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 

@@ -46,6 +46,7 @@ class ValidationResult:
 
     @cached_property
     def aims(self) -> tuple[AimResult, ...]:
+        """Verdict on every aim."""
         return judge(self.data_sets)
 
     def to_json(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from aimcard.models.nn.attention import AnalogMultiheadAttention
 from aimcard.models.nn.calibration import calibrate_affine, calibrate_inputs, clear_affine
+from aimcard.models.nn.calibration_state import calibration_state, load_calibration
 from aimcard.models.nn.convert import convert_to_analog, convert_to_digital, set_non_idealities
 from aimcard.models.nn.crossbar import Plan
 from aimcard.models.nn.gated import GatedHardware
@@ -26,9 +27,11 @@ __all__ = [
     "TiedHardware",
     "calibrate_affine",
     "calibrate_inputs",
+    "calibration_state",
     "clear_affine",
     "convert_to_analog",
     "convert_to_digital",
+    "load_calibration",
     "mapping_table",
     "set_non_idealities",
     "show",

@@ -114,10 +114,21 @@ class Crossbar(nn.Module):
             return x @ weight.mT
         # Counts and differences of charges need more digits than half precision has, whatever autocast wants.
         wide = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
+        n = self.switches
+        if n.seed is None:
+            self._fresh = None
         with torch.autocast(x.device.type, enabled=False):
             vectors = x.reshape(-1, x.shape[-1]) if weight.ndim == 2 else x
-            out = self.scaled(weight.to(wide), vectors.to(wide))
-            n = self.switches
+            try:
+                out = self.scaled(weight.to(wide), vectors.to(wide))
+            except InputError as error:
+                # The tile speaks of codes; who feeds a network wants to know which layer got what.
+                if not bool(vectors.isfinite().all()):
+                    raise InputError(
+                        f"inputs of {self.plan.name or 'a layer'}: expected finite numbers; got NaN or infinite ones; "
+                        "look at the layer before"
+                    ) from error
+                raise
             if n.output_noise:
                 rms = out.detach().square().mean(-2, keepdim=True).sqrt()
                 out = out + n.output_noise * rms * normal_like(out.detach(), self.fresh(n))
@@ -198,9 +209,10 @@ class Crossbar(nn.Module):
         return self._chips[key]
 
     def fresh(self, n: NonIdealities) -> torch.Generator:
-        """The stream of what is drawn at every call."""
+        """The stream of what is drawn at every call: without a seed, one of torch's global generator for each call."""
         if self._fresh is None:
-            self._fresh = stream(n.seed, self.plan.name, "call")
+            seed = int(torch.randint(2**62, ())) if n.seed is None else n.seed
+            self._fresh = stream(seed, self.plan.name, "call")
         return self._fresh
 
     def written(self, weight: Tensor, rows: slice, k: int, n: NonIdealities) -> Written:
@@ -209,7 +221,7 @@ class Crossbar(nn.Module):
         key = (weight.data_ptr(), weight._version, weight.dtype, n, self.plan.mapping)
         if keep and k in self._written and self._written[k][0] == key:
             return self._written[k][1]
-        fixed = stream(n.seed, self.plan.name, k, "devices")
+        fixed = stream(n.seed or 0, self.plan.name, k, "devices")
         fresh = self.fresh(n) if n.weight_noise else None
         held = write(weight[:, rows], self.plan.mapping, n, fixed, fresh, self.plan.hardware.lines_per_pair)
         if keep:
@@ -221,6 +233,7 @@ class DynamicCrossbar(Crossbar):
     """Products of two activations, a matrix each: they are written anew at every call, so nothing is calibrated or kept."""
 
     def written(self, weight: Tensor, rows: slice, k: int, n: NonIdealities) -> Written:
+        """As `Crossbar.written`, with fresh programming errors at every call and no drift: nothing is old enough."""
         del k
         fresh = self.fresh(n)
         still = replace(n, drift=False) if n.drift else n

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -14,6 +15,13 @@ from aimcard.models.nn.crossbar import Crossbar, Plan
 
 # What nn.Module keeps for itself; the rest of a module's __dict__ is its own configuration.
 _OWN = set(nn.Module().__dict__)
+# Hooks that users register stay with the layer; hooks of state dicts speak of the module that they were made for.
+_HOOKS = {name for name in _OWN if "hook" in name and name.startswith(("_forward", "_backward", "_is_full_backward"))}
+
+
+def _hooks(module: nn.Module) -> dict[str, Any]:
+    """Copies of a module's tables of hooks, so that later ones are its own."""
+    return {name: copy.copy(value) for name, value in vars(module).items() if name in _HOOKS}
 
 
 class AnalogLayer(nn.Module, ABC):
@@ -33,7 +41,7 @@ class AnalogLayer(nn.Module, ABC):
             raise InputError(f"module: expected {cls.digital.__name__} for {cls.__name__}; got {type(module).__name__}")
         new = cls()
         state = module.__dict__
-        vars(new).update({k: v for k, v in state.items() if k not in _OWN})
+        vars(new).update({k: v for k, v in state.items() if k not in _OWN} | _hooks(module))
         new._origin = (type(module), {k: v for k, v in state.items() if k not in ("_parameters", "_buffers", "_modules")})
         new._parameters.update(module._parameters)
         new._buffers.update(module._buffers)
@@ -65,6 +73,7 @@ class AnalogLayer(nn.Module, ABC):
         new.__dict__["_parameters"] = dict(self._parameters)
         new.__dict__["_buffers"] = dict(self._buffers)
         new.__dict__["_modules"] = {k: m for k, m in self._modules.items() if not self._is_analog(m)}
+        new.__dict__.update(_hooks(self))
         new.training = self.training
         return new
 
@@ -80,12 +89,15 @@ class AnalogLinear(AnalogLayer):
     bias: Tensor | None
 
     def build(self, plan: Plan) -> None:
+        """As `AnalogLayer.build`: one crossbar."""
         self.crossbar = Crossbar(plan)
 
     def matrices(self) -> list[tuple[Crossbar, Tensor]]:
+        """As `AnalogLayer.matrices`: the layer's weight."""
         return [(self.crossbar, self.weight)]
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., inputs) to (..., outputs)."""
         out = self.crossbar(self.weight, x)
         return out if self.bias is None else out + self.bias
 

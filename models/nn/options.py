@@ -12,6 +12,7 @@ from aimcard.models.checks import check_choice, check_positive
 from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects
 from aimcard.models.modes import Mode, get_mode
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
 
 SCALINGS = ("column", "tile")
 RANGES = ("vector", "fixed")
@@ -42,8 +43,8 @@ class Mapping:
 
     rows: int = 512
     columns: int = 512
-    g_min_s: float = 0.1e-6
-    g_max_s: float = 25e-6
+    g_min_s: float = G_MIN_S
+    g_max_s: float = G_MAX_S
     significance: tuple[float, ...] = (1.0,)
     correct: bool = False
     scaling: str = "column"
@@ -98,7 +99,8 @@ class NonIdealities:
     circuit_noise: regulator, mirror, oscillator, cells and clock, once per count; the card must have its tables.
     Hardware-aware training: weight_noise [share of the column's largest weight], fresh at each call; output_noise [share of
     the output's rms].
-    seed: of every draw above.
+    seed: of every draw above. None: what is fresh in each call follows torch's global generator, as dropout does, so
+    torch.manual_seed governs it and gradient checkpointing repeats it; devices and chips are those of seed 0.
     """
 
     ir_drop: bool = True
@@ -124,7 +126,7 @@ class NonIdealities:
     circuit_noise: bool = False
     weight_noise: float = 0.0
     output_noise: float = 0.0
-    seed: int = 0
+    seed: int | None = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -136,8 +138,9 @@ class NonIdealities:
             check_positive("weight_clip_sigma", self.weight_clip_sigma)
         check_choice("programming_form", self.programming_form, ("aihwkit", "joshi"))
         check_choice("read_noise", self.read_noise, READ_NOISE)
-        for name in ("seed", "chip"):
-            _whole(name, getattr(self, name), 0)
+        _whole("chip", self.chip, 0)
+        if self.seed is not None:
+            _whole("seed", self.seed, 0)
 
     @classmethod
     def none(cls, **on: Any) -> NonIdealities:
