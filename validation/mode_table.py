@@ -35,9 +35,11 @@ HEAD = (
 
 @dataclass(frozen=True)
 class ModeRow:
-    """One mode of one card under one rule of the ring. ``card`` None: no recorded set; ``energy`` None: no energy model; noise:
-    σ of the product's noise [% of σ_MAC], None: no noise tables."""
+    """One mode of one card under one rule of the ring. tile: the card's topology, and what tells it from others of the table;
+    ``card`` None: no recorded set; ``energy`` None: no energy model; noise: σ of the product's noise [% of σ_MAC], None: no
+    noise tables."""
 
+    tile: str
     counts: CountError
     t_lsb_s: float
     phases: int
@@ -58,7 +60,7 @@ class ModeRow:
         counts, ring = c.quantity == "counts", c.rule if self.phases > 1 else "-"
         paid = (None, None) if spent is None else (1e9 * spent.total_j, spent.tops_per_w)
         return (
-            c.topology, c.mode, ring if counts else "no counts: charge", f"{1e9 * self.window_s:g}",
+            self.tile, c.mode, ring if counts else "no counts: charge", f"{1e9 * self.window_s:g}",
             f"{1 - c.plain.one_minus_r2:.5f}", f"{c.plain.one_minus_r2:.2g}",
             *(f"{s.eps:.2f}" for s in (c.plain, c.table, c.curve)),
             *(f"{s.residue_share:.0%}" if counts else "-" for s in (c.plain, c.curve)),
@@ -71,7 +73,7 @@ class ModeRow:
         card = None if self.card is None else self.card.to_json()
         energy = None if self.energy is None else self.energy.to_json()
         return self.counts.to_json() | {
-            "window_s": self.window_s, "noise": self.noise, "card": card, "energy": energy
+            "tile": self.tile, "window_s": self.window_s, "noise": self.noise, "card": card, "energy": energy
         }  # fmt: skip
 
 
@@ -94,7 +96,7 @@ class ModeTable:
         """What the columns count, line by line."""
         c = self.rows[0].counts
         readings = ", ".join(f"{t}: {n} reading{'s' * (n > 1)} a product" for t, n in self.readings.items())
-        energies = {r.counts.topology: r.energy for r in reversed(self.rows) if r.energy is not None}
+        energies = {r.tile: r.energy for r in reversed(self.rows) if r.energy is not None}
         return (
             "R2, ε_MAC (RMSE over the largest ideal product): normal weights over the card's conductances, normal codes, σ a "
             f"third of full scale{'' if self.signed else ', the negative ones zero'}; {c.columns} columns, scale and offset of "
@@ -113,7 +115,7 @@ class ModeTable:
 
     def __str__(self) -> str:
         notes = [f"note: {note}" for note in self.notes]
-        found = {(r.counts.topology, r.counts.mode): r.card for r in self.rows if r.card is not None}
+        found = {(r.tile, r.counts.mode): r.card for r in self.rows if r.card is not None}
         details = ["", prediction_table(found.items())] if found else []
         return "\n".join([*rows_of_text([HEAD, *(r.texts() for r in self.rows)]), *self.contract, *notes, *details])
 
@@ -145,7 +147,7 @@ def mode_table(
     for r in references:
         if (own := _tile_facts(r.meta)) not in tiles:
             raise InputError(f"{r.source}: expected a set of {' or '.join(sorted(set(tiles)))}, a card's; got {own}")
-    for card in cards:
+    for label, card in zip(labels(cards), cards, strict=True):
         tile = tile_of(card)
         own = [r for r in references if _tile_facts(r.meta) == _tile_facts(card.meta)]
         known = mode_references(card) | {str(r.meta["mode"]): r for r in own}
@@ -156,8 +158,16 @@ def mode_table(
             for rule in PHASE_RULES if tile.has_readout and len(mode.phases) > 1 else PHASE_RULES[:1]:
                 error = count_error(card, mode, rule, vectors=vectors, signed=signed)
                 noise = _noise(card, error, mode, notes, signed)
-                rows.append(ModeRow(error, tile.t_lsb_s, len(mode.phases), seen, energy, noise))
+                rows.append(ModeRow(label, error, tile.t_lsb_s, len(mode.phases), seen, energy, noise))
     return ModeTable(tuple(rows), tuple(dict.fromkeys(notes)), signed)
+
+
+def labels(cards: Sequence[Card]) -> list[str]:
+    """Each card's topology; of several with the same one the technology, and of the same technology the mirror too."""
+    shown = ("topology", "technology", "mirror_ratio")
+    texts = [[f"{c.meta[key]:g}:1" if key == "mirror_ratio" else str(c.meta[key]) for key in shown] for c in cards]
+    depth = next((k for k in (1, 2) if len({tuple(t[:k]) for t in texts}) == len(texts)), len(shown))
+    return [" ".join(t[:depth]) for t in texts]
 
 
 def _tile_facts(meta: Mapping[str, Any]) -> str:
