@@ -143,14 +143,13 @@ def mode_table(
     """
     rows: list[ModeRow] = []
     notes: list[str] = []
-    tiles = [_tile_facts(card.meta) for card in cards]
     for r in references:
-        if (own := _tile_facts(r.meta)) not in tiles:
-            raise InputError(f"{r.source}: expected a set of {' or '.join(sorted(set(tiles)))}, a card's; got {own}")
+        if not any(_is_of(card, r) for card in cards):
+            wanted = " or ".join(dict.fromkeys(_tile_text(card.meta) for card in cards))
+            raise InputError(f"{r.source}: expected a set of {wanted}, a card's; got {_tile_text(r.meta)}")
     for label, card in zip(labels(cards), cards, strict=True):
         tile = tile_of(card)
-        own = [r for r in references if _tile_facts(r.meta) == _tile_facts(card.meta)]
-        known = mode_references(card) | {str(r.meta["mode"]): r for r in own}
+        known = mode_references(card) | {str(r.meta["mode"]): r for r in references if _is_of(card, r)}
         for name in modes or mode_names():
             mode = get_mode(name, tile.code_max)
             seen = predicted(card, known[name]) if name in known else None
@@ -170,9 +169,14 @@ def labels(cards: Sequence[Card]) -> list[str]:
     return [" ".join(t[:depth]) for t in texts]
 
 
-def _tile_facts(meta: Mapping[str, Any]) -> str:
-    """What a card and the sets that it is judged on share, as text."""
-    return f"topology {meta['topology']}, technology {meta['technology']}, mirror {float(meta.get('mirror_ratio', 1.0)):g}:1"
+def _is_of(card: Card, r: ReferenceSet) -> bool:
+    """Whether a set is of the card's tile; one without a word on its mirror is of any."""
+    return all(r.meta.get(key, card.meta[key]) == card.meta[key] for key in ("topology", "technology", "mirror_ratio"))
+
+
+def _tile_text(meta: Mapping[str, Any]) -> str:
+    mirror = f", mirror {meta['mirror_ratio']:g}:1" if "mirror_ratio" in meta else ""
+    return f"topology {meta['topology']}, technology {meta['technology']}{mirror}"
 
 
 def _energy(card: Card, mode: Mode, notes: list[str], signed: bool) -> EnergyStudy | None:
