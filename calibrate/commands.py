@@ -31,6 +31,10 @@ class Simulation:
     lsb_ns: Annotated[
         float | None, option_help("LSB of the pulses in ns (default: what the read-out follows, 1 in freepdk45, 4 in sky130).")
     ] = None
+    mirror_ratio: Annotated[
+        float | None,
+        option_help("Line current over the oscillator's, a whole number; less counts more (default: 8, sky130 6)."),
+    ] = None
     mode: Annotated[
         str | None, option_help("PWM mode: conventional, split, ...; `aimcard modes` lists them (default: conventional).")
     ] = None

@@ -78,12 +78,14 @@ class Population:
 
 
 def bench_of(card: Card) -> ColumnBench:
-    """The circuits of a card. Raises TechnologyError if its technology or corner is not known here."""
+    """The circuits of a card, at its supply and with its mirror.
+
+    Raises TechnologyError if its technology or corner is not known here, InputError for a supply or mirror that none has.
+    """
     meta = card.meta
-    technology = get_technology(str(meta["technology"]))
-    return ColumnBench(
-        technology, str(meta["corner"]), float(meta["temperature_c"]), default_readout(technology), float(meta["v_read_v"])
-    )
+    technology = get_technology(str(meta["technology"])).at_supply(float(meta["vdd_v"]))
+    readout = default_readout(technology, float(meta["mirror_ratio"]))
+    return ColumnBench(technology, str(meta["corner"]), float(meta["temperature_c"]), readout, float(meta["v_read_v"]))
 
 
 def estimate(options: Population) -> str:

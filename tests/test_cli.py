@@ -158,7 +158,7 @@ def test_calibration_needs_records_to_fit(folder, refused):
 def test_no_reference_set_ships_for_this_card(folder, card_of, refused):
     changed = card_of()
     attrs.evolve(changed, meta=changed.meta | {"technology": "my28nm"}).write("mine.h5")
-    assert "no reference set for my28nm, nom, 27.0, 1.0, gated, conventional ships" in refused(
+    assert "no reference set for my28nm, nom, 27.0, 1.0, gated, 8.0, conventional ships" in refused(
         "validate", "mine.h5"
     )
 
