@@ -15,6 +15,7 @@ from aimcard.calibrate.bootstrap import Errors, bootstrap
 from aimcard.calibrate.energy import has_supplies, oscillator_table, run_energy
 from aimcard.calibrate.fit import jacobian, tensors
 from aimcard.calibrate.parameters import SPECS
+from aimcard.calibrate.setting import Setting
 from aimcard.calibrate.stages import (
     JOINT,
     PULSE,
@@ -29,7 +30,7 @@ from aimcard.calibrate.stages import (
     run_wire,
     wire_errors,
 )
-from aimcard.calibrate.targets import Columns, Setting, column_current
+from aimcard.calibrate.targets import Columns, column_current
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card, Decision, FitSummary, Interval, Parameter, Provenance, Table
 from aimcard.models.cell import APPARENT_WEIGHTS

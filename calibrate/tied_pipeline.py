@@ -9,10 +9,9 @@ from scipy.linalg import block_diag
 import aimcard
 from aimcard.calibrate.bootstrap import Errors, bootstrap
 from aimcard.calibrate.energy import has_supplies, oscillator_rows, run_energy
-from aimcard.calibrate.fit import jacobian, tensors
+from aimcard.calibrate.fit import jacobian, tensors, together
 from aimcard.calibrate.stages import Stages
 from aimcard.calibrate.steps import steps
-from aimcard.calibrate.targets import together
 from aimcard.calibrate.tied_parameters import TIED_SPECS
 from aimcard.calibrate.tied_readout_fit import check_readout_columns, offset_parameters, run_tied_readout, table_rows
 from aimcard.calibrate.tied_targets import TiedSetting, source_line_residual, stack_pairs, tied_cells, tied_lines
