@@ -10,11 +10,10 @@ import numpy as np
 from aimcard.data.reference import Record
 from aimcard.netlists.column_decks import ColumnBench
 from aimcard.netlists.oscillator import COUNTS_PER_PERIOD
-from aimcard.netlists.readout import MIRROR_RATIOS
+from aimcard.netlists.readout import FULL_SCALE_A, MIRROR_RATIOS
 
-#: Largest line current of a usual tile [A]: mean and six sigma of lines of normal weights to 25 µS (docs/readout.md), and as far
-#: above a tied line's bias as its regulator lets it go below.
-FULL_SCALE_A = {"gated": 300e-6, "tied": 170e-6}
+#: Largest line current of a usual tile [A]; above a tied line's bias as far as its regulator lets it go below.
+LARGEST_A = {"gated": FULL_SCALE_A, "tied": 170e-6}
 
 
 def counter_reach_a(current_a: np.ndarray, count_rate_hz: np.ndarray, counter_max_hz: float) -> float:
@@ -36,7 +35,7 @@ def counter_meta(ring: Record, bench: ColumnBench, topology: str) -> dict[str, f
 
     ring: a record of kind ``oscillator``. The warning names the least mirror ratio that its own rates promise to do.
     """
-    limit_hz, ratio, full_a = bench.readout.counter_max_hz, bench.readout.mirror_ratio, FULL_SCALE_A[topology]
+    limit_hz, ratio, full_a = bench.readout.counter_max_hz, bench.readout.mirror_ratio, LARGEST_A[topology]
     current_a, rate_hz = ring["current_a"], ring["count_rate_hz"]
     reach_a = counter_reach_a(current_a, rate_hz, limit_hz)
     if reach_a >= full_a:

@@ -123,6 +123,8 @@ _SKY130 = ReadoutDesign(
 DEFAULT_READOUT = MappingProxyType({"freepdk45": ReadoutDesign(), "sky130": _SKY130})
 
 
+#: Largest line current of a usual gated tile [A]: mean and six sigma of lines of normal weights to 25 µS (docs/readout.md).
+FULL_SCALE_A = 300e-6
 #: Units of a mirror's diode that may be asked for. One alone takes the regulator's headroom: 370 µA pull a tied column from
 #: 0.40 to 0.25 V. With more than 32 an idle line hardly turns the ring.
 MIRROR_RATIOS = (2, 32)

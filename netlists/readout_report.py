@@ -15,7 +15,7 @@ from aimcard.models.console import Arguments, number, run_module
 from aimcard.netlists.ngspice import run_many
 from aimcard.netlists.oscillator import COUNTS_PER_PERIOD
 from aimcard.netlists.oscillator_decks import OscillatorRate, oscillator_rate, oscillator_rate_deck
-from aimcard.netlists.readout import ReadoutDesign, default_readout
+from aimcard.netlists.readout import FULL_SCALE_A, ReadoutDesign, default_readout
 from aimcard.netlists.readout_decks import (
     conductance_steps,
     loop_gain,
@@ -33,8 +33,8 @@ LEVELS_S = np.array([0.0, 0.5, 1.0, 1.5, 1.4, 0.5, 0.45, 0.1, 0.0]) * 1e-3
 HOLD_LSB, WINDOW_LSB = 8, 127
 #: A line's mean current in the window, with the spread of a real line's charge.
 LINE_A, LINE_SPREAD = 60e-6, 0.08
-#: Line current at full scale, and with it the regulator's, bleed included [A].
-FULL_SCALE_A, FULL_REGULATOR_A = 300e-6, 320e-6
+#: The regulator's current at full scale, bleed included [A].
+FULL_REGULATOR_A = FULL_SCALE_A + 20e-6
 
 
 def oscillator_currents(mirror_ratio: int, points: int = 24) -> np.ndarray:
@@ -131,8 +131,8 @@ def report(
     full = np.interp(FULL_SCALE_A + bleed, ring_a, [r.frequency_hz for r in rates])
     lines += [
         "",
-        f"ring at 300 µA of column current: {full / 1e9:.2f} GHz, {COUNTS_PER_PERIOD} counts a period; a counter follows "
-        f"{design.counter_max_hz / 1e9:g} GHz",
+        f"ring at {FULL_SCALE_A * 1e6:g} µA of column current: {full / 1e9:.2f} GHz, {COUNTS_PER_PERIOD} counts a period; "
+        f"a counter follows {design.counter_max_hz / 1e9:g} GHz",
         f"line of {LINE_A * 1e6:g} µA mean, {LINE_SPREAD:.0%} spread, {window_s * 1e9:g} ns: "
         f"{counts:.0f} counts, sigma {sigma:.0f}; quantisation {loss:.2f} % of sigma",
         f"supply: OTA and references {static.bias_a[0] * 1e6:.0f} µA, bleed {bleed * 1e6:.2f} µA",

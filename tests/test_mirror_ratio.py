@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from aimcard.calibrate.counter_reach import FULL_SCALE_A, counter_meta, counter_reach_a
+from aimcard.calibrate.counter_reach import LARGEST_A, counter_meta, counter_reach_a
 from aimcard.calibrate.mode_sets import _main as mode_sets
 from aimcard.calibrate.plan import Options, ring_cpu_s
 from aimcard.calibrate.simulate import rate_record
@@ -201,7 +201,7 @@ class TestCounter:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert counter_meta(ring, bench(str(reference.meta["technology"])), topology) == {}
-        assert ring["current_a"][-1] >= FULL_SCALE_A[topology]
+        assert ring["current_a"][-1] >= LARGEST_A[topology]
 
     def test_freepdk45_at_4_to_1_is_too_fast_at_full_scale(self):
         """docs/modes.md: 5.97 GHz at 300 uA."""
