@@ -5,28 +5,26 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from aimcard.calibrate.columns import CODE_MAX, POSITIONS, Column
+from aimcard.calibrate.counter_reach import counter_meta
 from aimcard.calibrate.plan import Options, plan
+from aimcard.calibrate.rings import LineRun, Rings, ring_arrays, run_rings, window_charge
 from aimcard.data.reference import Record, ReferenceSet
-from aimcard.models.adc import HOLD_S, PHASE_RULES, truncated
+from aimcard.models.adc import HOLD_S, PHASE_RULES
 from aimcard.models.errors import SimulationError
-from aimcard.models.modes import Mode
 from aimcard.models.pcm import G_MAX_S, G_MIN_S
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.cell_decks import cell_dc_arrays, cell_dc_deck, cell_pulse_arrays, cell_pulse_deck
-from aimcard.netlists.column import LEAD_S, Edge, Pulses, Wire
-from aimcard.netlists.column_decks import AFTER_S, ColumnBench, column_deck, holds, overlay, slot_currents
+from aimcard.netlists.column import Edge, Pulses, Wire
+from aimcard.netlists.column_decks import ColumnBench, column_deck, overlay, slot_currents
 from aimcard.netlists.driver import DriverEdges, default_driver, driver_deck, driver_supply, edges
 from aimcard.netlists.ngspice import ACCURATE, TIGHT, Deck, Waveforms, run, run_many, simulator_version
-from aimcard.netlists.oscillator import COUNTS_PER_PERIOD, phase_at, phases_between
-from aimcard.netlists.oscillator_decks import oscillator_drive_deck, oscillator_rate, oscillator_rate_deck
-from aimcard.netlists.readout import default_readout
+from aimcard.netlists.oscillator import COUNTS_PER_PERIOD
+from aimcard.netlists.oscillator_decks import oscillator_rate, oscillator_rate_deck
 from aimcard.netlists.readout_decks import (
     conductance_steps,
     loop_gain,
@@ -47,15 +45,6 @@ STEP_HOLD_S = 20e-9
 V_BIT_GRID, V_RETURN_GRID = (0.12, 0.24, 7), (0.0, 0.06, 7)
 
 
-@dataclass(frozen=True)
-class LineRun:
-    """One line of one vector of a column."""
-
-    column: Column
-    vector: int
-    line: int
-
-
 def simulate(
     options: Options, cache_dir: str | Path | None = None, progress: bool = True, columns: list[Column] | None = None
 ) -> ReferenceSet:
@@ -70,10 +59,7 @@ def simulate(
 
         return simulate_tied(options, cache_dir, progress, columns)
     technology = options.pdk
-    readout = default_readout(technology)
-    if options.lsb_ns is not None:
-        readout = dataclasses.replace(readout, t_lsb_s=options.lsb_ns * 1e-9)
-    bench = ColumnBench(technology, options.corner, options.temperature_c, readout)
+    bench = ColumnBench(technology, options.corner, options.temperature_c, options.readout)
     t_lsb_s, delay_s = bench.readout.t_lsb_s, default_driver(technology).edge_delay_s
     driver = edges(technology, options.corner, options.temperature_c, t_lsb_s=t_lsb_s, cache_dir=cache_dir)
     by_position = dict(zip(POSITIONS, driver.edge, strict=True))
@@ -83,7 +69,8 @@ def simulate(
     records = [_driver_record(driver), _driver_supply_record(options, t_lsb_s, cache_dir, progress)]
     records += _cells(options, bench, pulses[POSITIONS[1]], by_position, cache_dir)
     records += _readout(bench, options.jobs, cache_dir, progress)
-    idle_rate_hz = float(next(r for r in records if r.kind == "oscillator")["count_rate_hz"][0])
+    ring = next(r for r in records if r.kind == "oscillator")
+    reach, idle_rate_hz = counter_meta(ring, bench, "gated"), float(ring["count_rate_hz"][0])
     asked = plan(options) if columns is None else columns
     records += simulate_columns(asked, bench, pulses, options.jobs, cache_dir, progress, idle_rate_hz)
     any_pulses = pulses[POSITIONS[1]]
@@ -96,7 +83,7 @@ def simulate(
         "r_return_ohm": Wire().r_return_ohm, "c_bit_f": Wire().c_bit_f, "c_return_f": Wire().c_return_f,
         "mirror_ratio": float(bench.readout.mirror_ratio), "counts_per_period": COUNTS_PER_PERIOD,
         "bleed_a": bench.readout.bleed_a, "seed": options.seed, "effort": options.effort,
-        "phase_rule": PHASE_RULES[0], "hold_s": HOLD_S,
+        "phase_rule": PHASE_RULES[0], "hold_s": HOLD_S, **reach,
     }  # fmt: skip
     return ReferenceSet(meta, records)
 
@@ -248,34 +235,6 @@ def simulate_columns(
     return [_column_record(c, done, rings, pulses[c.position]) for c in columns]
 
 
-#: Of each line and vector that was read out, by (id of its column, vector, line): phases gained by rule, and the charge
-#: that its ring took from its supply [C].
-Rings = dict[tuple[int, int, int], tuple[dict[str, np.ndarray], float]]
-
-
-def run_rings(
-    bench: ColumnBench, read: list[tuple[LineRun, Waveforms]], pulses: dict[float, Pulses], jobs: int | None,
-    cache_dir: str | Path | None, progress: bool, idle_rate_hz: float,
-) -> Rings:  # fmt: skip
-    """Mirror and ring under the current that each line's regulator was recorded to draw; arguments as ``simulate_columns``."""
-    hold_s = max(0.0, 1.25 / idle_rate_hz - AFTER_S)
-    decks = [d for r, w in read for d in _ring_decks(bench, r, w, hold_s, pulses[r.column.position])]
-    waves = run_many(decks, jobs, cache_dir, "oscillators", progress)
-    each = len(waves) // max(len(read), 1)
-    found: Rings = {}
-    for k, (r, _) in enumerate(read):
-        own, p = waves[each * k : each * (k + 1)], pulses[r.column.position]
-        phases = _phases(bench, own, p, idle_rate_hz)
-        found[id(r.column), r.vector, r.line] = phases, _window_charge(own[0], "i(voscdd)", p, -1.0)
-    return found
-
-
-def _window_charge(waves: Waveforms, signal: str, pulses: Pulses, sign: float = 1.0) -> float:
-    """Integral of a current over the window [C]."""
-    span = [LEAD_S, pulses.stop_s]
-    return sign * float(waves.slot_means(signal, span)[0]) * (span[1] - span[0])
-
-
 def _line_deck(bench: ColumnBench, r: LineRun, pulses: dict[float, Pulses]) -> Deck:
     c = r.column
     return column_deck(
@@ -283,34 +242,6 @@ def _line_deck(bench: ColumnBench, r: LineRun, pulses: dict[float, Pulses]) -> D
         cell=CellDesign(c.w_select_um), wire=Wire(scale=c.wire_scale), pulses=pulses[c.position], clamp=c.clamp,
         options=TIGHT if c.role == "floor" else ACCURATE, save_supply=c.supply,
     )  # fmt: skip
-
-
-def _ring_decks(bench: ColumnBench, r: LineRun, w: Waveforms, hold_s: float, pulses: Pulses) -> list[Deck]:
-    """The ring that runs on through all phases, and, where there are several, the one held between them."""
-    time_s, current_a = w.time_s, w["i(vreg)"]
-    if hold_s > 0:
-        time_s, current_a = np.append(time_s, time_s[-1] + hold_s), np.append(current_a, current_a[-1])
-    kinds = {"ring": ()} if len(pulses.pwm.phases) == 1 else {"ring": (), "held ring": holds(pulses)}
-    return [
-        oscillator_drive_deck(
-            bench.technology, bench.readout, time_s, current_a, release_s=LEAD_S, holds=held,
-            name=f"{kind} {r.column.name} v{r.vector} l{r.line}", corner=bench.corner, temperature_c=bench.temperature_c,
-        )
-        for kind, held in kinds.items()
-    ]  # fmt: skip
-
-
-def _phases(bench: ColumnBench, rings: list[Waveforms], pulses: Pulses, idle_rate_hz: float) -> dict[str, np.ndarray]:
-    """Phases gained in each PWM phase [counts], (phases,): "carry" of a free ring; "reset" of one held between phases."""
-    level = bench.technology.vdd_v / 2
-    windows = pulses.phase_windows_s()
-    free = phase_at(rings[0], [end for _, end in windows], released_s=LEAD_S, level_v=level)
-    found = {"carry": np.diff(free, prepend=0.0)}
-    if len(rings) > 1:
-        closes = [*(a for a, _ in holds(pulses)), windows[-1][1]]
-        gates = [(begin, close) for (begin, _), close in zip(windows, closes, strict=True)]
-        found["reset"] = phases_between(rings[1], gates, level_v=level, idle_rate_hz=idle_rate_hz)
-    return found
 
 
 def _column_record(
@@ -326,7 +257,7 @@ def _column_record(
     arrays |= ring_arrays(c, rings, pulses.pwm)
     if "i(vdd)" in done[id(c), 0, 0]:
         arrays["vdd_charge_c"] = np.array(
-            [[_window_charge(done[id(c), v, k], "i(vdd)", pulses, -1.0) for k in lines] for v in vectors]
+            [[window_charge(done[id(c), v, k], "i(vdd)", pulses, -1.0) for k in lines] for v in vectors]
         )
     attrs: dict[str, str | int | float] = {
         "clamp": c.clamp, "distribution": c.distribution, "wire_scale": c.wire_scale, "r_bit_ohm": Wire().r_bit_ohm,
@@ -343,29 +274,6 @@ def _column_record(
         attrs["waveform_vector"] = 0
     hashes = sorted(w.deck_hash for (i, _, _), w in done.items() if i == id(c))
     return Record(c.name, "column", c.role, attrs, arrays, hash_of(hashes))
-
-
-def ring_arrays(c: Column, rings: Rings, mode: Mode) -> dict[str, np.ndarray]:
-    """What a column's record holds of its rings: phases, counts, supply charge; nothing where none ran."""
-    if (id(c), 0, 0) not in rings:
-        return {}
-    each = [[rings[id(c), v, k] for k in range(len(c.conductance_s))] for v in range(len(c.codes))]
-    counts = _counts([[phases for phases, _ in line] for line in each], mode)
-    return counts | {"oscillator_charge_c": np.array([[charge for _, charge in line] for line in each])}
-
-
-def _counts(phases: list[list[dict[str, np.ndarray]]], mode: Mode) -> dict[str, np.ndarray]:
-    """A record's arrays of counts, from each vector's and line's phases by rule."""
-    if len(mode.phases) == 1:
-        (phase,) = np.moveaxis(np.array([[p["carry"] for p in line] for line in phases]), -1, 0)
-        return {"phase_count": phase, "count": np.floor(phase).astype(np.int64)}
-    arrays: dict[str, np.ndarray] = {}
-    for rule, prefix in (("reset", ""), ("carry", "free_")):
-        gained = np.array([[p[rule] for p in line] for line in phases])
-        arrays[f"{prefix}phase_counts"] = gained
-        arrays[f"{prefix}counts"] = truncated(torch.as_tensor(gained), rule).numpy().astype(np.int64)
-    weights = np.array(mode.weights)
-    return arrays | {"phase_count": arrays["phase_counts"] @ weights, "count": arrays["counts"] @ weights}
 
 
 def hash_of(hashes: list[str]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from aimcard.models.adc import AdcParameters
 from aimcard.models.card import Card
-from aimcard.models.errors import InputError
+from aimcard.models.checks import check_of_chip
 from aimcard.models.line import LineParameters
 from aimcard.models.mismatch import Chip, Mismatch, draw_chip
 from aimcard.models.readout import ReadoutParameters
@@ -44,8 +44,5 @@ class ChipModel(TileModel):
 
     def respond(self, conductance_s: np.ndarray, codes: np.ndarray, **options: Any) -> Response:
         """As `TileModel.respond`; InputError if the conductances are not of this chip's lines and rows."""
-        if np.shape(conductance_s) != self.drawn.shape:
-            raise InputError(
-                f"conductance_s: this chip was drawn for shape {self.drawn.shape} (lines, rows); got {np.shape(conductance_s)}"
-            )
+        check_of_chip(conductance_s, self.drawn.shape)
         return super().respond(conductance_s, codes, **options)

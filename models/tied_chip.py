@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aimcard.models.card import Card
-from aimcard.models.errors import InputError
+from aimcard.models.checks import check_of_chip
 from aimcard.models.tied import Clamp, on_resistance, regulated_clamp
 from aimcard.models.tied_mismatch import TiedChip, TiedMismatch, draw_tied_chip
 from aimcard.models.tied_readout import TiedReadout
@@ -52,8 +52,5 @@ class TiedChipTile(TiedTile):
 
     def respond(self, conductance_s: np.ndarray, codes: np.ndarray, **options: Any) -> Response:
         """As `TiedTile.respond`; InputError if the conductances are not of this chip's columns and rows."""
-        if np.shape(conductance_s) != self.drawn.shape:
-            raise InputError(
-                f"conductance_s: this chip was drawn for shape {self.drawn.shape} (lines, rows); got {np.shape(conductance_s)}"
-            )
+        check_of_chip(conductance_s, self.drawn.shape)
         return super().respond(conductance_s, codes, **options)

@@ -15,13 +15,13 @@ import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
 from aimcard.models.checks import check_positive
-from aimcard.models.errors import InputError, TechnologyError
+from aimcard.models.errors import InputError
 from aimcard.netlists.cell import CellDesign, add_cell
 from aimcard.netlists.column import Edge
 from aimcard.netlists.levels import V_READ_V
 from aimcard.netlists.ngspice import ACCURATE, Deck, Waveforms, make_deck, run
 from aimcard.netlists.piecewise import reduce_edge
-from aimcard.netlists.technology import Technology
+from aimcard.netlists.technology import Technology, sizes_for
 
 POSITIONS = ("near", "middle", "far")
 #: Time before the pulse [s], and after its end (more for a design with a longer edge window).
@@ -107,13 +107,7 @@ DEFAULT_DRIVER = MappingProxyType(
 
 def default_driver(technology: Technology) -> DriverDesign:
     """The shipped driver for ``technology``; TechnologyError if nobody has sized one."""
-    try:
-        return DEFAULT_DRIVER[technology.name]
-    except KeyError:
-        raise TechnologyError(
-            f"driver: sizes exist for {', '.join(DEFAULT_DRIVER)}; got {technology.name!r}; "
-            "pass a DriverDesign with sizes for this technology"
-        ) from None
+    return sizes_for(technology, DEFAULT_DRIVER, "driver")
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,13 +17,12 @@ from typing import Any
 
 from PySpice.Spice.Netlist import Circuit
 
-from aimcard.models.errors import TechnologyError
 from aimcard.netlists.deck import ACCURATE, Deck, make_deck
 from aimcard.netlists.levels import V_COMMON_V
 from aimcard.netlists.oscillator import add_oscillator_input_load
 from aimcard.netlists.readout import ReadoutDesign, add_mirror, add_supplies
 from aimcard.netlists.readout_decks import LINE_C_F
-from aimcard.netlists.technology import Technology
+from aimcard.netlists.technology import Technology, sizes_for
 
 
 @dataclass(frozen=True)
@@ -81,13 +80,7 @@ DEFAULT_TIED_READOUT = MappingProxyType({"freepdk45": TiedReadoutDesign(), "sky1
 
 def default_tied_readout(technology: Technology) -> TiedReadoutDesign:
     """The shipped design for ``technology``; TechnologyError if nobody has sized one."""
-    try:
-        return DEFAULT_TIED_READOUT[technology.name]
-    except KeyError:
-        raise TechnologyError(
-            f"tied read-out: sizes exist for {', '.join(DEFAULT_TIED_READOUT)}; got {technology.name!r}; "
-            "pass a TiedReadoutDesign with sizes for this technology"
-        ) from None
+    return sizes_for(technology, DEFAULT_TIED_READOUT, "tied read-out")
 
 
 def add_tied_regulator(
