@@ -10,8 +10,22 @@ from typing import Any, NamedTuple
 import numba
 
 from aimcard.models.fast.compiled_workspace import (
-    ACROSS, CELL_V, CONDUCTANCE, DROP, FAR, IDLE, INNER, LOADED, MEAN_CELL_V, MEAN_RETURN_V, NEAR, NUMBER, RETURN_V, RISE, SEGMENT,
-)  # fmt: skip
+    ACROSS,
+    CELL_V,
+    CONDUCTANCE,
+    DROP,
+    FAR,
+    IDLE,
+    INNER,
+    LOADED,
+    MEAN_CELL_V,
+    MEAN_RETURN_V,
+    NEAR,
+    NUMBER,
+    RETURN_V,
+    RISE,
+    SEGMENT,
+)
 from aimcard.models.fast.jit import HALF, ONE, PASS, SIXTEENTH, SIXTH, STEP, THIRD, TINY, ZERO
 from aimcard.models.fast.lanes import curve_at, fill, high, load, low, store
 

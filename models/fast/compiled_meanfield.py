@@ -17,7 +17,16 @@ from aimcard.models.fast.compiled_pulses import charge_of_segment, draw_pulses, 
 from aimcard.models.fast.compiled_rows import place_charges, read_codes, sum_rows, write_rows
 from aimcard.models.fast.compiled_squares import square_group
 from aimcard.models.fast.compiled_workspace import (
-    ANSWERS, BASE, CONDUCTANCE, DROP, ENDED, FAR, NEAR, NUMBER, SEGMENT, make_workspace,
+    ANSWERS,
+    BASE,
+    CONDUCTANCE,
+    DROP,
+    ENDED,
+    FAR,
+    NEAR,
+    NUMBER,
+    SEGMENT,
+    make_workspace,
 )  # fmt: skip
 from aimcard.models.fast.jit import HALF, LANES, ONE, PASS, ROOT3, STEP, WHOLE, ZERO
 from aimcard.models.fast.lanes import curve_at, fill, high, load, store

@@ -49,7 +49,8 @@ def own_rate(total, bins, course):
 def charge_of_begin(total, s, bins, pulse, sums, course):
     """Of the pulses that begin in segment s, at the drop of the first bin."""
     begin, edge = load(course.at_edge, (len(bins.width) + 1) * LANES), load(course.at_edge, 0)
-    on, g_on, drop = load(sums.started, s * LANES), load(sums.g_started, s * LANES), load(course.drop, s * len(bins.width) * LANES)
+    on, g_on = load(sums.started, s * LANES), load(sums.g_started, s * LANES)
+    drop = load(course.drop, s * len(bins.width) * LANES)
     total = total + begin * (on * pulse.start_const + g_on * pulse.start_gain)
     total = total + edge * (on * pulse.end_const[0] + g_on * pulse.end_gain[0])
     return total + begin * on * (drop * pulse.start_square + pulse.start_drop) * drop

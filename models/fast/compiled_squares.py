@@ -106,7 +106,7 @@ def add_multiples(j, scale, signed, found, parts):
 
 @numba.njit(**STEP)
 def byte_of_part(j, scale, first, form, strong, factor, parts):
-    """What one byte of part j's z is: in the first group its largest sum is 127; in others that z is as strong as their square."""
+    """What one byte of part j's z is: the first group's largest sum is 127; in others that z is as strong as their square."""
     if first:
         byte = high(form.most, fill(TINY)) / BYTE * factor
         store(parts.strength, j * LANES, strong)
