@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS
+from aimcard.calibrate.columns import CODE_MAX, POSITIONS
+from aimcard.calibrate.rings import held_on
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import LEAD_S, Pulses, Wire
-from aimcard.netlists.column_decks import AFTER_S, ColumnBench, column_deck, slot_currents
+from aimcard.netlists.column_decks import ColumnBench, column_deck, slot_currents
 from aimcard.netlists.driver import default_driver, edges
 from aimcard.netlists.mismatch import mismatched
-from aimcard.netlists.ngspice import run_many
+from aimcard.netlists.ngspice import Waveforms, run_many
 from aimcard.netlists.oscillator import phase_at
 from aimcard.netlists.oscillator_decks import oscillator_drive_deck
 from aimcard.netlists.technology import Technology
 
 #: Input vectors of the line: half the rows on, all of them on, an eighth of them.
 VECTORS = ("gaussian", "uniform", "sparse")
-
-
 #: Least count rate of FreePDK45's chips with an idle line [1/s].
 IDLE_RATE_HZ = 5e8
 
@@ -62,6 +63,38 @@ class LinePopulation:
     deck_hashes: tuple[str, ...]
 
 
+def chips_of(technology: Technology, seeds: Sequence[int], a_vt_v_um: float | None, part: str) -> dict[str, Technology]:
+    """The nominal chip, first, and the chips ``seeds``, with mismatch in ``part`` (all, cells, readout), by the decks' names."""
+    return {"nominal": technology} | {f"chip {s}": mismatched(technology, s, a_vt_v_um=a_vt_v_um, part=part) for s in seeds}
+
+
+class ChipRun(NamedTuple):
+    """One input vector (rows,) on one chip."""
+
+    chip: Technology
+    name: str
+    codes: np.ndarray
+
+
+def ring_phases(
+    bench: ColumnBench, runs: Sequence[ChipRun], lines: Sequence[Waveforms], pulses: Pulses, idle_rate_hz: float,
+    jobs: int | None, cache_dir: str | Path | None, progress: bool,
+) -> tuple[list[float], tuple[str, ...]]:  # fmt: skip
+    """Phases [counts] at the window's end of each run's ring under the regulator current that its line recorded, and the decks'
+    hashes."""
+    drives = [
+        oscillator_drive_deck(
+            r.chip, bench.readout, *held_on(w.time_s, w["i(vreg)"], idle_rate_hz), release_s=LEAD_S, name=f"ring {r.name}",
+            corner=bench.corner, temperature_c=bench.temperature_c,
+        )
+        for r, w in zip(runs, lines, strict=True)
+    ]  # fmt: skip
+    rings = run_many(drives, jobs, cache_dir, "rings of chips", progress)
+    level = bench.technology.vdd_v / 2
+    phases = [float(phase_at(w, [pulses.stop_s], released_s=LEAD_S, level_v=level)[0]) for w in rings]
+    return phases, tuple(w.deck_hash for w in rings)
+
+
 def simulate_lines(
     bench: ColumnBench, line: TestLine, seeds: Sequence[int], *, clamp: str = "ota", part: str = "all",
     a_vt_v_um: float | None = None, idle_rate_hz: float = IDLE_RATE_HZ, jobs: int | None = None,
@@ -75,10 +108,8 @@ def simulate_lines(
     t_lsb_s, delay_s = bench.readout.t_lsb_s, default_driver(bench.technology).edge_delay_s
     driver = edges(bench.technology, bench.corner, bench.temperature_c, t_lsb_s=t_lsb_s, cache_dir=cache_dir)
     pulses = Pulses(t_lsb_s, delay_s=delay_s, edge=driver.edge[POSITIONS.index(line.position)])
-    chips: list[Technology] = [bench.technology]
-    chips += [mismatched(bench.technology, s, a_vt_v_um=a_vt_v_um, part=part) for s in seeds]
-    names = ["nominal", *(f"chip {s}" for s in seeds)]
-    runs = [(t, f"{name} v{v}", x) for t, name in zip(chips, names, strict=True) for v, x in enumerate(line.codes)]
+    chips = chips_of(bench.technology, seeds, a_vt_v_um, part)
+    runs = [ChipRun(t, f"{name} v{v}", x) for name, t in chips.items() for v, x in enumerate(line.codes)]
     columns = run_many(
         [
             column_deck(
@@ -94,17 +125,7 @@ def simulate_lines(
     hashes = tuple(w.deck_hash for w in columns)
     if clamp == "ideal":
         return LinePopulation(tuple(seeds), np.reshape(charge, shape), np.zeros((len(chips), 0)), hashes)
-    hold_s = max(0.0, 1.25 / idle_rate_hz - AFTER_S)
-    drives = [
-        oscillator_drive_deck(
-            t, bench.readout, np.append(w.time_s, w.time_s[-1] + hold_s), np.append(w["i(vreg)"], w["i(vreg)"][-1]),
-            release_s=LEAD_S, name=f"ring {name}", corner=bench.corner, temperature_c=bench.temperature_c,
-        )
-        for (t, name, _), w in zip(runs, columns, strict=True)
-    ]  # fmt: skip
-    rings = run_many(drives, jobs, cache_dir, "rings of chips", progress)
-    level = bench.technology.vdd_v / 2
-    phase = [phase_at(w, [pulses.stop_s], released_s=LEAD_S, level_v=level)[0] for w in rings]
+    phase, ring_hashes = ring_phases(bench, runs, columns, pulses, idle_rate_hz, jobs, cache_dir, progress)
     return LinePopulation(
-        tuple(seeds), np.reshape(charge, shape), np.reshape(phase, shape), hashes + tuple(w.deck_hash for w in rings)
+        tuple(seeds), np.reshape(charge, shape), np.reshape(phase, shape), hashes + ring_hashes
     )

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import qmc
 
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
+
 ROWS = 512
 CODE_MAX = 127
-#: PCM range of the default tile (phase-change memory, 0.1 to 25 µS).
-G_MIN_S, G_MAX_S = 0.1e-6, 25e-6
 #: Positions along the word line whose edges the driver's simulation records.
 POSITIONS = (0.0, 0.5, 1.0)
 #: Wire scales of every fourth fitted line; held-out columns are at others.
@@ -36,6 +36,7 @@ class Column:
 
     @property
     def runs(self) -> int:
+        """Decks that the record takes: one for each line and vector."""
         return len(self.conductance_s) * len(self.codes)
 
 
@@ -118,7 +119,7 @@ def draw_codes(rng: np.random.Generator, distribution: str, vectors: int, rows: 
 
 DISTRIBUTIONS = ("gaussian", "uniform", "sparse", "all-on")
 #: Held-out columns: place of the select width in its range, g_max [S] and position, in the order in which they are added.
-VARIANTS = ((1.0, 25e-6, 0.5), (0.0, 15e-6, 1.0), (0.5, 25e-6, 0.0), (1.0, 8e-6, 1.0))
+VARIANTS = ((1.0, G_MAX_S, 0.5), (0.0, 15e-6, 1.0), (0.5, G_MAX_S, 0.0), (1.0, 8e-6, 1.0))
 
 
 def held_out_columns(

@@ -21,6 +21,7 @@ from aimcard.models.card import Card
 from aimcard.models.console import Arguments, run_module
 from aimcard.models.errors import InputError, OutsideDomainWarning
 from aimcard.models.export_spice import spice_deck
+from aimcard.models.pcm import G_MAX_S
 from aimcard.models.spice_form import LEAD_S
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.topology import tile_of
@@ -84,11 +85,12 @@ def spice_agreement(card: Card, *, rows: int, clamp: str, g_max_s: float, seed: 
 
 
 def main(arguments: list[str]) -> None:
+    """Print how far a line of the card's SPICE export is from the card in ngspice. Raises as `spice_agreement`."""
     parser = Arguments(modes=True, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("card")
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--clamp", choices=("ideal", "ota"), default="ideal")
-    parser.add_argument("--g-max", type=float, default=25.0, help="largest conductance [uS] (25)")
+    parser.add_argument("--g-max", type=float, default=1e6 * G_MAX_S, help="largest conductance [uS] (%(default)g)")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.read(arguments)
     card = find_card(given.card)

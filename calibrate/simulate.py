@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS, Column
+from aimcard.calibrate.columns import CODE_MAX, POSITIONS, Column
+from aimcard.calibrate.counter_reach import counter_meta
 from aimcard.calibrate.plan import Options, plan
+from aimcard.calibrate.rings import LineRun, Rings, ring_arrays, run_rings, window_charge
 from aimcard.data.reference import Record, ReferenceSet
-from aimcard.models.adc import HOLD_S, PHASE_RULES, truncated
+from aimcard.models.adc import HOLD_S, PHASE_RULES
 from aimcard.models.errors import SimulationError
-from aimcard.models.modes import Mode
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.cell_decks import cell_dc_arrays, cell_dc_deck, cell_pulse_arrays, cell_pulse_deck
-from aimcard.netlists.column import LEAD_S, Edge, Pulses, Wire
-from aimcard.netlists.column_decks import AFTER_S, ColumnBench, column_deck, holds, overlay, slot_currents
+from aimcard.netlists.column import Edge, Pulses, Wire
+from aimcard.netlists.column_decks import ColumnBench, column_deck, overlay, slot_currents
 from aimcard.netlists.driver import DriverEdges, default_driver, driver_deck, driver_supply, edges
 from aimcard.netlists.ngspice import ACCURATE, TIGHT, Deck, Waveforms, run, run_many, simulator_version
-from aimcard.netlists.oscillator import COUNTS_PER_PERIOD, phase_at, phases_between
-from aimcard.netlists.oscillator_decks import oscillator_drive_deck, oscillator_rate, oscillator_rate_deck
-from aimcard.netlists.readout import default_readout
+from aimcard.netlists.oscillator import COUNTS_PER_PERIOD
+from aimcard.netlists.oscillator_decks import oscillator_rate, oscillator_rate_deck
 from aimcard.netlists.readout_decks import (
     conductance_steps,
     loop_gain,
@@ -45,15 +45,6 @@ STEP_HOLD_S = 20e-9
 V_BIT_GRID, V_RETURN_GRID = (0.12, 0.24, 7), (0.0, 0.06, 7)
 
 
-@dataclass(frozen=True)
-class LineRun:
-    """One line of one vector of a column."""
-
-    column: Column
-    vector: int
-    line: int
-
-
 def simulate(
     options: Options, cache_dir: str | Path | None = None, progress: bool = True, columns: list[Column] | None = None
 ) -> ReferenceSet:
@@ -68,10 +59,7 @@ def simulate(
 
         return simulate_tied(options, cache_dir, progress, columns)
     technology = options.pdk
-    readout = default_readout(technology)
-    if options.lsb_ns is not None:
-        readout = dataclasses.replace(readout, t_lsb_s=options.lsb_ns * 1e-9)
-    bench = ColumnBench(technology, options.corner, options.temperature_c, readout)
+    bench = ColumnBench(technology, options.corner, options.temperature_c, options.readout)
     t_lsb_s, delay_s = bench.readout.t_lsb_s, default_driver(technology).edge_delay_s
     driver = edges(technology, options.corner, options.temperature_c, t_lsb_s=t_lsb_s, cache_dir=cache_dir)
     by_position = dict(zip(POSITIONS, driver.edge, strict=True))
@@ -79,9 +67,10 @@ def simulate(
         position: Pulses(t_lsb_s, delay_s=delay_s, edge=edge, mode=options.mode) for position, edge in by_position.items()
     }
     records = [_driver_record(driver), _driver_supply_record(options, t_lsb_s, cache_dir, progress)]
-    records += _cells(options, pulses[POSITIONS[1]], by_position, cache_dir)
+    records += _cells(options, bench, pulses[POSITIONS[1]], by_position, cache_dir)
     records += _readout(bench, options.jobs, cache_dir, progress)
-    idle_rate_hz = float(next(r for r in records if r.kind == "oscillator")["count_rate_hz"][0])
+    ring = next(r for r in records if r.kind == "oscillator")
+    reach, idle_rate_hz = counter_meta(ring, bench, "gated"), float(ring["count_rate_hz"][0])
     asked = plan(options) if columns is None else columns
     records += simulate_columns(asked, bench, pulses, options.jobs, cache_dir, progress, idle_rate_hz)
     any_pulses = pulses[POSITIONS[1]]
@@ -94,7 +83,7 @@ def simulate(
         "r_return_ohm": Wire().r_return_ohm, "c_bit_f": Wire().c_bit_f, "c_return_f": Wire().c_return_f,
         "mirror_ratio": float(bench.readout.mirror_ratio), "counts_per_period": COUNTS_PER_PERIOD,
         "bleed_a": bench.readout.bleed_a, "seed": options.seed, "effort": options.effort,
-        "phase_rule": PHASE_RULES[0], "hold_s": HOLD_S,
+        "phase_rule": PHASE_RULES[0], "hold_s": HOLD_S, **reach,
     }  # fmt: skip
     return ReferenceSet(meta, records)
 
@@ -130,25 +119,34 @@ def _driver_supply_record(options: Options, t_lsb_s: float, cache_dir: str | Pat
     return Record("driver-supply", "driver_supply", "fit", attrs, arrays, hash_of(sorted(w.deck_hash for w in waves)))
 
 
-def _cells(options: Options, pulses: Pulses, by_position: dict[float, Edge], cache_dir: str | Path | None) -> list[Record]:
-    technology, where = options.pdk, (options.corner, options.temperature_c)
+def pulse_points(widths_um: Sequence[float], v_read_v: float) -> list[dict[str, float]]:
+    """Single cells whose pulses are simulated, as `cell_pulse_deck` takes them: at the read voltage, and where the line's
+    own voltage or the return line's has moved."""
+    read, lowered = (v_read_v, 0.0), (round(0.9 * v_read_v, 6), 0.0)
+    return [
+        {"conductance_s": float(g), "code": float(code), "position": place, "w_select_um": float(w),
+         "v_bit_v": level[0], "v_return_v": level[1]}
+        for w in sorted(set(widths_um))
+        for place in POSITIONS
+        for level in (read, lowered, (v_read_v, 0.015))
+        for code in (1, 3)
+        for g in np.geomspace(G_MIN_S, G_MAX_S, 7)
+        if code == 3 or (place == 0.5 and level == read)
+    ]  # fmt: skip
+
+
+def _cells(
+    options: Options, bench: ColumnBench, pulses: Pulses, by_position: dict[float, Edge], cache_dir: str | Path | None
+) -> list[Record]:
+    technology, where = bench.technology, (bench.corner, bench.temperature_c)
     lo, hi = options.w_range_um
     widths = np.unique([lo, 0.5 * (lo + hi), hi])
     g = np.geomspace(G_MIN_S, 1.2 * G_MAX_S, 12)
     dc = run(cell_dc_deck(technology, CellDesign(), *where, g, widths, V_BIT_GRID, V_RETURN_GRID), cache=cache_dir)
-    points = [
-        {"conductance_s": float(gk), "code": float(code), "position": place, "w_select_um": float(w),
-         "v_bit_v": vb, "v_return_v": vr}
-        for w in sorted({lo, hi})
-        for place in POSITIONS
-        for vb, vr in ((0.2, 0.0), (0.18, 0.0), (0.2, 0.015))
-        for code in (1, 3)
-        for gk in np.geomspace(G_MIN_S, G_MAX_S, 7)
-        if code == 3 or (place == 0.5 and vb == 0.2 and vr == 0.0)
-    ]  # fmt: skip
+    points = pulse_points((lo, hi), bench.v_read_v)
     # Short windows: what an edge adds is over 40 LSB after a pulse of 3.
     short = dataclasses.replace(pulses, code_max=3, guard=40)
-    pulse = run(cell_pulse_deck(technology, CellDesign(), *where, short, by_position, points, 0.2), cache=cache_dir)
+    pulse = run(cell_pulse_deck(technology, CellDesign(), *where, short, by_position, points), cache=cache_dir)
     return [
         Record("cell-dc", "cell_dc", "fit", {},
                cell_dc_arrays(dc, technology, g, widths, V_BIT_GRID, V_RETURN_GRID), dc.deck_hash),
@@ -237,34 +235,6 @@ def simulate_columns(
     return [_column_record(c, done, rings, pulses[c.position]) for c in columns]
 
 
-#: Of each line and vector that was read out, by (id of its column, vector, line): phases gained by rule, and the charge
-#: that its ring took from its supply [C].
-Rings = dict[tuple[int, int, int], tuple[dict[str, np.ndarray], float]]
-
-
-def run_rings(
-    bench: ColumnBench, read: list[tuple[LineRun, Waveforms]], pulses: dict[float, Pulses], jobs: int | None,
-    cache_dir: str | Path | None, progress: bool, idle_rate_hz: float,
-) -> Rings:  # fmt: skip
-    """Mirror and ring under the current that each line's regulator was recorded to draw; arguments as ``simulate_columns``."""
-    hold_s = max(0.0, 1.25 / idle_rate_hz - AFTER_S)
-    decks = [d for r, w in read for d in _ring_decks(bench, r, w, hold_s, pulses[r.column.position])]
-    waves = run_many(decks, jobs, cache_dir, "oscillators", progress)
-    each = len(waves) // max(len(read), 1)
-    found: Rings = {}
-    for k, (r, _) in enumerate(read):
-        own, p = waves[each * k : each * (k + 1)], pulses[r.column.position]
-        phases = _phases(bench, own, p, idle_rate_hz)
-        found[id(r.column), r.vector, r.line] = phases, _window_charge(own[0], "i(voscdd)", p, -1.0)
-    return found
-
-
-def _window_charge(waves: Waveforms, signal: str, pulses: Pulses, sign: float = 1.0) -> float:
-    """Integral of a current over the window [C]."""
-    span = [LEAD_S, pulses.stop_s]
-    return sign * float(waves.slot_means(signal, span)[0]) * (span[1] - span[0])
-
-
 def _line_deck(bench: ColumnBench, r: LineRun, pulses: dict[float, Pulses]) -> Deck:
     c = r.column
     return column_deck(
@@ -272,34 +242,6 @@ def _line_deck(bench: ColumnBench, r: LineRun, pulses: dict[float, Pulses]) -> D
         cell=CellDesign(c.w_select_um), wire=Wire(scale=c.wire_scale), pulses=pulses[c.position], clamp=c.clamp,
         options=TIGHT if c.role == "floor" else ACCURATE, save_supply=c.supply,
     )  # fmt: skip
-
-
-def _ring_decks(bench: ColumnBench, r: LineRun, w: Waveforms, hold_s: float, pulses: Pulses) -> list[Deck]:
-    """The ring that runs on through all phases, and, where there are several, the one held between them."""
-    time_s, current_a = w.time_s, w["i(vreg)"]
-    if hold_s > 0:
-        time_s, current_a = np.append(time_s, time_s[-1] + hold_s), np.append(current_a, current_a[-1])
-    kinds = {"ring": ()} if len(pulses.pwm.phases) == 1 else {"ring": (), "held ring": holds(pulses)}
-    return [
-        oscillator_drive_deck(
-            bench.technology, bench.readout, time_s, current_a, release_s=LEAD_S, holds=held,
-            name=f"{kind} {r.column.name} v{r.vector} l{r.line}", corner=bench.corner, temperature_c=bench.temperature_c,
-        )
-        for kind, held in kinds.items()
-    ]  # fmt: skip
-
-
-def _phases(bench: ColumnBench, rings: list[Waveforms], pulses: Pulses, idle_rate_hz: float) -> dict[str, np.ndarray]:
-    """Phases gained in each PWM phase [counts], (phases,): "carry" of a free ring; "reset" of one held between phases."""
-    level = bench.technology.vdd_v / 2
-    windows = pulses.phase_windows_s()
-    free = phase_at(rings[0], [end for _, end in windows], released_s=LEAD_S, level_v=level)
-    found = {"carry": np.diff(free, prepend=0.0)}
-    if len(rings) > 1:
-        closes = [*(a for a, _ in holds(pulses)), windows[-1][1]]
-        gates = [(begin, close) for (begin, _), close in zip(windows, closes, strict=True)]
-        found["reset"] = phases_between(rings[1], gates, level_v=level, idle_rate_hz=idle_rate_hz)
-    return found
 
 
 def _column_record(
@@ -315,7 +257,7 @@ def _column_record(
     arrays |= ring_arrays(c, rings, pulses.pwm)
     if "i(vdd)" in done[id(c), 0, 0]:
         arrays["vdd_charge_c"] = np.array(
-            [[_window_charge(done[id(c), v, k], "i(vdd)", pulses, -1.0) for k in lines] for v in vectors]
+            [[window_charge(done[id(c), v, k], "i(vdd)", pulses, -1.0) for k in lines] for v in vectors]
         )
     attrs: dict[str, str | int | float] = {
         "clamp": c.clamp, "distribution": c.distribution, "wire_scale": c.wire_scale, "r_bit_ohm": Wire().r_bit_ohm,
@@ -332,29 +274,6 @@ def _column_record(
         attrs["waveform_vector"] = 0
     hashes = sorted(w.deck_hash for (i, _, _), w in done.items() if i == id(c))
     return Record(c.name, "column", c.role, attrs, arrays, hash_of(hashes))
-
-
-def ring_arrays(c: Column, rings: Rings, mode: Mode) -> dict[str, np.ndarray]:
-    """What a column's record holds of its rings: phases, counts, supply charge; nothing where none ran."""
-    if (id(c), 0, 0) not in rings:
-        return {}
-    each = [[rings[id(c), v, k] for k in range(len(c.conductance_s))] for v in range(len(c.codes))]
-    counts = _counts([[phases for phases, _ in line] for line in each], mode)
-    return counts | {"oscillator_charge_c": np.array([[charge for _, charge in line] for line in each])}
-
-
-def _counts(phases: list[list[dict[str, np.ndarray]]], mode: Mode) -> dict[str, np.ndarray]:
-    """A record's arrays of counts, from each vector's and line's phases by rule."""
-    if len(mode.phases) == 1:
-        (phase,) = np.moveaxis(np.array([[p["carry"] for p in line] for line in phases]), -1, 0)
-        return {"phase_count": phase, "count": np.floor(phase).astype(np.int64)}
-    arrays: dict[str, np.ndarray] = {}
-    for rule, prefix in (("reset", ""), ("carry", "free_")):
-        gained = np.array([[p[rule] for p in line] for line in phases])
-        arrays[f"{prefix}phase_counts"] = gained
-        arrays[f"{prefix}counts"] = truncated(torch.as_tensor(gained), rule).numpy().astype(np.int64)
-    weights = np.array(mode.weights)
-    return arrays | {"phase_count": arrays["phase_counts"] @ weights, "count": arrays["counts"] @ weights}
 
 
 def hash_of(hashes: list[str]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from aimcard.calibrate.columns import ROWS, pair_conductances
 from aimcard.data.reference import Record
 from aimcard.models.errors import InputError
+from aimcard.models.pcm import G_MAX_S
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import LEAD_S, Pulses, Wire
 from aimcard.netlists.column_decks import ColumnBench, column_deck
@@ -24,7 +25,7 @@ SHORT = Pulses(code_max=31, guard=4)
 
 def split_check(
     bench: ColumnBench, pulses: Pulses = SHORT, *, rows: int = ROWS, vectors: int = 1, seed: int = 1,
-    g_max_s: float = 25e-6, cell: CellDesign | None = None, wire: Wire | None = None,
+    g_max_s: float = G_MAX_S, cell: CellDesign | None = None, wire: Wire | None = None,
     jobs: int | None = None, cache_dir: str | Path | None = None, progress: bool = False,
 ) -> Record:  # fmt: skip
     """One line of normal weights under normal inputs (half its rows idle), read both ways at the window's end.

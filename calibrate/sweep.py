@@ -36,10 +36,12 @@ class Cell:
 
     @property
     def stem(self) -> str:
+        """Begin of the files' names: corner, temperature and supply."""
         o = self.options
         return f"{o.corner}_{o.temperature_c:g}C_{o.pdk.vdd_v:g}V"
 
     def file(self, suffix: str) -> Path:
+        """The cell's file with this ending, such as ``card.h5``."""
         return self.folder / f"{self.stem}.{suffix}"
 
     def inputs(self) -> dict[str, Any]:

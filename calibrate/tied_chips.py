@@ -8,18 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from aimcard.calibrate.chips import IDLE_RATE_HZ
-from aimcard.calibrate.columns import CODE_MAX, G_MAX_S, G_MIN_S, POSITIONS
+from aimcard.calibrate.chips import IDLE_RATE_HZ, ChipRun, chips_of, ring_phases
+from aimcard.calibrate.columns import CODE_MAX, POSITIONS
 from aimcard.calibrate.mismatch import ring_rates
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import LEAD_S, Pulses, Wire
-from aimcard.netlists.column_decks import AFTER_S, ColumnBench, slot_currents
-from aimcard.netlists.mismatch import mismatched
+from aimcard.netlists.column_decks import ColumnBench, slot_currents
 from aimcard.netlists.ngspice import run_many
-from aimcard.netlists.oscillator import phase_at
-from aimcard.netlists.oscillator_decks import oscillator_drive_deck
 from aimcard.netlists.source_edges import source_lines
-from aimcard.netlists.technology import Technology
 from aimcard.netlists.tied import tied_column_deck
 from aimcard.netlists.tied_driver import default_tied_driver
 
@@ -83,10 +80,8 @@ def simulate_tied_lines(
     )
     edges = dict(zip(POSITIONS, sources.straight.values(), strict=True))[line.position]
     pulses = Pulses(t_lsb_s, delay_s=design.edge_delay_s, code_max=code_max)
-    chips: list[Technology] = [bench.technology]
-    chips += [mismatched(bench.technology, s, a_vt_v_um=a_vt_v_um, part=part) for s in seeds]
-    names = ["nominal", *(f"chip {s}" for s in seeds)]
-    runs = [(t, f"{name} v{v}", x) for t, name in zip(chips, names, strict=True) for v, x in enumerate(line.codes)]
+    chips = chips_of(bench.technology, seeds, a_vt_v_um, part)
+    runs = [ChipRun(t, f"{name} v{v}", x) for name, t in chips.items() for v, x in enumerate(line.codes)]
     decks = [
         tied_column_deck(
             replace(bench, technology=t), name, g_plus_s=line.conductance_s[0], g_minus_s=line.conductance_s[1], codes=x,
@@ -104,20 +99,10 @@ def simulate_tied_lines(
     rest = np.array([w[into][0] for w in columns[::each]]) * (1 if clamp == "ota" else -1)
     if clamp == "ideal":
         return TiedLinePopulation(tuple(seeds), charge, rest, np.zeros((len(chips), 0)), np.zeros(0), hashes)
-    hold_s = max(0.0, 1.25 / idle_rate_hz - AFTER_S)
-    drives = [
-        oscillator_drive_deck(
-            t, bench.readout, np.append(w.time_s, w.time_s[-1] + hold_s), np.append(w["i(vreg)"], w["i(vreg)"][-1]),
-            release_s=LEAD_S, name=f"ring {name}", corner=bench.corner, temperature_c=bench.temperature_c,
-        )
-        for (t, name, _), w in zip(runs, columns, strict=True)
-    ]  # fmt: skip
-    rings = run_many(drives, jobs, cache_dir, "rings of chips", progress)
-    level = bench.technology.vdd_v / 2
-    phase = [phase_at(w, [pulses.stop_s], released_s=LEAD_S, level_v=level)[0] for w in rings]
+    phase, ring_hashes = ring_phases(bench, runs, columns, pulses, idle_rate_hz, jobs, cache_dir, progress)
     carried = np.array([w["i(vreg)"][0] for w in columns[::each]])
-    rate, offset, resting = ring_rates(bench, chips, carried[:, None], 0, jobs, cache_dir, progress, 1.0)
+    rate, offset, resting = ring_rates(bench, list(chips.values()), carried[:, None], 0, jobs, cache_dir, progress, 1.0)
     idle = rate[:, 0] * (pulses.stop_s - LEAD_S) + offset
     signed = np.reshape(phase, shape) - np.floor(idle)[:, None]
-    hashes += (*(w.deck_hash for w in rings), *resting)
+    hashes += (*ring_hashes, *resting)
     return TiedLinePopulation(tuple(seeds), charge, rest, signed, idle, hashes)

@@ -10,17 +10,14 @@ import numpy as np
 from aimcard.calibrate.columns import (
     CODE_MAX,
     DISTRIBUTIONS,
-    G_MAX_S,
-    G_MIN_S,
     VARIANTS,
     Column,
     draw_codes,
     fit_columns,
     pair_conductances,
 )
-
-#: Distance of an active source line from the common mode [V], as in ``netlists.column_decks.ColumnBench``.
-V_READ_V = 0.2
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
+from aimcard.netlists.levels import V_READ_V
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from aimcard.calibrate.tied_simulate import READOUT_A
 from aimcard.models.card_parts import Spread
 from aimcard.models.departure import log_current
 from aimcard.models.mismatch import CELL_NAMES, TERMS
+from aimcard.models.pcm import G_MAX_S
 from aimcard.models.tied_mismatch import TIED_READOUT_NAMES
 from aimcard.netlists.column_decks import ColumnBench
+from aimcard.netlists.levels import V_COMMON_V
 from aimcard.netlists.mismatch import mismatched
 from aimcard.netlists.ngspice import run_many
 from aimcard.netlists.technology import Technology
-from aimcard.netlists.tied import V_COMMON_V
 from aimcard.netlists.tied_cell_decks import tied_cell_arrays, tied_cell_deck
 from aimcard.netlists.tied_readout import tied_static_deck
 
@@ -32,7 +33,7 @@ REFERENCE_A = 0.0
 #: Regulator current above which it still works, in units of the nominal least.
 LEAST_SHARE = 0.5
 #: Conductance of the cells whose transistors are looked at [S]: near the largest, where the transistor takes most.
-CELL_S = 25e-6
+CELL_S = G_MAX_S
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from aimcard.calibrate.plan import Options
+from aimcard.calibrate.rings import window_charge
 from aimcard.calibrate.simulate import SUPPLY_CODES, hash_of
 from aimcard.calibrate.tied_columns import PairColumn
 from aimcard.data.reference import Record
-from aimcard.netlists.column import LEAD_S, Pulses
+from aimcard.netlists.column import Pulses
 from aimcard.netlists.ngspice import Waveforms, run_many
 from aimcard.netlists.tied_driver import TiedDriverDesign, tied_driver_deck
 from aimcard.netlists.tied_supply import rail_charges, source_supply
@@ -34,7 +35,6 @@ def supply_arrays(c: PairColumn, waves: list[list[Waveforms]], pulses: Pulses) -
     """Charges of V_DD and of the rails over the window, of a column whose deck recorded them; waves by vector and line."""
     if not c.supply:
         return {}
-    span = [LEAD_S, pulses.stop_s]
-    vdd = [[-float(w.slot_means("i(vdd)", span)[0]) * (span[1] - span[0]) for w in lines] for lines in waves]
+    vdd = [[window_charge(w, "i(vdd)", pulses, -1.0) for w in lines] for lines in waves]
     rails = [[rail_charges(w, codes, pulses) for w in lines] for lines, codes in zip(waves, c.codes, strict=True)]
     return {"vdd_charge_c": np.array(vdd), "rail_charge_c": np.array(rails)}

@@ -34,6 +34,14 @@ def check_conductances(conductance_s: Any, name: str = "conductance_s") -> np.nd
     return array
 
 
+def check_of_chip(conductance_s: Any, shape: tuple[int, int]) -> None:
+    """InputError unless the conductances have the lines and rows that a chip was drawn for."""
+    if np.shape(conductance_s) != shape:
+        raise InputError(
+            f"conductance_s: this chip was drawn for shape {shape} (lines, rows); got {np.shape(conductance_s)}; draw one for it"
+        )
+
+
 def check_codes(codes: Any, rows: int, code_max: int, name: str = "codes") -> np.ndarray:
     """Pulse lengths in LSB as int64 (vectors, rows), whole, from 0 to code_max; else InputError.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from aimcard.models.adc import AdcParameters
 from aimcard.models.card import Card
-from aimcard.models.errors import InputError
+from aimcard.models.checks import check_of_chip
 from aimcard.models.line import LineParameters
 from aimcard.models.mismatch import Chip, Mismatch, draw_chip
 from aimcard.models.readout import ReadoutParameters
@@ -30,19 +30,19 @@ class ChipModel(TileModel):
         return cls(card, draw_chip(Mismatch.of(card), seed, lines, rows, w))
 
     def line(self, wire_scale: float = 1.0) -> LineParameters:
+        """As `TileModel.line`, with the cells of this chip."""
         nominal = super().line(wire_scale)
         return replace(nominal, cell=self.drawn.cell(nominal.cell))
 
     def readout(self) -> ReadoutParameters:
+        """As `TileModel.readout`, one number a line."""
         return self.drawn.line_readout(super().readout())
 
     def adc(self) -> AdcParameters:
+        """As `TileModel.adc`, one number a line."""
         return self.drawn.adc(super().adc())
 
     def respond(self, conductance_s: np.ndarray, codes: np.ndarray, **options: Any) -> Response:
         """As `TileModel.respond`; InputError if the conductances are not of this chip's lines and rows."""
-        if np.shape(conductance_s) != self.drawn.shape:
-            raise InputError(
-                f"conductance_s: this chip was drawn for shape {self.drawn.shape} (lines, rows); got {np.shape(conductance_s)}"
-            )
+        check_of_chip(conductance_s, self.drawn.shape)
         return super().respond(conductance_s, codes, **options)

@@ -124,6 +124,7 @@ class Arguments(argparse.ArgumentParser):
         return given
 
     def error(self, message: str) -> NoReturn:
+        """What argparse would print before it ends the program, as InputError."""
         from aimcard.models.errors import InputError
 
         raise InputError(f"{message}; --help says what is expected")

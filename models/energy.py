@@ -132,6 +132,7 @@ class TileEnergy:
 
     @property
     def total_j(self) -> float:
+        """Energy of all parts [J]."""
         return sum(self.parts_j.values())
 
     @property
@@ -141,6 +142,7 @@ class TileEnergy:
 
     @property
     def tops_per_w(self) -> float:
+        """Tera-operations a second and watt: operations over energy."""
         return self.operations / self.total_j / 1e12
 
     @property

@@ -66,10 +66,12 @@ class OhmicCell:
     leakage_a: float = 0.0
 
     def current(self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray) -> tuple[Array, Array, Array]:
+        """Current [A] and its derivatives to the bit and the return voltage [S]."""
         g = np.where(on, conductance_s, self.leakage_a / 0.2)
         return g * (v_bit_v - v_return_v), g, -g
 
     def current_per_conductance(self, conductance_s: Array, v_bit_v: Array, v_return_v: Array, on: NDArray) -> Array:
+        """Derivative of the current to the conductance [V], zero while off."""
         return np.where(on, v_bit_v - v_return_v, 0.0) + 0.0 * conductance_s
 
 

@@ -134,6 +134,7 @@ class Chip:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Lines and rows that the chip was drawn for."""
         lines, rows = self.on_factor.shape
         return lines, rows
 

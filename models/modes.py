@@ -68,6 +68,7 @@ class Mode:
 
     @property
     def weights(self) -> tuple[int, ...]:
+        """What a count of each phase weighs."""
         return tuple(phase.weight for phase in self.phases)
 
     def pulses(self, codes: Slots, rows: Slots) -> list[tuple[Slots, Slots]]:

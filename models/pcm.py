@@ -17,7 +17,8 @@ from aimcard.models.errors import InputError
 from aimcard.models.flicker import flicker_covariance
 
 Scalar = Tensor | float
-G_MAX_S = 25e-6
+#: Least and largest conductance of a phase-change cell, as published tiles use them [S].
+G_MIN_S, G_MAX_S = 0.1e-6, 25e-6
 #: Time from which drift counts [s], [K].
 DRIFT_T0_S = 20.0
 #: Integration times for which the read-noise polynomial was measured [s]; it turns up beyond them.

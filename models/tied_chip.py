@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aimcard.models.card import Card
-from aimcard.models.errors import InputError
+from aimcard.models.checks import check_of_chip
 from aimcard.models.tied import Clamp, on_resistance, regulated_clamp
 from aimcard.models.tied_mismatch import TiedChip, TiedMismatch, draw_tied_chip
 from aimcard.models.tied_readout import TiedReadout
@@ -31,25 +31,26 @@ class TiedChipTile(TiedTile):
         return cls(card, draw_tied_chip(TiedMismatch.of(card), seed, lines, rows, w))
 
     def regulated(self, offset_v: float = 0.0) -> Clamp:
+        """As `TiedTile.regulated`, with the bias and the curve of each column."""
         current_a, clamp_v = self.tables["clamp"]
         level = clamp_v - self.v_common_v + offset_v
         return regulated_clamp(current_a, level, shift_a=self.drawn.shift_a, departs=self.drawn.departure("clamp"))
 
     def readout(self, y_s: Tensor, w_select_um: float) -> TiedReadout:
+        """As `TiedTile.readout`, one number a column."""
         return self.drawn.readouts(super().readout(y_s, w_select_um))
 
     def conducting(self, g_plus_s: Tensor, g_minus_s: Tensor, w_select_um: float) -> tuple[Tensor, Tensor]:
+        """As `TiedTile.conducting`, with each cell's own on-resistance."""
         return self.drawn.cells(g_plus_s, g_minus_s, float(on_resistance(self.parameters()[0], w_select_um)))
 
     def judged(self, current_a: Tensor) -> Tensor:
+        """As `TiedTile.judged`; a column whose shifted bias leaves the read-out's tables is judged by what it carries."""
         # A shifted bias matters where it leads beyond the read-out's tables: below them the regulator lets go.
         table, carried = self.tables["clamp"][0], current_a + self.drawn.shift_a
         return torch.where((carried < table[0]) | (carried > table[-1]), carried, current_a)
 
     def respond(self, conductance_s: np.ndarray, codes: np.ndarray, **options: Any) -> Response:
         """As `TiedTile.respond`; InputError if the conductances are not of this chip's columns and rows."""
-        if np.shape(conductance_s) != self.drawn.shape:
-            raise InputError(
-                f"conductance_s: this chip was drawn for shape {self.drawn.shape} (lines, rows); got {np.shape(conductance_s)}"
-            )
+        check_of_chip(conductance_s, self.drawn.shape)
         return super().respond(conductance_s, codes, **options)

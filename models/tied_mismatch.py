@@ -58,6 +58,7 @@ class TiedChip:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Lines and rows that the chip was drawn for."""
         _, lines, rows = self.on_factor.shape
         return lines, rows
 

@@ -180,6 +180,7 @@ class TreeReader:
     path: object
 
     def fail(self, field: str, message: str) -> AimcardError:
+        """The form's error about a field, to raise."""
         return self.form.fail(self.path, field, message)
 
     def group(self, path: str) -> list[str]:
@@ -205,6 +206,7 @@ class TreeReader:
         return as_kind(values[name], kind, self, where)
 
     def field(self, path: str) -> Field:
+        """The field at a path; raises the form's error if it is missing."""
         if path not in self.tree.fields:
             raise self.fail(path, "missing (a dataset)")
         return self.tree.fields[path]
@@ -227,12 +229,14 @@ class TreeReader:
         return data
 
     def text(self, path: str) -> str:
+        """The text at a path; raises the form's error if it is missing or something else."""
         data = self.field(path).data
         if not isinstance(data, str):
             raise self.fail(path, "expected one text")
         return data
 
     def texts(self, path: str) -> tuple[str, ...]:
+        """The row of texts at a path; raises the form's error if it is missing or something else."""
         data = self.field(path).data
         if not isinstance(data, tuple):
             raise self.fail(path, "expected a row of texts")

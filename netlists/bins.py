@@ -32,6 +32,7 @@ class Bin:
     l_um: tuple[float, float]
 
     def holds(self, w_um: float, l_um: float) -> bool:
+        """Whether a transistor of this drawn size belongs to the bin."""
         (w_lo, w_hi), (l_lo, l_hi) = self.w_um, self.l_um
         return w_lo - _SLACK_UM <= w_um <= w_hi + _SLACK_UM and l_lo - _SLACK_UM <= l_um <= l_hi + _SLACK_UM
 

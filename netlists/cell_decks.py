@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
+from aimcard.models.pcm import G_MAX_S
 from aimcard.netlists.cell import CellDesign, add_cell
 from aimcard.netlists.column import LEAD_S, Edge, Pulses
 from aimcard.netlists.deck import Deck, make_deck
@@ -80,7 +81,7 @@ def cell_dc_arrays(
 
 def cell_pulse_deck(
     technology: Technology, design: CellDesign, corner: str, temperature_c: float, pulses: Pulses, edges: dict[float, Edge],
-    points: list[dict[str, float]], v_read_v: float,
+    points: list[dict[str, float]],
 ) -> Deck:  # fmt: skip
     """Single cells under one pulse each. ``points``: dicts of conductance_s, code, position, w_select_um, v_bit_v, v_return_v."""
     circuit = Circuit("cell pulse")
@@ -115,7 +116,7 @@ def cell_pulse_arrays(waves: Waveforms, pulses: Pulses, points: list[dict[str, f
 
 
 #: A large PCM, so that the select transistor is a visible part of the cell.
-POPULATION_CONDUCTANCE_S = 25e-6
+POPULATION_CONDUCTANCE_S = G_MAX_S
 
 
 def cell_population_deck(

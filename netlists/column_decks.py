@@ -12,6 +12,7 @@ from aimcard.models.checks import check_choice
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import LEAD_S, Pulses, Wire, add_line, add_word_lines, check_line
 from aimcard.netlists.deck import ACCURATE, Deck, make_deck
+from aimcard.netlists.levels import V_READ_V
 from aimcard.netlists.oscillator import add_readout, add_run, stage_nodes
 from aimcard.netlists.readout import ReadoutDesign, add_supplies
 from aimcard.netlists.technology import Technology
@@ -30,7 +31,7 @@ class ColumnBench:
     corner: str
     temperature_c: float
     readout: ReadoutDesign
-    v_read_v: float = 0.2
+    v_read_v: float = V_READ_V
 
 
 def column_deck(

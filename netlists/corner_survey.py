@@ -15,16 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from aimcard.models.console import Arguments, numbers, run_module
+from aimcard.models.pcm import G_MAX_S
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.cell_decks import cell_dc_arrays, cell_dc_deck
+from aimcard.netlists.levels import V_READ_V
 from aimcard.netlists.ngspice import run_many
 from aimcard.netlists.oscillator_decks import oscillator_rate, oscillator_rate_deck
 from aimcard.netlists.readout import ReadoutDesign, default_readout
 from aimcard.netlists.readout_decks import loop_gain, loop_gain_deck, readout_static, readout_static_deck
 from aimcard.netlists.technology import Technology, get_technology
 
-#: Conductance [S] and voltage [V] of the cell, whose select transistor is the widest that a calibration covers.
-CELL_S, V_READ_V = 25e-6, 0.2
+#: Conductance of the cell, whose select transistor is the widest that a calibration covers [S].
+CELL_S = G_MAX_S
 FULL_SCALE_A = 300e-6
 LOOP_A = (0.0, 60e-6, FULL_SCALE_A)
 #: Periods of the ring to simulate: a slow corner's turns fewer times than the design's gain promises.

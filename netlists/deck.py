@@ -36,7 +36,9 @@ class ModelLibrary(Protocol):
     """What a deck needs of a technology."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The technology's name."""
+        ...
 
     def model_lines(self, corner: str, netlist: str) -> str:
         """The lines that bring a corner's models of the netlist's transistors into a deck."""

@@ -15,12 +15,13 @@ import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
 from aimcard.models.checks import check_positive
-from aimcard.models.errors import InputError, TechnologyError
+from aimcard.models.errors import InputError
 from aimcard.netlists.cell import CellDesign, add_cell
 from aimcard.netlists.column import Edge
+from aimcard.netlists.levels import V_READ_V
 from aimcard.netlists.ngspice import ACCURATE, Deck, Waveforms, make_deck, run
 from aimcard.netlists.piecewise import reduce_edge
-from aimcard.netlists.technology import Technology
+from aimcard.netlists.technology import Technology, sizes_for
 
 POSITIONS = ("near", "middle", "far")
 #: Time before the pulse [s], and after its end (more for a design with a longer edge window).
@@ -30,7 +31,6 @@ TAIL_S = 1.5e-9
 _INPUT_EDGE_S = 20e-12
 # The pulse that edges are recorded from [LSB]; edges do not depend on it.
 _CODE = 4
-_V_READ_V = 0.2
 _CELL_S = 5e-6
 
 
@@ -107,13 +107,7 @@ DEFAULT_DRIVER = MappingProxyType(
 
 def default_driver(technology: Technology) -> DriverDesign:
     """The shipped driver for ``technology``; TechnologyError if nobody has sized one."""
-    try:
-        return DEFAULT_DRIVER[technology.name]
-    except KeyError:
-        raise TechnologyError(
-            f"driver: sizes exist for {', '.join(DEFAULT_DRIVER)}; got {technology.name!r}; "
-            "pass a DriverDesign with sizes for this technology"
-        ) from None
+    return sizes_for(technology, DEFAULT_DRIVER, "driver")
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +175,7 @@ def driver_deck(
     circuit = Circuit("word line driver")
     circuit.raw_spice += (
         f"Vdd vdd 0 {vdd:.6g}\n"
-        f"Vbl bl 0 {_V_READ_V:.6g}\n"
+        f"Vbl bl 0 {V_READ_V:.6g}\n"
         f"Vin in0 0 PWL(0 0 {rise_s - half:.6e} 0 {rise_s + half:.6e} {vdd:.6g} "
         f"{fall_s - half:.6e} {vdd:.6g} {fall_s + half:.6e} 0)\n"
     )

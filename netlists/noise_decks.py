@@ -17,6 +17,7 @@ from PySpice.Spice.Netlist import Circuit
 
 from aimcard.models.errors import InputError, SimulationError
 from aimcard.netlists.deck import ACCURATE, Deck, make_deck
+from aimcard.netlists.levels import V_READ_V
 from aimcard.netlists.oscillator import COUNTS_PER_PERIOD, STAGES, add_bias, edge_times_s, stage_nodes
 from aimcard.netlists.oscillator_decks import RELEASE_AT_S, RING_OPTIONS, mirror_and_ring
 from aimcard.netlists.readout import ReadoutDesign, add_mirror, add_regulator, add_supplies
@@ -65,7 +66,7 @@ def _stage_circuit(technology: Technology, design: ReadoutDesign, current_a: flo
 
 def stage_current_deck(
     technology: Technology, design: ReadoutDesign, current_a: float, *,
-    corner: str = "nom", temperature_c: float = 27.0, read_v: float = 0.2,
+    corner: str = "nom", temperature_c: float = 27.0, read_v: float = V_READ_V,
 ) -> Deck:  # fmt: skip
     """Operating point of `readout_noise_deck`: i(vreg) of the regulator, i(vsn) and i(vsp) of a stage."""
     circuit = _stage_circuit(technology, design, current_a, read_v)
@@ -75,7 +76,7 @@ def stage_current_deck(
 
 def readout_noise_deck(
     technology: Technology, design: ReadoutDesign, current_a: float, *,
-    corner: str = "nom", temperature_c: float = 27.0, read_v: float = 0.2,
+    corner: str = "nom", temperature_c: float = 27.0, read_v: float = V_READ_V,
 ) -> Deck:  # fmt: skip
     """Densities of ½·(δI_n/I_n + δI_p/I_p), the starving currents of one stage, with cells that draw ``current_a`` in all.
 

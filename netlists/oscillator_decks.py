@@ -83,6 +83,7 @@ class OscillatorRate:
 
     @property
     def frequency_hz(self) -> float:
+        """The ring's frequency [Hz]."""
         return self.rate_hz / COUNTS_PER_PERIOD
 
 

@@ -12,6 +12,7 @@ from PySpice.Spice.Netlist import Circuit
 
 from aimcard.models.errors import InputError, SimulationError
 from aimcard.netlists.deck import ACCURATE, Deck, make_deck
+from aimcard.netlists.levels import V_READ_V
 from aimcard.netlists.oscillator import add_readout, add_run, stage_nodes
 from aimcard.netlists.readout import ReadoutDesign, add_supplies
 from aimcard.netlists.technology import Technology
@@ -53,7 +54,7 @@ def readout_static_deck(
     *,
     corner: str = "nom",
     temperature_c: float = 27.0,
-    read_v: float = 0.2,
+    read_v: float = V_READ_V,
     current_max_a: float = 400e-6,
     points: int = 41,
 ) -> Deck:
@@ -126,7 +127,7 @@ def readout_step_deck(
     run_s: float | None = None,
     corner: str = "nom",
     temperature_c: float = 27.0,
-    read_v: float = 0.2,
+    read_v: float = V_READ_V,
     options: str = ACCURATE,
     step_s: float | None = None,
 ) -> Deck:
@@ -219,6 +220,7 @@ class LoopGain:
 
     @property
     def phase_margin_deg(self) -> float:
+        """Phase above −180° where the gain crosses one [°]."""
         return float(180 + np.interp(self.crossover_hz, self.frequency_hz, self.phase_deg))
 
     @property
@@ -235,7 +237,7 @@ def loop_gain_deck(
     *,
     corner: str = "nom",
     temperature_c: float = 27.0,
-    read_v: float = 0.2,
+    read_v: float = V_READ_V,
 ) -> Deck:
     """.ac of the closed loop, injecting at the OTA's sense input; cells draw ``current_a`` in all."""
     circuit = Circuit("loop gain")

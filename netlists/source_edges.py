@@ -10,17 +10,17 @@ import numpy as np
 
 from aimcard.models.errors import InputError
 from aimcard.netlists.driver import LEAD_S, POSITIONS
+from aimcard.netlists.levels import V_COMMON_V, V_READ_V
 from aimcard.netlists.ngspice import Waveforms, run
 from aimcard.netlists.piecewise import reduce_edge
 from aimcard.netlists.technology import Technology
-from aimcard.netlists.tied import V_COMMON_V, SourceEdge, SourceEdges
+from aimcard.netlists.tied import SourceEdge, SourceEdges
 from aimcard.netlists.tied_driver import LINES, TiedDriverDesign, default_tied_driver, tied_driver_deck
 
 #: The four edges of a row's pulse, as fields of ``SourceEdges``.
 EDGES = tuple(f"{line}_{when}" for line in LINES for when in ("start", "end"))
 # The pulse that edges are recorded from [LSB]; edges do not depend on it.
 _CODE = 4
-_V_READ_V = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class SourceLines:
 
 def record_source_edges(
     waves: Waveforms, code: int, design: TiedDriverDesign, *, t_lsb_s: float = 1e-9, v_common_v: float = V_COMMON_V,
-    v_read_v: float = _V_READ_V, tolerance: float = 5e-3,
+    v_read_v: float = V_READ_V, tolerance: float = 5e-3,
 ) -> SourceLines:  # fmt: skip
     """Edges and gains of one simulated pulse (``tied_driver_deck``); each edge within ``tolerance`` of its swing.
 
@@ -129,7 +129,7 @@ def _passes(time: np.ndarray, value: np.ndarray, level: float) -> float:
 
 def source_lines(
     technology: Technology, corner: str = "nom", temperature_c: float = 27.0, design: TiedDriverDesign | None = None, *,
-    t_lsb_s: float = 1e-9, v_common_v: float = V_COMMON_V, v_read_v: float = _V_READ_V, tolerance: float = 5e-3,
+    t_lsb_s: float = 1e-9, v_common_v: float = V_COMMON_V, v_read_v: float = V_READ_V, tolerance: float = 5e-3,
     cache_dir: Path | str | None = None,
 ) -> SourceLines:  # fmt: skip
     """Simulate a row's source lines once and reduce their edges; ``cache_dir`` as in ``ngspice.run``.

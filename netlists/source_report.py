@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from aimcard.models.console import Arguments, number, run_module
+from aimcard.netlists.levels import V_COMMON_V, V_READ_V
 from aimcard.netlists.ngspice import run
 from aimcard.netlists.readout import default_readout
 from aimcard.netlists.source_edges import SourceLines, source_lines
@@ -28,9 +29,9 @@ def scaled(design: TiedDriverDesign, size: float, wire: float) -> TiedDriverDesi
     return replace(design, r_row_ohm=wire * design.r_row_ohm, **widths)
 
 
-def pulse_energy(supply: SourceSupply, technology: Technology, v_common_v: float = 0.4, v_read_v: float = 0.2) -> float:
+def pulse_energy(supply: SourceSupply, technology: Technology) -> float:
     """Energy of a row's pulse [J]: V_DD and rails, without rest and cells' current."""
-    rails = supply.rail_c @ np.array([v_common_v - v_read_v, v_common_v, v_common_v + v_read_v])
+    rails = supply.rail_c @ np.array([V_COMMON_V - V_READ_V, V_COMMON_V, V_COMMON_V + V_READ_V])
     return technology.vdd_v * (supply.charge_c - supply.rest_a * supply.window_s) + float(rails)
 
 

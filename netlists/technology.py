@@ -7,10 +7,12 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aimcard.models.errors import InputError, TechnologyError
 from aimcard.netlists.bins import cut, transistors
+
+Design = TypeVar("Design")
 
 #: Name of every technology's typical corner, beside its own.
 TYPICAL = "nom"
@@ -49,6 +51,7 @@ class Technology:
 
     @property
     def corners(self) -> tuple[str, ...]:
+        """Names of the corners, the typical one first."""
         return tuple(self.libraries)
 
     def corner(self, name: str) -> str:
@@ -57,6 +60,7 @@ class Technology:
 
     @property
     def flavours(self) -> tuple[str, ...]:
+        """Names of the threshold flavours."""
         return tuple(dict.fromkeys(flavour for _, flavour in self.models))
 
     def library(self, corner: str) -> Path:
@@ -89,6 +93,7 @@ class Technology:
         return cut(path, transistors(netlist)) if self.binned else f'.include "{path}"'
 
     def check_temperature(self, temperature_c: float) -> None:
+        """InputError outside the range [°C] that the transistor models hold in."""
         lo, hi = self.temperature_range_c
         if not lo <= temperature_c <= hi:
             raise InputError(
@@ -164,6 +169,17 @@ def register(technology: Technology) -> Technology:
         raise TechnologyError(f"technology: the name {technology.name!r} is already registered; choose another name")
     _TECHNOLOGIES[technology.name] = technology
     return technology
+
+
+def sizes_for(technology: Technology, designs: Mapping[str, Design], part: str) -> Design:
+    """The design of ``part`` that has been sized for the technology; TechnologyError if nobody has sized one."""
+    try:
+        return designs[technology.name]
+    except KeyError:
+        form = type(next(iter(designs.values()))).__name__
+        raise TechnologyError(
+            f"{part}: sizes exist for {', '.join(designs)}; got {technology.name!r}; pass a {form} with sizes for this technology"
+        ) from None
 
 
 def get_technology(name: str) -> Technology:

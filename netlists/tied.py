@@ -23,11 +23,10 @@ from aimcard.netlists.cell import CellDesign, add_cell
 from aimcard.netlists.column import LEAD_S, Pattern, Pulses, Wire, word_nodes
 from aimcard.netlists.column_decks import AFTER_S, ColumnBench
 from aimcard.netlists.deck import Deck, make_deck
+from aimcard.netlists.levels import V_COMMON_V
 from aimcard.netlists.readout import add_supplies
 from aimcard.netlists.tied_readout import add_tied_readout
 
-#: Common mode of source lines and columns [V]; active source lines are one read voltage below and above it.
-V_COMMON_V = 0.4
 #: A column's current is a small difference of large ones (10 µA of 2 mA): Newton and step control must be tighter than for
 #: a gated one.
 TIED_OPTIONS = "reltol=1e-5 chgtol=1e-16 vntol=1e-8 abstol=1e-13"
@@ -79,7 +78,7 @@ def source_waveform(pattern: Pattern, pulses: Pulses, start: SourceEdge, end: So
         shown = ", ".join(f"slot {a} to {b}" for a, b in pattern)
         raise InputError(
             f"pulse: {shown} at {pulses.t_lsb_s:g} s per LSB leaves no room for the source line's edges; "
-            "make t_lsb_s longer or the driver stronger"
+            "make the LSB longer or the driver stronger"
         )
     return "PWL(" + " ".join(f"{t * 1e12:.4f}p {V_COMMON_V + swing_v * x:.9g}" for t, x in points) + ")"
 

@@ -16,11 +16,12 @@ from typing import Any
 from PySpice.Spice.Netlist import Circuit
 
 from aimcard.models.checks import check_positive
-from aimcard.models.errors import InputError, TechnologyError
+from aimcard.models.errors import InputError
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.deck import Deck, make_deck
 from aimcard.netlists.driver import LEAD_S, POSITIONS, TAIL_S
-from aimcard.netlists.technology import Technology
+from aimcard.netlists.levels import V_COMMON_V, V_READ_V
+from aimcard.netlists.technology import Technology, sizes_for
 
 #: Rails, from the lowest; a row's lines by what a positive input does to them (the plus line goes down).
 RAILS = ("low", "mid", "high")
@@ -100,18 +101,12 @@ DEFAULT_TIED_DRIVER = MappingProxyType({"freepdk45": TiedDriverDesign(), "sky130
 
 def default_tied_driver(technology: Technology) -> TiedDriverDesign:
     """The shipped driver for ``technology``; TechnologyError if nobody has sized one."""
-    try:
-        return DEFAULT_TIED_DRIVER[technology.name]
-    except KeyError:
-        raise TechnologyError(
-            f"source-line driver: sizes exist for {', '.join(DEFAULT_TIED_DRIVER)}; got {technology.name!r}; "
-            "pass a TiedDriverDesign with sizes for this technology"
-        ) from None
+    return sizes_for(technology, DEFAULT_TIED_DRIVER, "source-line driver")
 
 
 def tied_driver_deck(
     technology: Technology, design: TiedDriverDesign, code: int, *, corner: str = "nom", temperature_c: float = 27.0,
-    t_lsb_s: float = 1e-9, v_common_v: float = 0.4, v_read_v: float = 0.2, options: str = OPTIONS,
+    t_lsb_s: float = 1e-9, v_common_v: float = V_COMMON_V, v_read_v: float = V_READ_V, options: str = OPTIONS,
 ) -> Deck:  # fmt: skip
     """Both source lines of a row during one pulse of ``code`` LSB of a positive input; 0 LSB is an idle row.
 

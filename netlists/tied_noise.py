@@ -16,10 +16,11 @@ from PySpice.Spice.Netlist import Circuit
 from aimcard.models.errors import InputError
 from aimcard.netlists.column_decks import ColumnBench
 from aimcard.netlists.deck import Deck, make_deck
+from aimcard.netlists.levels import V_COMMON_V
 from aimcard.netlists.noise_decks import SOURCES, add_stage, stage_noise_deck
 from aimcard.netlists.readout import add_supplies
 from aimcard.netlists.readout_decks import LINE_SECTIONS, add_line
-from aimcard.netlists.tied import TIED_OPTIONS, V_COMMON_V
+from aimcard.netlists.tied import TIED_OPTIONS
 from aimcard.netlists.tied_driver import default_tied_driver
 from aimcard.netlists.tied_readout import add_tied_regulator, default_tied_readout
 from aimcard.netlists.waveforms import Waveforms

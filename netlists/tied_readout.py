@@ -17,12 +17,12 @@ from typing import Any
 
 from PySpice.Spice.Netlist import Circuit
 
-from aimcard.models.errors import TechnologyError
 from aimcard.netlists.deck import ACCURATE, Deck, make_deck
+from aimcard.netlists.levels import V_COMMON_V
 from aimcard.netlists.oscillator import add_oscillator_input_load
 from aimcard.netlists.readout import ReadoutDesign, add_mirror, add_supplies
 from aimcard.netlists.readout_decks import LINE_C_F
-from aimcard.netlists.technology import Technology
+from aimcard.netlists.technology import Technology, sizes_for
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,7 @@ DEFAULT_TIED_READOUT = MappingProxyType({"freepdk45": TiedReadoutDesign(), "sky1
 
 def default_tied_readout(technology: Technology) -> TiedReadoutDesign:
     """The shipped design for ``technology``; TechnologyError if nobody has sized one."""
-    try:
-        return DEFAULT_TIED_READOUT[technology.name]
-    except KeyError:
-        raise TechnologyError(
-            f"tied read-out: sizes exist for {', '.join(DEFAULT_TIED_READOUT)}; got {technology.name!r}; "
-            "pass a TiedReadoutDesign with sizes for this technology"
-        ) from None
+    return sizes_for(technology, DEFAULT_TIED_READOUT, "tied read-out")
 
 
 def add_tied_regulator(
@@ -139,7 +133,7 @@ def add_tied_readout(
 
 def tied_static_deck(
     technology: Technology, readout: ReadoutDesign, *, corner: str = "nom", temperature_c: float = 27.0,
-    current_max_a: float = 200e-6, points: int = 81, v_common_v: float = 0.4, design: TiedReadoutDesign | None = None,
+    current_max_a: float = 200e-6, points: int = 81, v_common_v: float = V_COMMON_V, design: TiedReadoutDesign | None = None,
     current_min_a: float | None = None,
 ) -> Deck:  # fmt: skip
     """A .dc sweep of the current into the column from ``current_min_a`` (None: −``current_max_a``) to ``current_max_a``."""
@@ -165,7 +159,7 @@ def _load(circuit: Circuit, conductance_s: float, row_c_f: float) -> None:
 
 def tied_loop_gain_deck(
     technology: Technology, readout: ReadoutDesign, current_a: float, *, conductance_s: float = 4e-3,
-    corner: str = "nom", temperature_c: float = 27.0, v_common_v: float = 0.4, row_c_f: float = 3.4e-15,
+    corner: str = "nom", temperature_c: float = 27.0, v_common_v: float = V_COMMON_V, row_c_f: float = 3.4e-15,
     design: TiedReadoutDesign | None = None,
 ) -> Deck:  # fmt: skip
     """.ac of the closed loop on a column of ``conductance_s`` that draws ``current_a``; read it with ``loop_gain``."""
@@ -182,7 +176,7 @@ def tied_loop_gain_deck(
 
 def tied_step_deck(
     technology: Technology, readout: ReadoutDesign, levels_a: list[float], hold_s: float, *, conductance_s: float = 4e-3,
-    corner: str = "nom", temperature_c: float = 27.0, v_common_v: float = 0.4, row_c_f: float = 3.4e-15,
+    corner: str = "nom", temperature_c: float = 27.0, v_common_v: float = V_COMMON_V, row_c_f: float = 3.4e-15,
     design: TiedReadoutDesign | None = None,
 ) -> Deck:  # fmt: skip
     """A staircase of column currents, made by the source behind the column's conductance; 100 ps ramps."""

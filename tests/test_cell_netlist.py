@@ -118,7 +118,7 @@ def test_one_more_lsb_is_one_more_lsb_of_the_static_current(currents, tmp_path):
          "v_bit_v": 0.2, "v_return_v": 0.0}
         for g in G_S for code in (3, 6)
     ]  # fmt: skip
-    deck = cell_pulse_deck(TECHNOLOGY, CellDesign(), "nom", 27.0, pulses, {0.5: Edge()}, points, 0.2)
+    deck = cell_pulse_deck(TECHNOLOGY, CellDesign(), "nom", 27.0, pulses, {0.5: Edge()}, points)
     arrays = cell_pulse_arrays(run(deck, cache=tmp_path), pulses, points)
     assert arrays["current_a"].shape == (len(points), pulses.slots)
     charge = arrays["current_a"].sum(axis=1) * pulses.t_lsb_s

@@ -7,15 +7,20 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from aimcard.calibrate.columns import Column, draw_codes, pair_conductances
-from aimcard.calibrate.simulate import simulate_columns
+from aimcard.calibrate.simulate import pulse_points, simulate_columns
+from aimcard.data import shipped_card
 from aimcard.data.reference import ReferenceSet
+from aimcard.models.cell import cell_current
 from aimcard.models.errors import SimulatorMissingError
+from aimcard.models.tile import TileModel
 from aimcard.netlists.column import Pulses
 from aimcard.netlists.column_decks import ColumnBench
 from aimcard.netlists.ngspice import simulator_version
@@ -83,6 +88,21 @@ def test_records_are_what_the_set_s_form_asks_for(records, tmp_path):
     ReferenceSet(meta, records.values()).write(tmp_path / "set.h5")
     again = ReferenceSet.read(tmp_path / "set.h5")
     np.testing.assert_array_equal(again.records["ota"]["phase_count"], records["ota"]["phase_count"])
+
+
+@pytest.mark.parametrize("v_read_v", [0.2, 0.25])
+def test_lines_and_pulses_are_read_at_the_bench_s_voltage(v_read_v, cache):
+    """The set records the bench's read voltage: cells at another one would be fitted to a law that is not theirs."""
+    steady = replace(column("steady", "ideal"), codes=np.full((1, ROWS), 8))
+    (record,) = simulate_columns([steady], replace(BENCH, v_read_v=v_read_v), PULSES, 1, cache, False)
+    cell = TileModel.read(shipped_card()).line().cell
+    volts = [torch.tensor(v, dtype=torch.float64) for v in (v_read_v, 0.0, 0.5)]
+    law = cell_current(cell, torch.tensor(record["conductance_s"]), *volts).sum(-1).numpy()
+    # Nothing switches in slots 3 to 6, and 24 cells of wire take 0.1 %.
+    np.testing.assert_allclose(record["current_a"][0, :, 3:6].mean(-1), law, rtol=2e-3)
+    points = pulse_points((0.3, 0.5), v_read_v)
+    assert max(p["v_bit_v"] for p in points) == v_read_v
+    assert {p["code"] for p in points if (p["v_bit_v"], p["v_return_v"]) == (v_read_v, 0.0)} == {1, 3}
 
 
 def test_only_a_line_with_a_read_out_has_mirror_and_phase(records):

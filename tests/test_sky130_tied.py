@@ -13,11 +13,12 @@ from aimcard.models.tied_tile import CELL, tied_parameters
 from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import Pulses, Wire
 from aimcard.netlists.column_decks import ColumnBench, slot_currents
+from aimcard.netlists.levels import V_COMMON_V
 from aimcard.netlists.ngspice import run, run_many
 from aimcard.netlists.readout import default_readout
 from aimcard.netlists.readout_decks import loop_gain
 from aimcard.netlists.technology import get_technology
-from aimcard.netlists.tied import V_COMMON_V, SourceEdge, tied_column_deck
+from aimcard.netlists.tied import SourceEdge, tied_column_deck
 from aimcard.netlists.tied_cell_decks import tied_cell_arrays, tied_cell_deck
 from aimcard.netlists.tied_readout import default_tied_readout, tied_loop_gain_deck, tied_static_deck, tied_step_deck
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from aimcard.calibrate.columns import CODE_MAX, G_MAX_S
+from aimcard.calibrate.columns import CODE_MAX
 from aimcard.calibrate.fit import tensors
 from aimcard.calibrate.pipeline import calibrate
 from aimcard.calibrate.plan import Options, plan
@@ -21,6 +21,7 @@ from aimcard.models.adc import HOLD_S
 from aimcard.models.card import Card
 from aimcard.models.errors import CardError, FitError, InputError, ReferenceSetError
 from aimcard.models.lut import lookup
+from aimcard.models.pcm import G_MAX_S
 from aimcard.models.tied import cell_current
 from aimcard.models.tied_readout import read, tied_clamp, tied_readout
 from aimcard.models.tied_tile import TiedTile

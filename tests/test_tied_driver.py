@@ -21,11 +21,12 @@ from aimcard.netlists.cell import CellDesign
 from aimcard.netlists.column import Pulses, Wire
 from aimcard.netlists.column_decks import ColumnBench, slot_currents
 from aimcard.netlists.driver import LEAD_S, POSITIONS
+from aimcard.netlists.levels import V_COMMON_V
 from aimcard.netlists.ngspice import run
 from aimcard.netlists.readout import ReadoutDesign
 from aimcard.netlists.source_edges import EDGES, source_lines
 from aimcard.netlists.technology import get_technology
-from aimcard.netlists.tied import V_COMMON_V, tied_column_deck
+from aimcard.netlists.tied import tied_column_deck
 from aimcard.netlists.tied_driver import LINES, RAILS, TiedDriverDesign, default_tied_driver, tied_driver_deck
 
 FREEPDK45 = get_technology("freepdk45")

@@ -61,6 +61,7 @@ class AdcTrim:
         return self.after_count[(self.current_a >= 0) & (self.current_a <= second_a)]
 
     def to_json(self) -> dict[str, Any]:
+        """Gain and offset of the trim, and what the counts err by before and after it."""
         c, t = self.card.meta, self.tile
         found: dict[str, Any] = {
             "corner": c["corner"], "temperature_c": c["temperature_c"], "vdd_v": c["vdd_v"],
@@ -74,10 +75,12 @@ class AdcTrim:
 
 
 def rms(values: np.ndarray) -> float:
+    """Root mean square."""
     return float(np.sqrt(np.mean(np.square(values))))
 
 
 def peak(values: np.ndarray) -> float:
+    """Largest magnitude."""
     return float(np.abs(values).max())
 
 
@@ -96,6 +99,7 @@ class TrimReport:
         return min(float(t.current_a[0]) for t in self.trims)
 
     def to_json(self) -> dict[str, Any]:
+        """The trims, and the nominal card and currents that they refer to."""
         return {
             "nominal": {key: self.nominal.meta[key] for key in ("corner", "temperature_c", "vdd_v")},
             "full_scale_a": self.full_scale_a,
@@ -153,10 +157,11 @@ def trim_report(
     limit = min(float(c.table("adc").x[-1]) for c in (nominal, *cards))
     full = min(float(nominal.domain["line_current_a"].hi), limit) if full_scale_a is None else float(full_scale_a)
     second = 0.5 * full if second_a is None else float(second_a)
-    for name, value in (("full_scale", full), ("second", second)):
+    for name, value in (("full scale", full), ("second trim current", second)):
         if not 0 < value <= limit * (1 + 1e-9):
             raise InputError(
-                f"{name}: expected a current above 0 and up to {limit * 1e6:.4g} uA, where the tables end; got {value * 1e6:.4g}"
+                f"{name}: expected a current above 0 and up to {limit * 1e6:.4g} uA, where the tables end; "
+                f"got {value * 1e6:.4g} uA"
             )
     # A tied line's current has both signs.
     least = max(0.0 if nominal.meta["topology"] == "gated" else -full, *(float(c.table("adc").x[0]) for c in (nominal, *cards)))

@@ -162,6 +162,7 @@ def agreement(card: Card, *, columns: int = 4, vectors: int = 8, seed: int = 1) 
 
 
 def main(arguments: list[str]) -> None:
+    """Print how far the exported tile of aihwkit is from the card. Raises as `agreement`."""
     parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("card")
     parser.add_argument("--columns", type=int, default=4)

@@ -60,6 +60,7 @@ class AimResult:
 
     @property
     def worst_data_set(self) -> str | None:
+        """Name of the data set with the largest figure; None if the aim covers none."""
         return max(self.reached, key=lambda name: self.reached[name]) if self.reached else None
 
     @property
@@ -96,6 +97,7 @@ class AimResult:
         return "; ".join(notes)
 
     def to_json(self) -> dict[str, Any]:
+        """The aim, the figures reached, and the verdict."""
         return {
             "label": self.aim.label,
             "quantity": self.aim.quantity,

@@ -101,10 +101,12 @@ class DataSet:
 
     @property
     def name(self) -> str:
+        """Name of the data set, as `data_set_name` has it."""
         return data_set_name(self.clamp, self.distribution, self.wire_scale)
 
     @property
     def counts_for_aims(self) -> bool:
+        """Whether all its records are of role held_out."""
         return all(r.record.role == "held_out" for r in self.records)
 
     @cached_property
@@ -148,6 +150,7 @@ class DataSet:
 
 
 def data_set_name(clamp: str, distribution: str, wire_scale: float) -> str:
+    """Name of the data set of a clamp, a distribution and a wire scale, such as ``ideal-gaussian-1x``."""
     return f"{clamp}-{distribution}-{wire_scale:g}x"
 
 

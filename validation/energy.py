@@ -41,6 +41,7 @@ class EnergyStudy:
                        linear_excess_j=sum(e.linear_excess_j for e in self.phases))  # fmt: skip
 
     def row(self) -> tuple[str, ...]:
+        """Texts of the table's row: mode, topology, window [ns], each part and the sum [nJ], TOPS/W, the paper's TOPS/W."""
         e = self.energy
         parts = (f"{1e9 * e.parts_j[name]:.3g}" for name in PARTS)
         paper = PAPER_TOPS_PER_W.get(self.mode)
@@ -48,6 +49,7 @@ class EnergyStudy:
                 f"{e.tops_per_w:.3g}", "-" if paper is None else f"{paper:g}")  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
+        """Energies [J] by part and phase, TOPS/W, and what they are counted over."""
         e = self.energy
         return {"mode": self.mode, "topology": self.topology, "parts_j": e.parts_j, "total_j": e.total_j,
                 "tops_per_w": e.tops_per_w, "operations": e.operations, "window_s": e.window_s,

@@ -37,6 +37,7 @@ class HeldOutTemperature:
     laws: Mapping[str, Mapping[str, float]]
 
     def rows(self) -> list[tuple[str, ...]]:
+        """Texts of the table, its headings first: 1 − R² by data set and quantity, then rms errors."""
         names = list(self.results)
         rows = [("data set", "quantity, 1-R2", *names, "ideal MAC, affine")]
         counts: list[tuple[str, ...]] = [("data set", "rms error", *names, "sigma")]
@@ -65,6 +66,7 @@ class HeldOutTemperature:
         return rows
 
     def to_json(self) -> dict[str, Any]:
+        """Validations of all three cards, the laws, and each parameter interpolated and calibrated."""
         return {
             "interpolated_from": self.interpolated.meta["interpolated_from"],
             "temperature_c": self.interpolated.meta["temperature_c"], "corner": self.interpolated.meta["corner"],

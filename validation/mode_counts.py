@@ -168,6 +168,7 @@ class Score:
 
     @property
     def one_minus_r2(self) -> float:
+        """1 − R² that the nrmse stands for."""
         return (self.nrmse / 100) ** 2
 
     @property
@@ -176,6 +177,7 @@ class Score:
         return max(0.0, 1 - (self.eps_exact / self.eps) ** 2) if self.eps else 0.0
 
     def to_json(self) -> dict[str, float]:
+        """All figures by name."""
         return asdict(self) | {"one_minus_r2": self.one_minus_r2, "residue_share": self.residue_share}
 
 
@@ -203,6 +205,7 @@ class CountError:
     expected: float
 
     def to_json(self) -> dict[str, Any]:
+        """All figures by name; those of the three readings in dictionaries of their own."""
         return asdict(self) | {name: getattr(self, name).to_json() for name in ("plain", "table", "curve")}
 
 

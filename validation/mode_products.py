@@ -18,6 +18,7 @@ from aimcard.models.console import Arguments, run_module
 from aimcard.models.fast import Effects, FastTile, TiedProduct
 from aimcard.models.fast.phases import digit_table
 from aimcard.models.modes import get_mode, mode_names
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
 from aimcard.validation.scores import one_minus_r2
@@ -50,7 +51,7 @@ def products(
     """By read-out: median and worst 1 − R² of the lines by inputs, and the product's time over torch.mm's."""
     rng = np.random.default_rng(0)
     tied = isinstance(model, TiedTile)
-    pair = tuple(torch.tensor(g) for g in normal_pairs(rng, size, size, 1e-7, 25e-6))
+    pair = tuple(torch.tensor(g) for g in normal_pairs(rng, size, size, G_MIN_S, G_MAX_S))
     g = pair if tied else (torch.cat(pair)[:: len(pair)],)
     order = sum(g[1:], start=g[0]).sum(1).argsort()
     some = order[torch.linspace(0, size - 1, LINES).round().long()]

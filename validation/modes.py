@@ -60,6 +60,7 @@ class Prediction:
         return self.one_minus_r2["phase"]
 
     def to_json(self) -> dict[str, Any]:
+        """All figures by name."""
         return asdict(self)
 
 

@@ -13,19 +13,19 @@ from aimcard.models.card_text import rows_of_text
 from aimcard.models.errors import InputError
 from aimcard.models.modes import Mode
 from aimcard.models.noise import CountNoise
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile_noise import tile_noise
 from aimcard.models.topology import tile_of
 from aimcard.validation.typical import normal_codes, normal_pairs
 
 VECTORS = 4
-G_MAX_S = 25e-6
 
 
 def typical_lines(rows: int, code_max: int, seed: int = 1) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Two lines of normal weights to 25 µS (2, rows) [S], and codes (vectors, rows) by distribution of the inputs."""
     rng = np.random.default_rng([seed, 83])
-    g = np.concatenate(normal_pairs(rng, 1, rows, 0.1e-6, G_MAX_S))
+    g = np.concatenate(normal_pairs(rng, 1, rows, G_MIN_S, G_MAX_S))
     shape = (VECTORS, rows)
     codes = {
         "gaussian": normal_codes(rng, *shape, code_max, signed=False),
@@ -38,7 +38,7 @@ def typical_lines(rows: int, code_max: int, seed: int = 1) -> tuple[np.ndarray, 
 def typical_columns(rows: int, code_max: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """The same for two tied columns: G+ and G− of normal weights (2, rows) [S] each, and codes of either sign."""
     rng = np.random.default_rng([seed, 84])
-    plus, minus = normal_pairs(rng, 2, rows, 0.1e-6, G_MAX_S)
+    plus, minus = normal_pairs(rng, 2, rows, G_MIN_S, G_MAX_S)
     shape = (VECTORS, rows)
     uniform = rng.integers(-code_max, code_max + 1, shape)
     codes = {

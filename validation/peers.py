@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from aimcard.models.console import Arguments, run_module
 from aimcard.models.errors import InputError
+from aimcard.models.pcm import G_MAX_S
 
 #: Wire and conductance at which all peers with IR-drop run: 0.15 Ω a cell, 25 µS.
-WIRE_OHM, G_MAX_US = 0.15, 25.0
+WIRE_OHM, G_MAX_US = 0.15, 1e6 * G_MAX_S
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from aimcard.data.shipped import find_card
 from aimcard.models.console import Arguments, output_folder, run_module
 from aimcard.models.fast import Effects, FastTile
 from aimcard.models.fast.exact import solve
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
 from aimcard.models.tile import TileModel
 
 WEIGHTS = ("normal", "uniform")
@@ -37,9 +38,9 @@ def draw(weights: str, inputs: str, lines: int, rows: int, batch: int, seed: int
     rng = np.random.default_rng(seed)
     if weights == "normal":
         w = rng.normal(size=(lines, rows))
-        g = 1e-7 + (25e-6 - 1e-7) * np.clip(w / np.abs(w).max(1, keepdims=True), 0, None)
+        g = G_MIN_S + (G_MAX_S - G_MIN_S) * np.clip(w / np.abs(w).max(1, keepdims=True), 0, None)
     else:
-        g = rng.uniform(1e-7, 5e-6, (lines, rows))
+        g = rng.uniform(G_MIN_S, 5e-6, (lines, rows))
     if inputs == "gaussian":
         x = np.clip(rng.normal(0, 42, (batch, rows)).round(), 0, 127)
     else:

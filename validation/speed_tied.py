@@ -18,6 +18,7 @@ from aimcard.data.shipped import find_card, reference_for
 from aimcard.models.card_text import rows_of_text
 from aimcard.models.console import Arguments, run_module
 from aimcard.models.fast import Effects, TiedProduct
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
 from aimcard.models.tied_tile import TiedTile
 from aimcard.validation.scores import one_minus_r2
 from aimcard.validation.speed import in_turns, peak_bytes
@@ -29,7 +30,7 @@ INPUTS = ("gaussian", "uniform", "sparse")
 def draw(inputs: str, lines: int, rows: int, batch: int, code_max: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs (lines, rows) [S] of normal weights up to 25 µS and signed codes (batch, rows), float64."""
     rng = np.random.default_rng(seed)
-    plus, minus = (torch.tensor(g) for g in normal_pairs(rng, lines, rows, 1e-7, 25e-6))
+    plus, minus = (torch.tensor(g) for g in normal_pairs(rng, lines, rows, G_MIN_S, G_MAX_S))
     if inputs == "gaussian":
         x = normal_codes(rng, batch, rows, code_max, signed=True).astype(float)
     else:

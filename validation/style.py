@@ -58,6 +58,7 @@ def si(values: np.ndarray | float, unit: str) -> tuple[float, str]:
 
 
 def unit_of(quantity: str) -> str:
+    """Unit that a quantity's errors are drawn in."""
     return _UNIT[quantity]
 
 
@@ -72,6 +73,7 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 
 def tidy(ax: Axes) -> None:
+    """Grid behind the data, and no frame above and on the right."""
     ax.grid(True, color="#DDDDDD", linewidth=0.6)
     ax.set_axisbelow(True)
     for side in ("top", "right"):

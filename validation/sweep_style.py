@@ -13,6 +13,7 @@ _CORNER_COLORS = {"nom": BLUE, "tt": BLUE, "ff": RED, "ss": GREEN, "fs": ORANGE,
 
 
 def corner_color(corner: str) -> str:
+    """Colour of a process corner in all figures of sweeps."""
     return _CORNER_COLORS.get(corner, SKY)
 
 

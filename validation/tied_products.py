@@ -25,6 +25,7 @@ from aimcard.models.checks import check_choice
 from aimcard.models.console import Arguments, run_module
 from aimcard.models.errors import InputError
 from aimcard.models.lut import lookup
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import ideal_charge
 from aimcard.validation.scores import one_minus_r2, root_mean_square_error, sigma_mac
@@ -75,10 +76,10 @@ def binned_counts(table: tuple[Tensor, Tensor], current_a: np.ndarray, t_lsb_s: 
     return found
 
 
-def products(card: Card, g_max_s: float = 25e-6, seed: int = 1) -> Products:
+def products(card: Card, g_max_s: float = G_MAX_S, seed: int = 1) -> Products:
     """Score the reductions on normal weights up to ``g_max_s`` and normal signed inputs."""
     tile, rng = TiedTile(card), np.random.default_rng(seed)
-    plus, minus = normal_pairs(rng, COLUMNS, ROWS, 0.1e-6, g_max_s)
+    plus, minus = normal_pairs(rng, COLUMNS, ROWS, G_MIN_S, g_max_s)
     codes = normal_codes(rng, VECTORS, ROWS, tile.code_max, signed=True)
     whole = tile.respond(plus, codes, conductance_minus_s=minus)
     with torch.no_grad():

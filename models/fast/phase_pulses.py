@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aimcard.models.fast.autocast import without_autocast
 from aimcard.models.fast.effects import Circuit
 from aimcard.models.fast.mean_ladder import convert
 from aimcard.models.fast.phase_charges import bin_shares, product_charges, slot_charges
@@ -196,6 +197,7 @@ class PulseSlopes(torch.autograd.Function):
         return g.new_zeros(len(codes), len(g))
 
     @staticmethod
+    @without_autocast
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         """One product a function of each plan."""
         (grad,) = grads

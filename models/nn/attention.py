@@ -60,6 +60,7 @@ class AnalogMultiheadAttention(AnalogLayer):
     dropout: float
 
     def build(self, plan: Plan) -> None:
+        """As `AnalogLayer.build`: a crossbar for each of the query, key and value projections, and two for the products."""
         self.q, self.k, self.v = (Crossbar(plan.part(name)) for name in "qkv")
         self.separate = not self.__dict__["_qkv_same_embed_dim"]
         # The encoder layers of torch take a fused path of their own, around this module, where this is True.
@@ -67,6 +68,7 @@ class AnalogMultiheadAttention(AnalogLayer):
         self.products: AnalogProducts | None = AnalogProducts(plan)
 
     def crossbars(self) -> list[Crossbar]:
+        """As `AnalogLayer.crossbars`; the two of the products only where these are not left digital."""
         extra = [] if self.products is None else [self.products.scores, self.products.context]
         return [self.q, self.k, self.v, *extra]
 
@@ -74,6 +76,7 @@ class AnalogMultiheadAttention(AnalogLayer):
         return isinstance(module, Crossbar | AnalogProducts)
 
     def to_digital(self) -> nn.Module:
+        """As `AnalogLayer.to_digital`; the products have no weights to hand over."""
         new = super().to_digital()
         new._modules.pop("products", None)
         return new
@@ -84,6 +87,7 @@ class AnalogMultiheadAttention(AnalogLayer):
         return self.in_proj_weight.chunk(3)  # type: ignore[operator,return-value]
 
     def matrices(self) -> list[tuple[Crossbar, Tensor]]:
+        """As `AnalogLayer.matrices`, of the three projections."""
         return list(zip((self.q, self.k, self.v), self._weights(), strict=True))
 
     def forward(

@@ -39,12 +39,15 @@ class AnalogConv1D(AnalogLayer):
     bias: Tensor
 
     def build(self, plan: Plan) -> None:
+        """As `AnalogLayer.build`: one crossbar."""
         self.crossbar = Crossbar(plan)
 
     def matrices(self) -> list[tuple[Crossbar, Tensor]]:
+        """As `AnalogLayer.matrices`; Conv1D stores its weight as (inputs, outputs)."""
         return [(self.crossbar, self.weight.mT)]
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., inputs) to (..., outputs)."""
         return self.crossbar(self.weight.mT, x) + self.bias
 
 

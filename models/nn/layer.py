@@ -89,12 +89,15 @@ class AnalogLinear(AnalogLayer):
     bias: Tensor | None
 
     def build(self, plan: Plan) -> None:
+        """As `AnalogLayer.build`: one crossbar."""
         self.crossbar = Crossbar(plan)
 
     def matrices(self) -> list[tuple[Crossbar, Tensor]]:
+        """As `AnalogLayer.matrices`: the layer's weight."""
         return [(self.crossbar, self.weight)]
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., inputs) to (..., outputs)."""
         out = self.crossbar(self.weight, x)
         return out if self.bias is None else out + self.bias
 

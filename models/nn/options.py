@@ -12,6 +12,7 @@ from aimcard.models.checks import check_choice, check_positive
 from aimcard.models.errors import InputError
 from aimcard.models.fast import Effects
 from aimcard.models.modes import Mode, get_mode
+from aimcard.models.pcm import G_MAX_S, G_MIN_S
 
 SCALINGS = ("column", "tile")
 RANGES = ("vector", "fixed")
@@ -42,8 +43,8 @@ class Mapping:
 
     rows: int = 512
     columns: int = 512
-    g_min_s: float = 0.1e-6
-    g_max_s: float = 25e-6
+    g_min_s: float = G_MIN_S
+    g_max_s: float = G_MAX_S
     significance: tuple[float, ...] = (1.0,)
     correct: bool = False
     scaling: str = "column"
