@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from aimcard.calibrate.bootstrap import Errors, bootstrap
-from aimcard.calibrate.fit import jacobian, tensors
+from aimcard.calibrate.error_units import SUPPLY_ERROR
+from aimcard.calibrate.fit import Residual, Values, jacobian, tensors
 from aimcard.calibrate.parameters import SPECS, Spec
 from aimcard.calibrate.stages import Stages
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.card import Table
 from aimcard.models.energy import ENERGY_PARAMETERS, OSCILLATOR_TABLE, RAIL_PARAMETERS
 
-Values = Mapping[str, Tensor]
 #: What the energy model adds to a topology's own parameters.
 ENERGY_SPECS = {name: spec for name, spec in SPECS.items() if spec.group == "energy"} | {
     name: Spec(name, 0.0, -1e-9, 1e-9, 1e-13, "C", "energy", f"charge of a row's pulse from the {rail} rail of source lines")
@@ -35,8 +33,8 @@ def _t(array: np.ndarray) -> Tensor:
     return torch.tensor(np.array(array, dtype=float))
 
 
-def supply_residual(static: Record, drivers: Record, t_lsb_s: float) -> tuple[Callable[[Values], Tensor], np.ndarray]:
-    """Relative errors of every supply current and charge, in units of 1 %, and which point each belongs to."""
+def supply_residual(static: Record, drivers: Record, t_lsb_s: float) -> tuple[Residual, np.ndarray]:
+    """Relative errors of every supply current and charge, in units of SUPPLY_ERROR, and which point each belongs to."""
     line, regulator, output, supply = (_t(static[n]) for n in ("current_a", "regulator_a", "mirror_a", "supply_a"))
     bias, bleed = supply - regulator - output, regulator - line
     code, window, rest, charge = (_t(drivers[n]) for n in ("code", "window_s", "rest_a", "charge_c"))
@@ -45,11 +43,11 @@ def supply_residual(static: Record, drivers: Record, t_lsb_s: float) -> tuple[Ca
     def residual(v: Values) -> Tensor:
         pulse_c = v["q_pulse_c"] + v["i_pulse_a"] * code * t_lsb_s + v["i_driver_a"] * window
         parts = (v["i_bias_a"] / bias, v["i_bleed_a"] / bleed, pulse_c / charge, v["i_driver_a"] / rest)
-        errors = [(part - 1) / 1e-2 for part in parts]
+        errors = [(part - 1) / SUPPLY_ERROR for part in parts]
         if rails is not None:
             # Of the largest rail's: the middle one gives what the outer two nearly balance.
             most = rails.abs().max(-1).values
-            errors += [(v[name] - rails[:, k]) / (1e-2 * most) for k, name in enumerate(RAIL_PARAMETERS)]
+            errors += [(v[name] - rails[:, k]) / (SUPPLY_ERROR * most) for k, name in enumerate(RAIL_PARAMETERS)]
         return torch.cat(errors)
 
     # A pulse's rails belong to that pulse.

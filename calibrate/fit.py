@@ -14,7 +14,8 @@ from torch import Tensor
 from aimcard.calibrate.parameters import SPECS, Spec
 from aimcard.models.errors import FitError
 
-Residual = Callable[[Mapping[str, Tensor]], Tensor]
+Values = Mapping[str, Tensor]
+Residual = Callable[[Values], Tensor]
 
 
 @dataclass(frozen=True)
@@ -132,3 +133,12 @@ def minimise(
         tuple(bound),
         tuple(messages),
     )
+
+
+def together(parts: list[Residual]) -> Residual:
+    """One residual vector of several targets."""
+
+    def residual(values: Values) -> Tensor:
+        return torch.cat([part(values) for part in parts])
+
+    return residual

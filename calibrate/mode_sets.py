@@ -1,7 +1,8 @@
 """Held-out columns in one PWM mode, without a fit: what a card of another mode is judged on.
 
 ``python -m aimcard.calibrate.mode_sets split bitwise --out folder`` writes a set for each mode; without modes it
-writes all that ship with aimcard, ``<technology>_<topology>_<mode>.reference.h5``.
+writes all that ship with aimcard, ``<technology>_<topology>_<mode>.reference.h5``; a ``--mirror-ratio`` of your own is in the
+name too.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from aimcard.calibrate.plan import Options
 from aimcard.calibrate.simulate import simulate
 from aimcard.calibrate.tied_columns import tied_held_out_columns
 from aimcard.data.reference import Record, ReferenceSet
-from aimcard.models.console import Arguments, output_file, run_module
+from aimcard.models.console import Arguments, number, output_file, run_module
 from aimcard.models.errors import InputError
 from aimcard.models.modes import get_mode, mode_names
 from aimcard.models.topology import TOPOLOGIES
+from aimcard.netlists.readout import check_mirror_ratio
 
 #: Lines and vectors of the sets that ship. A window of 150 slots takes as long as five of split's.
 RECORDED = {
@@ -60,11 +62,11 @@ def mode_columns(
 
 def simulate_mode(
     mode: str, vectors: int = 4, lines: int = 2, jobs: int | None = None, clamps: tuple[str, ...] = CLAMPS,
-    topology: str = "gated", technology: str = "freepdk45",
+    topology: str = "gated", technology: str = "freepdk45", mirror_ratio: float | None = None,
 ) -> ReferenceSet:  # fmt: skip
     """The reference set of ``mode_columns`` in a mode: columns only, without waveforms. Raises as ``simulate``."""
     get_mode(mode, CODE_MAX)
-    options = Options(mode=mode, jobs=jobs, topology=topology, technology=technology)
+    options = Options(mode=mode, jobs=jobs, topology=topology, technology=technology, mirror_ratio=mirror_ratio)
     columns = mode_columns(vectors, lines, clamps=clamps, topology=topology, technology=technology)
     whole = simulate(options, columns=columns)
     return ReferenceSet(whole.meta, [_without_pictures(r) for r in whole.select(kind="column")])
@@ -81,6 +83,7 @@ def _main(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path(), help="existing folder for the sets")
     parser.add_argument("--topology", default="gated", choices=TOPOLOGIES)
     parser.add_argument("--technology", default="freepdk45")
+    parser.add_argument("--mirror-ratio", type=number, help="line current over the oscillator's (default: the technology's)")
     parser.add_argument("--vectors", type=int, help="input vectors a line (default: as in the shipped sets, else 4)")
     parser.add_argument("--lines", type=int, help="lines (default: as in the shipped sets, else 2)")
     parser.add_argument("--jobs", type=int)
@@ -88,14 +91,16 @@ def _main(arguments: list[str]) -> None:
     given = parser.read(arguments)
     # Before any of them takes its minutes.
     asked = [get_mode(mode).name for mode in given.modes or RECORDED]
+    ratio = None if given.mirror_ratio is None else check_mirror_ratio(given.mirror_ratio)
+    tile = f"{given.technology}_{given.topology}" + ("" if ratio is None else f"_mirror{ratio}")
     output_file("--out", given.out / "any.reference.h5")
     for mode in asked:
         lines, vectors = RECORDED.get(mode, (2, 4))
         reference = simulate_mode(
             mode, given.vectors or vectors, given.lines or lines, given.jobs, tuple(given.clamps), given.topology,
-            given.technology,
+            given.technology, ratio,
         )  # fmt: skip
-        path = given.out / f"{reference.meta['technology']}_{given.topology}_{mode}.reference.h5"
+        path = given.out / f"{tile}_{mode}.reference.h5"
         reference.write(path, compact=True)
         print(f"reference set: {path}", file=sys.stderr)
 

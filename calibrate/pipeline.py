@@ -15,6 +15,7 @@ from aimcard.calibrate.bootstrap import Errors, bootstrap
 from aimcard.calibrate.energy import has_supplies, oscillator_table, run_energy
 from aimcard.calibrate.fit import jacobian, tensors
 from aimcard.calibrate.parameters import SPECS
+from aimcard.calibrate.setting import Setting
 from aimcard.calibrate.stages import (
     JOINT,
     PULSE,
@@ -29,7 +30,7 @@ from aimcard.calibrate.stages import (
     run_wire,
     wire_errors,
 )
-from aimcard.calibrate.targets import Columns, Setting, column_current
+from aimcard.calibrate.targets import Columns, column_current
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.card import Card, Decision, FitSummary, Interval, Parameter, Provenance, Table
 from aimcard.models.cell import APPARENT_WEIGHTS
@@ -197,7 +198,7 @@ def _card(
     g = np.concatenate([r["conductance_s"].ravel() for r in fit_columns + judged])
     line_a = max(float(r["current_a"].max()) for r in (ota_columns or fit_columns))
     if tables is not None:
-        line_a = min(line_a, float(tables["adc"][0][-1]))
+        line_a = min(line_a, float(tables["adc"][0][-1]), float(meta.get("counter_reach_a", math.inf)))
     # A line whose pulses end recharges its cells: for a slot it may take a little current back. Where nothing leaks, that is
     # all there is, and the card's own error decides by how much.
     line_lo_a = min(0.0, *(float(r["current_a"].min()) for r in fit_columns + judged)) - LINE_ERROR * line_a
@@ -216,7 +217,7 @@ def _card(
     }
     keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "t_lsb_s", "code_max",
             "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bleed_a", "r_bit_ohm",
-            "r_return_ohm")  # fmt: skip
+            "r_return_ohm", "counter_reach_a")  # fmt: skip
     card_meta = {key: meta[key] for key in keys if key in meta} | {
         "segments": SEGMENTS, "w_select_um": float(meta["w_ref_um"]), "apparent_weight": s.setting.apparent_weight,
         "phase_rule": s.setting.phase_rule, "hold_s": s.setting.hold_s,

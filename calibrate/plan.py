@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import joblib
 
@@ -23,7 +23,7 @@ from aimcard.models.errors import InputError
 from aimcard.models.modes import get_mode
 from aimcard.models.topology import TOPOLOGIES
 from aimcard.netlists.column import Pulses
-from aimcard.netlists.readout import default_readout
+from aimcard.netlists.readout import ReadoutDesign, check_mirror_ratio, default_readout
 from aimcard.netlists.technology import Technology, get_technology
 
 
@@ -58,13 +58,14 @@ EFFORTS = {
 
 @dataclass(frozen=True)
 class Options:
-    """What the user may choose. ``columns`` is the number of held-out columns; None takes the effort's.
+    """What the user may choose. ``held_out_columns``: how many judge the card; None takes the effort's.
 
     ``corner`` "nom" is the typical corner of every technology, and becomes its own name for it.
     ``w_select_um`` calibrates for select transistors of one drawn width; None for the technology's range.
     ``vdd_v`` is the supply of everything; None takes the technology's own.
     ``mode``: the PWM mode that all columns are driven in, a name of ``models/modes.py``.
     ``lsb_ns`` is the LSB time [ns]; None for the one that the technology's read-out is made for.
+    ``mirror_ratio``: line current over the mirror's, a whole number; None for that of the technology's read-out.
     ``held_out_only``: the columns that judge a card and none that one is fitted to; another ``seed`` gives columns that
     nobody has seen while a model was made.
     """
@@ -72,7 +73,7 @@ class Options:
     technology: str = "freepdk45"
     corner: str = "nom"
     temperature_c: float = 27.0
-    columns: int | None = None
+    held_out_columns: int | None = None
     effort: str = "default"
     jobs: int | None = None
     seed: int = 1
@@ -82,6 +83,7 @@ class Options:
     lsb_ns: float | None = None
     topology: str = "gated"
     held_out_only: bool = False
+    mirror_ratio: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("effort", self.effort, tuple(EFFORTS))
@@ -91,23 +93,29 @@ class Options:
         technology.library(self.corner)
         object.__setattr__(self, "corner", technology.corner(self.corner))
         technology.check_temperature(self.temperature_c)
-        for name in ("columns", "jobs"):
-            value = getattr(self, name)
+        for name, value in (("held-out columns", self.held_out_columns), ("jobs", self.jobs)):
             if value is not None and value < 1:
                 raise InputError(f"{name}: expected 1 or more; got {value}")
         if self.seed < 0:
             raise InputError(f"seed: expected 0 or more; got {self.seed}")
         if self.w_select_um is not None and not technology.w_min_um <= self.w_select_um <= 2:
-            raise InputError(f"w_select_um: expected {technology.w_min_um:g} to 2 µm; got {self.w_select_um:g}")
-
+            raise InputError(f"drawn select width: expected {technology.w_min_um:g} to 2 µm; got {self.w_select_um:g}")
         if self.lsb_ns is not None and not 0.5 <= self.lsb_ns <= 100:
-            raise InputError(f"lsb_ns: expected 0.5 to 100 ns; got {self.lsb_ns:g}")
+            raise InputError(f"LSB of the pulses: expected 0.5 to 100 ns; got {self.lsb_ns:g}")
+        if self.mirror_ratio is not None:
+            object.__setattr__(self, "mirror_ratio", check_mirror_ratio(self.mirror_ratio))
 
     @property
     def pdk(self) -> Technology:
         """The technology, at the supply asked for."""
         technology = get_technology(self.technology)
         return technology if self.vdd_v is None else technology.at_supply(self.vdd_v)
+
+    @property
+    def readout(self) -> ReadoutDesign:
+        """The technology's read-out, with the mirror and the LSB asked for."""
+        own = default_readout(self.pdk, self.mirror_ratio)
+        return own if self.lsb_ns is None else replace(own, t_lsb_s=self.lsb_ns * 1e-9)
 
     @property
     def size(self) -> Effort:
@@ -141,7 +149,7 @@ def _every_column(options: Options) -> list[Column]:
     fitted = fit_columns("ideal", size.fit_ideal, options.seed, options.w_range_um)
     fitted += fit_columns("ota", size.fit_ota, options.seed + 1, options.w_range_um)
     held = held_out_columns(
-        options.columns or size.columns,
+        options.held_out_columns or size.columns,
         size.vectors,
         options.seed,
         size.distributions,
@@ -160,10 +168,9 @@ RING_STEP_CPU_S = 60e-6
 
 def ring_cpu_s(options: Options) -> float:
     """CPU seconds of a ring over a window: as many steps as the design's ring needs, in FreePDK45 66 000, in sky130 52 000."""
-    readout = default_readout(options.pdk)
-    t_lsb_s = readout.t_lsb_s if options.lsb_ns is None else options.lsb_ns * 1e-9
+    readout = options.readout
     slots = get_mode(options.mode, CODE_MAX).window_slots(Pulses.guard)
-    return RING_STEP_CPU_S * slots * t_lsb_s / readout.ring_step_s
+    return RING_STEP_CPU_S * slots * readout.t_lsb_s / readout.ring_step_s
 
 
 def expected_cpu_s(column: Column, ring_s: float = 4.0) -> float:
@@ -188,7 +195,7 @@ def estimate(options: Options) -> str:
     ring_s = ring_cpu_s(options)
     minutes = (sum(expected_cpu_s(c, ring_s) for c in columns) / jobs + FIT_S[options.effort]) / 60
     at_most = {"quick": 3, "default": 15}.get(options.effort)
-    limit = f", at most {at_most} on 2 idle cores" if at_most and options.columns is None else ""
+    limit = f", at most {at_most} on 2 idle cores" if at_most and options.held_out_columns is None else ""
     return (
         f"{decks} decks in ngspice, {jobs} at a time, then the fits: about {minutes:.0f} min the first time{limit}; "
         "finished decks are kept, so it can be interrupted"

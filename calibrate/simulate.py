@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from aimcard.calibrate.columns import CODE_MAX, POSITIONS, Column
+from aimcard.calibrate.counter_reach import counter_meta
 from aimcard.calibrate.plan import Options, plan
 from aimcard.calibrate.rings import LineRun, Rings, ring_arrays, run_rings, window_charge
 from aimcard.data.reference import Record, ReferenceSet
@@ -24,7 +25,6 @@ from aimcard.netlists.driver import DriverEdges, default_driver, driver_deck, dr
 from aimcard.netlists.ngspice import ACCURATE, TIGHT, Deck, Waveforms, run, run_many, simulator_version
 from aimcard.netlists.oscillator import COUNTS_PER_PERIOD
 from aimcard.netlists.oscillator_decks import oscillator_rate, oscillator_rate_deck
-from aimcard.netlists.readout import default_readout
 from aimcard.netlists.readout_decks import (
     conductance_steps,
     loop_gain,
@@ -59,10 +59,7 @@ def simulate(
 
         return simulate_tied(options, cache_dir, progress, columns)
     technology = options.pdk
-    readout = default_readout(technology)
-    if options.lsb_ns is not None:
-        readout = dataclasses.replace(readout, t_lsb_s=options.lsb_ns * 1e-9)
-    bench = ColumnBench(technology, options.corner, options.temperature_c, readout)
+    bench = ColumnBench(technology, options.corner, options.temperature_c, options.readout)
     t_lsb_s, delay_s = bench.readout.t_lsb_s, default_driver(technology).edge_delay_s
     driver = edges(technology, options.corner, options.temperature_c, t_lsb_s=t_lsb_s, cache_dir=cache_dir)
     by_position = dict(zip(POSITIONS, driver.edge, strict=True))
@@ -72,7 +69,8 @@ def simulate(
     records = [_driver_record(driver), _driver_supply_record(options, t_lsb_s, cache_dir, progress)]
     records += _cells(options, bench, pulses[POSITIONS[1]], by_position, cache_dir)
     records += _readout(bench, options.jobs, cache_dir, progress)
-    idle_rate_hz = float(next(r for r in records if r.kind == "oscillator")["count_rate_hz"][0])
+    ring = next(r for r in records if r.kind == "oscillator")
+    reach, idle_rate_hz = counter_meta(ring, bench, "gated"), float(ring["count_rate_hz"][0])
     asked = plan(options) if columns is None else columns
     records += simulate_columns(asked, bench, pulses, options.jobs, cache_dir, progress, idle_rate_hz)
     any_pulses = pulses[POSITIONS[1]]
@@ -85,7 +83,7 @@ def simulate(
         "r_return_ohm": Wire().r_return_ohm, "c_bit_f": Wire().c_bit_f, "c_return_f": Wire().c_return_f,
         "mirror_ratio": float(bench.readout.mirror_ratio), "counts_per_period": COUNTS_PER_PERIOD,
         "bleed_a": bench.readout.bleed_a, "seed": options.seed, "effort": options.effort,
-        "phase_rule": PHASE_RULES[0], "hold_s": HOLD_S,
+        "phase_rule": PHASE_RULES[0], "hold_s": HOLD_S, **reach,
     }  # fmt: skip
     return ReferenceSet(meta, records)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,27 +11,19 @@ import torch
 from torch import Tensor
 
 from aimcard.calibrate.bootstrap import Errors, bootstrap
-from aimcard.calibrate.fit import Fit, jacobian, minimise, tensors
+from aimcard.calibrate.cell_targets import cell_gate, cell_of, cell_off, cell_on, cell_pulse, gate_rows, off_rows, on_rows
+from aimcard.calibrate.fit import Fit, Residual, jacobian, minimise, tensors, together
 from aimcard.calibrate.parameters import SPECS, Spec
+from aimcard.calibrate.setting import Setting
 from aimcard.calibrate.targets import (
     LEAST_QUIET,
     Columns,
-    Setting,
     base_current,
-    cell_gate,
-    cell_of,
-    cell_off,
-    cell_on,
-    cell_pulse,
     column_current,
     column_readout,
-    gate_rows,
-    off_rows,
-    on_rows,
     quiet_current,
     quiet_slots,
     stack_columns,
-    together,
 )
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.errors import FitError
@@ -64,8 +56,6 @@ WIDTHS = (
 
 #: A gate current below this is the simulator's own conductance to ground: such a technology's models have none [A].
 LEAST_GATE_A = 1e-13
-
-Residual = Callable[[Mapping[str, Tensor]], Tensor]
 
 
 @dataclass

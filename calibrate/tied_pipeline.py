@@ -9,10 +9,9 @@ from scipy.linalg import block_diag
 import aimcard
 from aimcard.calibrate.bootstrap import Errors, bootstrap
 from aimcard.calibrate.energy import has_supplies, oscillator_rows, run_energy
-from aimcard.calibrate.fit import jacobian, tensors
+from aimcard.calibrate.fit import jacobian, tensors, together
 from aimcard.calibrate.stages import Stages
 from aimcard.calibrate.steps import steps
-from aimcard.calibrate.targets import together
 from aimcard.calibrate.tied_parameters import TIED_SPECS
 from aimcard.calibrate.tied_readout_fit import check_readout_columns, offset_parameters, run_tied_readout, table_rows
 from aimcard.calibrate.tied_targets import TiedSetting, source_line_residual, stack_pairs, tied_cells, tied_lines
@@ -100,6 +99,7 @@ def _card(
     g = np.concatenate([r[n].ravel() for r in every for n in ("conductance_s", "conductance_minus_s")])
     most = max(float(np.abs(r["current_a"]).max()) for r in fitted)
     table = (-np.inf, np.inf) if readout is None else (float(readout["adc"][0][0]), float(readout["adc"][0][-1]))
+    reach_a = np.inf if readout is None else float(meta.get("counter_reach_a", np.inf))
     code, celsius = int(meta["code_max"]), float(meta["temperature_c"])
 
     def span(name: str, of) -> tuple[float, float]:
@@ -109,7 +109,7 @@ def _card(
     widths = (*span("w_select_um", fitted), float(meta["w_min_um"]), float(meta["w_ref_um"]))
     domain = {
         "conductance_s": Interval(float(g.min()), float(g.max()), "S"),
-        "line_current_a": Interval(max(-most, table[0]), min(most, table[1]), "A"),
+        "line_current_a": Interval(max(-most, table[0]), min(most, table[1], reach_a), "A"),
         "code": Interval(-code, code, "1"),
         "wire_scale": Interval(*span("wire_scale", every), "1"),
         "temperature_c": Interval(celsius, celsius, "degC"),
@@ -117,7 +117,8 @@ def _card(
         "position": Interval(*span("position", fitted), "1"),
     }
     keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "v_common_v", "t_lsb_s",
-            "code_max", "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bias_a", "r_bit_ohm", "r_return_ohm")  # fmt: skip
+            "code_max", "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bias_a", "r_bit_ohm", "r_return_ohm",
+            "counter_reach_a")  # fmt: skip
     words = {
         "down_start": "down from the common mode", "down_end": "back up to the common mode",
         "up_start": "up from the common mode", "up_end": "back down to the common mode",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +9,11 @@ import torch
 from torch import Tensor
 
 from aimcard.calibrate.bootstrap import Errors, bootstrap
-from aimcard.calibrate.fit import jacobian, tensors
+from aimcard.calibrate.error_units import PHASE_ERROR_COUNT
+from aimcard.calibrate.fit import Residual, Values, jacobian, tensors, together
 from aimcard.calibrate.parameters import Spec
 from aimcard.calibrate.stages import Stages, readout_tables
-from aimcard.calibrate.targets import together
-from aimcard.calibrate.tied_targets import TiedColumns, TiedSetting, Values, base_currents, stack_pairs, weighed
+from aimcard.calibrate.tied_targets import TiedColumns, TiedSetting, base_currents, stack_pairs, weighed
 from aimcard.data.reference import ReferenceSet
 from aimcard.models.adc import HOLD_S, PHASE_RULES
 from aimcard.models.card import Parameter, Table
@@ -76,8 +75,9 @@ def readout_columns(reference: ReferenceSet, setting: TiedSetting, tables: Table
 
 def readout_residual(
     c: TiedColumns, setting: TiedSetting, tables: Tables, base: tuple[Tensor, Tensor, Tensor], bias_a: float, ratio: float
-) -> Callable[[Values], Tensor]:
-    """Columns with their read-out: line current, mirror current times its ratio, and the phases in units of 0.02 counts.
+) -> Residual:
+    """Columns with their read-out: line current, mirror current times its ratio, and the phases in units of
+    PHASE_ERROR_COUNT.
 
     base: ``base_currents`` of these columns at the static clamp.
     """
@@ -93,7 +93,7 @@ def readout_residual(
         parts = [
             weighed(got.current_a - c.current_a, c.current_a, windows),
             weighed(ratio * (got.mirror_a - truth_mirror), c.current_a, windows),
-            (got.phases - truth_phases) / 0.02,
+            (got.phases - truth_phases) / PHASE_ERROR_COUNT,
         ]
         return torch.cat(parts, dim=-1).flatten()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from aimcard.calibrate.columns import CODE_MAX, POSITIONS, ROWS, Column
+from aimcard.calibrate.counter_reach import counter_meta
 from aimcard.calibrate.plan import Options, plan
 from aimcard.calibrate.rings import LineRun, Rings, ring_arrays, run_rings
 from aimcard.calibrate.simulate import hash_of, rate_record
@@ -22,7 +23,6 @@ from aimcard.netlists.column_decks import ColumnBench, overlay, slot_currents
 from aimcard.netlists.levels import V_COMMON_V
 from aimcard.netlists.ngspice import Deck, Waveforms, run, run_many, simulator_version
 from aimcard.netlists.oscillator import COUNTS_PER_PERIOD
-from aimcard.netlists.readout import default_readout
 from aimcard.netlists.readout_decks import loop_gain
 from aimcard.netlists.source_edges import EDGES, SourceLines, source_lines
 from aimcard.netlists.tied import TIED_OPTIONS, TIED_TIGHT, SourceEdges, tied_column_deck
@@ -42,8 +42,8 @@ def simulate_tied(
 ) -> ReferenceSet:
     """The whole reference set of ``options`` with topology tied; as ``calibrate.simulate.simulate`` otherwise."""
     technology = options.pdk
-    bench = ColumnBench(technology, options.corner, options.temperature_c, default_readout(technology))
-    t_lsb_s = bench.readout.t_lsb_s if options.lsb_ns is None else options.lsb_ns * 1e-9
+    bench = ColumnBench(technology, options.corner, options.temperature_c, options.readout)
+    t_lsb_s = bench.readout.t_lsb_s
     design = default_tied_driver(technology)
     lines = source_lines(technology, options.corner, options.temperature_c, design, t_lsb_s=t_lsb_s,
                          v_read_v=bench.v_read_v, cache_dir=cache_dir)  # fmt: skip
@@ -52,6 +52,7 @@ def simulate_tied(
     records = [source_record(edges, pulses, lines, design), cell_record(options, bench, cache_dir)]
     records.append(source_supply_record(options, design, t_lsb_s, bench.v_read_v, cache_dir, progress))
     records += readout_records(bench, options.jobs, cache_dir, progress)
+    reach = counter_meta(records[-1], bench, "tied")
     idle_rate_hz = float(np.interp(0.0, records[-1]["current_a"], records[-1]["count_rate_hz"]))
     asked = [c for c in (plan(options) if columns is None else columns) if isinstance(c, PairColumn)]
     records += simulate_pairs(asked, bench, pulses, edges, options.jobs, cache_dir, progress, idle_rate_hz)
@@ -64,7 +65,7 @@ def simulate_tied(
         "w_min_um": options.w_range_um[0], "r_bit_ohm": wire.r_bit_ohm, "r_return_ohm": 0.0, "c_bit_f": wire.c_bit_f,
         "bias_a": default_tied_readout(technology).bias_a, "mirror_ratio": float(bench.readout.mirror_ratio),
         "seed": options.seed, "effort": options.effort,
-        "counts_per_period": COUNTS_PER_PERIOD, "phase_rule": PHASE_RULES[0], "hold_s": HOLD_S,
+        "counts_per_period": COUNTS_PER_PERIOD, "phase_rule": PHASE_RULES[0], "hold_s": HOLD_S, **reach,
     }  # fmt: skip
     return ReferenceSet(meta, records)
 

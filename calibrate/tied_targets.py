@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from aimcard.calibrate.error_units import CELL_ERROR, CHARGE_ERROR, GAIN_ERROR, SLOT_ERROR
+from aimcard.calibrate.fit import Residual, Values
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.errors import FitError
 from aimcard.models.modes import Mode, get_mode
@@ -27,8 +28,7 @@ from aimcard.models.tied import (
 )
 from aimcard.models.tied_tile import EDGE_TABLES, row_pulses, tied_edges_at, tied_parameters
 
-Values = Mapping[str, Tensor]
-#: A cell's error counts in 10 ppm of its read current; below this conductance in 10 ppm of this one's.
+#: A cell's error counts as a share of its read current; below this conductance, of this one's. Chosen by hand.
 LEAST_S = 1e-6
 CONVENTIONAL = get_mode("conventional")
 
@@ -82,24 +82,24 @@ class TiedSetting:
         return cell, wire, pulse
 
 
-def source_line_residual(record: Record, setting: TiedSetting) -> Callable[[Values], Tensor]:
-    """Errors of the gains of a ``source_edge`` record in units of 10 ppm."""
+def source_line_residual(record: Record, setting: TiedSetting) -> Residual:
+    """Errors of the gains of a ``source_edge`` record in units of GAIN_ERROR."""
     position, *gains = (torch.tensor(record[n]) for n in ("position", "down_gain", "up_gain"))
 
     def residual(values: Values) -> Tensor:
         gain = setting.parameters(values, position=position)[0].gain
         model = (gain.down_plus, gain.up_plus)
-        return torch.cat([(torch.as_tensor(m) - g) / 1e-5 for m, g in zip(model, gains, strict=True)])
+        return torch.cat([(torch.as_tensor(m) - g) / GAIN_ERROR for m, g in zip(model, gains, strict=True)])
 
     return residual
 
 
-def tied_cells(record: Record, setting: TiedSetting) -> tuple[Callable[[Values], Tensor], np.ndarray]:
-    """Residuals of a ``cell_dc`` record in units of 10 ppm of a read current, and the cell that each belongs to."""
+def tied_cells(record: Record, setting: TiedSetting) -> tuple[Residual, np.ndarray]:
+    """Residuals of a ``cell_dc`` record in units of CELL_ERROR of a read current, and the cell that each belongs to."""
     g, column, source, w, i = (
         torch.tensor(record[n]) for n in ("conductance_s", "v_bit_v", "v_return_v", "w_select_um", "current_a")
     )
-    unit = 1e-5 * setting.v_read_v * torch.clamp(g, min=LEAST_S)
+    unit = CELL_ERROR * setting.v_read_v * torch.clamp(g, min=LEAST_S)
     cell_of = np.unique(np.stack([record["conductance_s"], record["w_select_um"]]), axis=1, return_inverse=True)[1]
 
     def residual(values: Values) -> Tensor:
@@ -174,22 +174,22 @@ def model_current(c: TiedColumns, setting: TiedSetting, values: Values) -> Tenso
 
 
 def weighed(error: Tensor, line_a: Tensor, windows: tuple[tuple[int, int], ...]) -> Tensor:
-    """Errors (columns, slots + phases): of slots in 2e-4 of the line's rms current, of each phase's charge and first slot in
-    2e-5 of Σ |i|·t. windows: slots (first, beyond) of the phases.
+    """Errors (columns, slots + phases): of slots in SLOT_ERROR of the line's rms current, of each phase's charge and first
+    slot in CHARGE_ERROR of Σ |i|·t. windows: slots (first, beyond) of the phases.
 
     A tied charge may vanish, so its error counts against the window's mean magnitude.
     """
     rms = line_a.square().mean(-1, keepdim=True).sqrt()
-    total = 2e-5 * line_a.abs().sum(-1, keepdim=True)
+    total = CHARGE_ERROR * line_a.abs().sum(-1, keepdim=True)
     parts = []
     for first, beyond in windows:
         within = error[..., first:beyond]
-        parts += [within.sum(-1, keepdim=True) / total, within[..., :1] / total, within[..., 1:] / (2e-4 * rms)]
+        parts += [within.sum(-1, keepdim=True) / total, within[..., :1] / total, within[..., 1:] / (SLOT_ERROR * rms)]
     return torch.cat(parts, dim=-1)
 
 
 
-def tied_lines(c: TiedColumns, setting: TiedSetting) -> Callable[[Values], Tensor]:
+def tied_lines(c: TiedColumns, setting: TiedSetting) -> Residual:
     """Slot currents of columns with an ideal clamp."""
     windows = setting.windows(c.current_a.shape[-1])
     return lambda values: weighed(model_current(c, setting, values) - c.current_a, c.current_a, windows).flatten()

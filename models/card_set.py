@@ -17,7 +17,8 @@ from aimcard.models.lut import lookup
 from aimcard.models.temperature import check_between, interpolate, interpolated_error, node_weights
 
 #: What all cards of a set share; the rest of a card's meta may differ in numbers, not in texts.
-KIND = ("technology", "topology", "mode", "v_read_v", "t_lsb_s", "code_max", "rows", "n_phases", "w_select_um", "apparent_weight")
+KIND = ("technology", "topology", "mode", "v_read_v", "t_lsb_s", "code_max", "rows", "n_phases", "mirror_ratio", "w_select_um",
+        "apparent_weight")  # fmt: skip
 #: What makes a card of the set.
 PLACE = ("corner", "temperature_c", "vdd_v")
 #: Law of each parameter and table that does not take DEFAULT_LAW; chosen on held-out temperatures (docs/corners.md).

@@ -6,10 +6,11 @@ line. The mirror's output current leaves V_DD through the output PMOS into the o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from aimcard.models.errors import InputError
 from aimcard.netlists.levels import V_READ_V
 from aimcard.netlists.technology import Technology, sizes_for
 
@@ -69,6 +70,8 @@ class ReadoutDesign:
     ring_step_s: float = 2e-12
     # The LSB that loop, mirror and counter follow.
     t_lsb_s: float = 1e-9
+    # Fastest ring that the technology's counter follows: in both technologies 0.3 of what a lone flip-flop does (counter.py).
+    counter_max_hz: float = 5e9
 
 
 #: docs/sky130.md says what each size is for.
@@ -113,15 +116,38 @@ _SKY130 = ReadoutDesign(
     gain_hz_per_a=14e12,
     ring_step_s=10e-12,
     t_lsb_s=4e-9,
+    counter_max_hz=1.5e9,
 )
 
 #: Read-outs by technology.
 DEFAULT_READOUT = MappingProxyType({"freepdk45": ReadoutDesign(), "sky130": _SKY130})
 
 
-def default_readout(technology: Technology) -> ReadoutDesign:
-    """The shipped design for ``technology``; TechnologyError if nobody has sized one."""
-    return sizes_for(technology, DEFAULT_READOUT, "read-out")
+#: Largest line current of a usual gated tile [A]: mean and six sigma of lines of normal weights to 25 µS (docs/readout.md).
+FULL_SCALE_A = 300e-6
+#: Units of a mirror's diode that may be asked for. One alone takes the regulator's headroom: 370 µA pull a tied column from
+#: 0.40 to 0.25 V. With more than 32 an idle line hardly turns the ring.
+MIRROR_RATIOS = (2, 32)
+
+
+def check_mirror_ratio(value: float) -> int:
+    """The number of the diode's units; InputError unless it is a whole number in MIRROR_RATIOS."""
+    lo, hi = MIRROR_RATIOS
+    if not (lo <= value <= hi and value == int(value)):
+        raise InputError(
+            f"mirror ratio: expected a whole number from {lo} to {hi}, the mirror's units on the line's side for each one on the "
+            f"oscillator's; got {value:g}"
+        )
+    return int(value)
+
+
+def default_readout(technology: Technology, mirror_ratio: float | None = None) -> ReadoutDesign:
+    """The shipped design for ``technology``, with its own mirror or one of ``mirror_ratio``:1.
+
+    Raises TechnologyError if nobody has sized one, InputError as ``check_mirror_ratio``.
+    """
+    own = sizes_for(technology, DEFAULT_READOUT, "read-out")
+    return own if mirror_ratio is None else replace(own, mirror_ratio=check_mirror_ratio(mirror_ratio))
 
 
 def add_regulator(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from aimcard.models.console import Arguments, number, run_module
 from aimcard.netlists.ngspice import run_many
 from aimcard.netlists.oscillator import COUNTS_PER_PERIOD
 from aimcard.netlists.oscillator_decks import OscillatorRate, oscillator_rate, oscillator_rate_deck
-from aimcard.netlists.readout import ReadoutDesign, default_readout
+from aimcard.netlists.readout import FULL_SCALE_A, ReadoutDesign, default_readout
 from aimcard.netlists.readout_decks import (
     conductance_steps,
     loop_gain,
@@ -34,12 +33,15 @@ LEVELS_S = np.array([0.0, 0.5, 1.0, 1.5, 1.4, 0.5, 0.45, 0.1, 0.0]) * 1e-3
 HOLD_LSB, WINDOW_LSB = 8, 127
 #: A line's mean current in the window, with the spread of a real line's charge.
 LINE_A, LINE_SPREAD = 60e-6, 0.08
+#: The regulator's current at full scale, bleed included [A].
+FULL_REGULATOR_A = FULL_SCALE_A + 20e-6
 
 
 def oscillator_currents(mirror_ratio: int, points: int = 24) -> np.ndarray:
-    """Regulator currents [A] that put 0.5 to 60 µA into the oscillator: spacing between linear and log."""
-    log = np.geomspace(0.5e-6, 60e-6, points)
-    linear = np.linspace(0.5e-6, 60e-6, points)
+    """Regulator currents [A] that put 0.5 to 60 µA, or what full scale takes, into the oscillator: between linear and log."""
+    most = max(60e-6, FULL_REGULATOR_A / mirror_ratio)
+    log = np.geomspace(0.5e-6, most, points)
+    linear = np.linspace(0.5e-6, most, points)
     return mirror_ratio * np.sqrt(log * linear)
 
 
@@ -126,10 +128,11 @@ def report(
         )
     bleed = float(static.regulator_a[0])
     counts, sigma, loss = quantisation(rates, bleed, window_s)
-    full = np.interp(300e-6 + bleed, ring_a, [r.frequency_hz for r in rates])
+    full = np.interp(FULL_SCALE_A + bleed, ring_a, [r.frequency_hz for r in rates])
     lines += [
         "",
-        f"ring at 300 µA of column current: {full / 1e9:.2f} GHz, {COUNTS_PER_PERIOD} counts a period",
+        f"ring at {FULL_SCALE_A * 1e6:g} µA of column current: {full / 1e9:.2f} GHz, {COUNTS_PER_PERIOD} counts a period; "
+        f"a counter follows {design.counter_max_hz / 1e9:g} GHz",
         f"line of {LINE_A * 1e6:g} µA mean, {LINE_SPREAD:.0%} spread, {window_s * 1e9:g} ns: "
         f"{counts:.0f} counts, sigma {sigma:.0f}; quantisation {loss:.2f} % of sigma",
         f"supply: OTA and references {static.bias_a[0] * 1e6:.0f} µA, bleed {bleed * 1e6:.2f} µA",
@@ -143,12 +146,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("corner", nargs="?", default="nom")
     parser.add_argument("temperature", nargs="?", default=27.0, type=number, help="degrees Celsius (27)")
     parser.add_argument("technology", nargs="?", default="freepdk45")
-    parser.add_argument("mirror_ratio", nargs="?", type=int, help="line current over the mirror's (default: the technology's)")
+    parser.add_argument("mirror_ratio", nargs="?", type=number, help="line current over the mirror's (default: the technology's)")
     given = parser.parse_args(arguments)
     technology = get_technology(given.technology)
     technology.check_bench(given.corner, given.temperature)
-    own = default_readout(technology)
-    design = own if given.mirror_ratio is None else replace(own, mirror_ratio=given.mirror_ratio)
+    design = default_readout(technology, given.mirror_ratio)
     print(report(technology, design, given.corner, given.temperature))
 
 

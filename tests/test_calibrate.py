@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from aimcard.calibrate import pipeline
+from aimcard.calibrate.cell_targets import cell_on
 from aimcard.calibrate.columns import POSITIONS
 from aimcard.calibrate.fit import minimise, tensors
 from aimcard.calibrate.parameters import SPECS
 from aimcard.calibrate.pipeline import calibrate
+from aimcard.calibrate.setting import Setting, edge_tables
 from aimcard.calibrate.stages import CELL_ON, GATE, LEAK, LINE, PULSE, READOUT
-from aimcard.calibrate.targets import Columns, Setting, cell_on, edge_tables, quiet_current, quiet_slots
+from aimcard.calibrate.targets import Columns, quiet_current, quiet_slots
 from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.adc import HOLD_S, phase
 from aimcard.models.cell import cell_current, gate_current, idle_weight, leakage_current

@@ -91,7 +91,7 @@ def test_help_loads_nothing_heavy():
         (["show", "card.h5", "--jsn", "x"], "Unknown option: --jsn"),
         (["show"], "requires an argument"),
         (["show", "card.h5", "more"], "more"),
-        (["calibrate", "--columns", "two"], 'unable to convert "two" into int'),
+        (["calibrate", "--held-out-columns", "two"], 'unable to convert "two" into int'),
         (["show", "missing.h5"], "missing.h5: file: expected a model card, cannot read it: No such file"),
         (["show", "."], "expected a model card, cannot read it: Is a directory"),
         (["show", "text.h5"], "text.h5: file: expected a model card in HDF5, got a file that is not HDF5"),
@@ -134,7 +134,7 @@ def test_help_loads_nothing_heavy():
         (["calibrate", "--vdd", "0.5"], "vdd: freepdk45 is simulated from 0.8 to 1.1 V (1 V is nominal); got 0.5"),
         (["calibrate", "--vdd", "nan"], "from 0.8 to 1.1 V (1 V is nominal); got nan"),
         (["simulate", "--out", "set.h5", "--vdd", "1.2"], "from 0.8 to 1.1 V (1 V is nominal); got 1.2"),
-        (["calibrate", "--columns", "0"], "columns: expected 1 or more; got 0"),
+        (["calibrate", "--held-out-columns", "0"], "held-out columns: expected 1 or more; got 0"),
         (["calibrate", "--jobs", "-2"], "jobs: expected 1 or more; got -2"),
         (["calibrate", "--seed", "-1"], "seed: expected 0 or more; got -1"),
         (["calibrate", "--w-select", "0.01"], "expected 0.09 to 2 µm; got 0.01"),
@@ -158,7 +158,7 @@ def test_calibration_needs_records_to_fit(folder, refused):
 def test_no_reference_set_ships_for_this_card(folder, card_of, refused):
     changed = card_of()
     attrs.evolve(changed, meta=changed.meta | {"technology": "my28nm"}).write("mine.h5")
-    assert "no reference set for my28nm, nom, 27.0, 1.0, gated, conventional ships" in refused(
+    assert "no reference set for my28nm, nom, 27.0, 1.0, gated, 8.0, conventional ships" in refused(
         "validate", "mine.h5"
     )
 

@@ -22,10 +22,12 @@ Say = Callable[[str], None]
 
 def compare(card: Card, reference: ReferenceSet) -> ValidationResult:
     """Scores on the set's held-out columns; warns if card and set differ in what they are for."""
-    for key in ("technology", "corner", "temperature_c", "vdd_v"):
-        if card.meta[key] != reference.meta[key]:
+    for key in ("technology", "corner", "temperature_c", "vdd_v", "mirror_ratio"):
+        # A set of one's own may say nothing of its mirror.
+        simulated = reference.meta.get(key, card.meta[key])
+        if card.meta[key] != simulated:
             warnings.warn(
-                f"{key}: the card is for {card.meta[key]}, the reference set for {reference.meta[key]}; "
+                f"{key}: the card is for {card.meta[key]}, the reference set for {simulated}; "
                 "the figures show that difference too",
                 stacklevel=2,
             )

@@ -33,7 +33,7 @@ def mode_figure(table: ModeTable) -> Figure:
 def _name(r: ModeRow) -> str:
     c = r.counts
     ring = f", {c.rule}" if c.quantity == "counts" and r.phases > 1 else ""
-    return f"{c.topology} {c.mode}{ring}" + ("" if c.quantity == "counts" else " (charge)")
+    return f"{r.tile} {c.mode}{ring}" + ("" if c.quantity == "counts" else " (charge)")
 
 
 def _rows(ax: Axes, table: ModeTable, colors: dict[str, str]) -> None:
@@ -58,7 +58,7 @@ def _rows(ax: Axes, table: ModeTable, colors: dict[str, str]) -> None:
 def _over_energy(ax: Axes, table: ModeTable, colors: dict[str, str]) -> None:
     shown: set[tuple[str, str]] = set()
     for r in table.rows:
-        c, key = r.counts, (r.counts.topology, r.counts.mode)
+        c, key = r.counts, (r.tile, r.counts.mode)
         # One rule of the ring a mode, the first: both cost the same energy. The title names it.
         if r.energy is None or key in shown:
             continue
@@ -66,7 +66,7 @@ def _over_energy(ax: Axes, table: ModeTable, colors: dict[str, str]) -> None:
         x, color, marker = r.energy.energy.tops_per_w, colors[c.mode], _MARKERS.get(c.topology, "D")
         ax.plot([x, x], [c.plain.eps, c.curve.eps], color=color, linewidth=1.2)
         ax.plot(x, c.plain.eps, marker, color=color, markerfacecolor="white")
-        ax.plot(x, c.curve.eps, marker, color=color, linestyle="", label=f"{c.topology} {c.mode}")
+        ax.plot(x, c.curve.eps, marker, color=color, linestyle="", label=f"{r.tile} {c.mode}")
     for mode, eps in PAPER_EPS_PERCENT.items():
         ax.plot(PAPER_TOPS_PER_W[mode], eps, "*", color=BLACK, markersize=11, linestyle="", label=f"paper, {mode}")
         ax.annotate(f"paper, {mode}", (PAPER_TOPS_PER_W[mode], eps), xytext=(0, 8), textcoords="offset points",

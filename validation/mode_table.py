@@ -8,7 +8,7 @@ Every row comes from a card that was fitted to simulated circuits: R² and ε_MA
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +35,11 @@ HEAD = (
 
 @dataclass(frozen=True)
 class ModeRow:
-    """One mode of one card under one rule of the ring. ``card`` None: no recorded set; ``energy`` None: no energy model; noise:
-    σ of the product's noise [% of σ_MAC], None: no noise tables."""
+    """One mode of one card under one rule of the ring. tile: the card's topology, and what tells it from others of the table;
+    ``card`` None: no recorded set; ``energy`` None: no energy model; noise: σ of the product's noise [% of σ_MAC], None: no
+    noise tables."""
 
+    tile: str
     counts: CountError
     t_lsb_s: float
     phases: int
@@ -58,7 +60,7 @@ class ModeRow:
         counts, ring = c.quantity == "counts", c.rule if self.phases > 1 else "-"
         paid = (None, None) if spent is None else (1e9 * spent.total_j, spent.tops_per_w)
         return (
-            c.topology, c.mode, ring if counts else "no counts: charge", f"{1e9 * self.window_s:g}",
+            self.tile, c.mode, ring if counts else "no counts: charge", f"{1e9 * self.window_s:g}",
             f"{1 - c.plain.one_minus_r2:.5f}", f"{c.plain.one_minus_r2:.2g}",
             *(f"{s.eps:.2f}" for s in (c.plain, c.table, c.curve)),
             *(f"{s.residue_share:.0%}" if counts else "-" for s in (c.plain, c.curve)),
@@ -71,7 +73,7 @@ class ModeRow:
         card = None if self.card is None else self.card.to_json()
         energy = None if self.energy is None else self.energy.to_json()
         return self.counts.to_json() | {
-            "window_s": self.window_s, "noise": self.noise, "card": card, "energy": energy
+            "tile": self.tile, "window_s": self.window_s, "noise": self.noise, "card": card, "energy": energy
         }  # fmt: skip
 
 
@@ -94,7 +96,7 @@ class ModeTable:
         """What the columns count, line by line."""
         c = self.rows[0].counts
         readings = ", ".join(f"{t}: {n} reading{'s' * (n > 1)} a product" for t, n in self.readings.items())
-        energies = {r.counts.topology: r.energy for r in reversed(self.rows) if r.energy is not None}
+        energies = {r.tile: r.energy for r in reversed(self.rows) if r.energy is not None}
         return (
             "R2, ε_MAC (RMSE over the largest ideal product): normal weights over the card's conductances, normal codes, σ a "
             f"third of full scale{'' if self.signed else ', the negative ones zero'}; {c.columns} columns, scale and offset of "
@@ -113,7 +115,7 @@ class ModeTable:
 
     def __str__(self) -> str:
         notes = [f"note: {note}" for note in self.notes]
-        found = {(r.counts.topology, r.counts.mode): r.card for r in self.rows if r.card is not None}
+        found = {(r.tile, r.counts.mode): r.card for r in self.rows if r.card is not None}
         details = ["", prediction_table(found.items())] if found else []
         return "\n".join([*rows_of_text([HEAD, *(r.texts() for r in self.rows)]), *self.contract, *notes, *details])
 
@@ -137,18 +139,17 @@ def mode_table(
     """Rows of every card in ``modes`` (none: all registered), under each rule of the ring.
 
     signed: inputs of either sign, which take a gated pair two sign phases; False: of one sign. references: recorded sets beside
-    the shipped ones; one of a topology that no card has is an InputError.
+    the shipped ones; one of a topology, technology or mirror that no card has is an InputError.
     """
     rows: list[ModeRow] = []
     notes: list[str] = []
-    topologies = {str(card.meta["topology"]) for card in cards}
     for r in references:
-        if r.meta["topology"] not in topologies:
-            wanted = " or ".join(sorted(topologies))
-            raise InputError(f"{r.source}: expected a set of topology {wanted}, a card's; got {r.meta['topology']}")
-    for card in cards:
-        tile, topology = tile_of(card), str(card.meta["topology"])
-        known = mode_references(card) | {str(r.meta["mode"]): r for r in references if r.meta["topology"] == topology}
+        if not any(_is_of(card, r) for card in cards):
+            wanted = " or ".join(dict.fromkeys(_tile_text(card.meta) for card in cards))
+            raise InputError(f"{r.source}: expected a set of {wanted}, a card's; got {_tile_text(r.meta)}")
+    for label, card in zip(labels(cards), cards, strict=True):
+        tile = tile_of(card)
+        known = mode_references(card) | {str(r.meta["mode"]): r for r in references if _is_of(card, r)}
         for name in modes or mode_names():
             mode = get_mode(name, tile.code_max)
             seen = predicted(card, known[name]) if name in known else None
@@ -156,8 +157,26 @@ def mode_table(
             for rule in PHASE_RULES if tile.has_readout and len(mode.phases) > 1 else PHASE_RULES[:1]:
                 error = count_error(card, mode, rule, vectors=vectors, signed=signed)
                 noise = _noise(card, error, mode, notes, signed)
-                rows.append(ModeRow(error, tile.t_lsb_s, len(mode.phases), seen, energy, noise))
+                rows.append(ModeRow(label, error, tile.t_lsb_s, len(mode.phases), seen, energy, noise))
     return ModeTable(tuple(rows), tuple(dict.fromkeys(notes)), signed)
+
+
+def labels(cards: Sequence[Card]) -> list[str]:
+    """Each card's topology; of several with the same one the technology, and of the same technology the mirror too."""
+    shown = ("topology", "technology", "mirror_ratio")
+    texts = [[f"{c.meta[key]:g}:1" if key == "mirror_ratio" else str(c.meta[key]) for key in shown] for c in cards]
+    depth = next((k for k in (1, 2) if len({tuple(t[:k]) for t in texts}) == len(texts)), len(shown))
+    return [" ".join(t[:depth]) for t in texts]
+
+
+def _is_of(card: Card, r: ReferenceSet) -> bool:
+    """Whether a set is of the card's tile; one without a word on its mirror is of any."""
+    return all(r.meta.get(key, card.meta[key]) == card.meta[key] for key in ("topology", "technology", "mirror_ratio"))
+
+
+def _tile_text(meta: Mapping[str, Any]) -> str:
+    mirror = f", mirror {meta['mirror_ratio']:g}:1" if "mirror_ratio" in meta else ""
+    return f"topology {meta['topology']}, technology {meta['technology']}{mirror}"
 
 
 def _energy(card: Card, mode: Mode, notes: list[str], signed: bool) -> EnergyStudy | None:
