@@ -15,16 +15,13 @@ if TYPE_CHECKING:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Simulation:
-    """What to simulate; None takes the default of `aimcard.calibrate.plan.Options`."""
+class Design:
+    """What a sweep simulates at every corner, temperature and supply; None takes the default of `calibrate.plan.Options`."""
 
     technology: Annotated[str | None, option_help("Transistor technology: freepdk45 or sky130 (default: freepdk45).")] = None
-    corner: Annotated[str | None, option_help("Process corner: nom, ff or ss; sky130 has fs and sf too (default: nom).")] = None
     topology: Annotated[
         str | None, option_help("Column: gated (idle cells float) or tied (four-quadrant, always connected; default: gated).")
     ] = None
-    temperature: Annotated[float | None, option_help("Temperature in degrees Celsius (default: 27).")] = None
-    vdd: Annotated[float | None, option_help("Supply voltage in V (default: the technology's own).")] = None
     w_select: Annotated[
         float | None, option_help("Drawn width of the select transistors in µm (default: 0.3 to 0.5, sky130 1.0).")
     ] = None
@@ -38,7 +35,7 @@ class Simulation:
     mode: Annotated[
         str | None, option_help("PWM mode: conventional, split, ...; `aimcard modes` lists them (default: conventional).")
     ] = None
-    columns: Annotated[int | None, option_help("How many held-out columns judge the card.")] = None
+    held_out_columns: Annotated[int | None, option_help("How many held-out columns judge the card.")] = None
     jobs: Annotated[int | None, option_help("ngspice processes at a time (default: all cores).")] = None
     seed: Annotated[int | None, option_help("Seed of conductances and codes (default: 1).")] = None
     quick: Annotated[bool, option_help("A small calibration, at most 3 minutes on 2 cores.")] = False
@@ -47,6 +44,16 @@ class Simulation:
     def given(self) -> dict[str, Any]:
         """The options that were set, by their names on the command line."""
         return {key: value for key, value in vars(self).items() if value is not None and value is not False}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Simulation(Design):
+    """What to simulate, at one corner, temperature and supply."""
+
+    corner: Annotated[str | None, option_help("Process corner: nom, ff or ss; sky130 has fs and sf too (default: nom).")] = None
+    temperature: Annotated[float | None, option_help("Temperature in degrees Celsius (default: 27).")] = None
+    vdd: Annotated[float | None, option_help("Supply voltage in V (default: the technology's own).")] = None
 
 
 def calibrate(
@@ -107,18 +114,13 @@ def sweep(
     corners: Annotated[str, option_help("Corners with commas between: nom,ff,ss.")],
     temperatures: Annotated[str, option_help("Temperatures in degrees Celsius: 0,27,85 (below zero: --temperatures=-40,27).")],
     vdds: Annotated[str | None, option_help("Supply voltages in V (default: the technology's own).")] = None,
-    simulation: Simulation = Simulation(),
+    design: Design = Design(),
     out: Annotated[Path, option_help("Folder of the cards; finished ones with the same inputs are kept.")],
     mode_file: ModeFile = None,
 ) -> None:
     """Calibrate a card for every corner, temperature and supply (by default smaller than --quick), and draw them."""
     load_modes(mode_file)
-    from aimcard.models.errors import InputError
-
-    for name in ("corner", "temperature", "vdd"):
-        if name in simulation.given():
-            raise InputError(f"--{name}: a sweep takes several; expected --{name}s")
-    base = simulation_options(simulation, effort="sweep")
+    base = simulation_options(design, effort="sweep")
     from aimcard.calibrate.main_job import sweep_to
 
     print(sweep_to(out, base, corners, temperatures, vdds, say))
@@ -130,7 +132,7 @@ def statistics(
     *,
     out: Annotated[Path, option_help("File of the new card.")],
     chips: Annotated[int, option_help("Read-outs with drawn thresholds that mean and covariance come from.")] = 60,
-    columns: Annotated[int, option_help("Other chips, simulated with a whole line each, that judge them (0: none).")] = 0,
+    held_out_chips: Annotated[int, option_help("Other chips, simulated with a whole line each, that judge them (0: none).")] = 0,
     vectors: Annotated[int, option_help("Input vectors of each of these lines: 3, or fewer to have more chips.")] = 3,
     a_vt: Annotated[
         float | None, option_help("Pelgrom constant of one transistor's threshold in mV·µm (default: the technology's).")
@@ -147,15 +149,15 @@ def statistics(
 
     target = output_file("--out", out)
     results = {option: output_file(option, path) for option, path in (("--json", json), ("--figure", figure)) if path is not None}
-    if results and not columns:
-        raise InputError(f"{next(iter(results))}: expected --columns 8 or more, chips to judge with; got {columns}")
+    if results and not held_out_chips:
+        raise InputError(f"{next(iter(results))}: expected --held-out-chips 8 or more, to judge with; got {held_out_chips}")
     from aimcard.calibrate.statistics import Population, add_statistics
     from aimcard.data.shipped import find_card
     from aimcard.validation.noise_table import noise_table
     from aimcard.validation.population import population_figure
     from aimcard.validation.style import save
 
-    options = Population(chips, columns, None if a_vt is None else a_vt * 1e-3, seed, vectors=vectors, jobs=jobs)
+    options = Population(chips, held_out_chips, None if a_vt is None else a_vt * 1e-3, seed, vectors=vectors, jobs=jobs)
     made, result = add_statistics(find_card(card), options, say=say)
     made.write(target)
     say(f"card: {target}")
@@ -168,7 +170,7 @@ def statistics(
         print(result)
 
 
-def simulation_options(simulation: Simulation, effort: str | None = None) -> "Options":
+def simulation_options(simulation: Design, effort: str | None = None) -> "Options":
     """``effort`` is taken where neither --quick nor --full is given."""
     from aimcard.calibrate.plan import Options
     from aimcard.models.checks import check_choice

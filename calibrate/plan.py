@@ -58,7 +58,7 @@ EFFORTS = {
 
 @dataclass(frozen=True)
 class Options:
-    """What the user may choose. ``columns`` is the number of held-out columns; None takes the effort's.
+    """What the user may choose. ``held_out_columns``: how many judge the card; None takes the effort's.
 
     ``corner`` "nom" is the typical corner of every technology, and becomes its own name for it.
     ``w_select_um`` calibrates for select transistors of one drawn width; None for the technology's range.
@@ -73,7 +73,7 @@ class Options:
     technology: str = "freepdk45"
     corner: str = "nom"
     temperature_c: float = 27.0
-    columns: int | None = None
+    held_out_columns: int | None = None
     effort: str = "default"
     jobs: int | None = None
     seed: int = 1
@@ -93,16 +93,15 @@ class Options:
         technology.library(self.corner)
         object.__setattr__(self, "corner", technology.corner(self.corner))
         technology.check_temperature(self.temperature_c)
-        for name in ("columns", "jobs"):
-            value = getattr(self, name)
+        for name, value in (("held-out columns", self.held_out_columns), ("jobs", self.jobs)):
             if value is not None and value < 1:
                 raise InputError(f"{name}: expected 1 or more; got {value}")
         if self.seed < 0:
             raise InputError(f"seed: expected 0 or more; got {self.seed}")
         if self.w_select_um is not None and not technology.w_min_um <= self.w_select_um <= 2:
-            raise InputError(f"w_select_um: expected {technology.w_min_um:g} to 2 µm; got {self.w_select_um:g}")
+            raise InputError(f"drawn select width: expected {technology.w_min_um:g} to 2 µm; got {self.w_select_um:g}")
         if self.lsb_ns is not None and not 0.5 <= self.lsb_ns <= 100:
-            raise InputError(f"lsb_ns: expected 0.5 to 100 ns; got {self.lsb_ns:g}")
+            raise InputError(f"LSB of the pulses: expected 0.5 to 100 ns; got {self.lsb_ns:g}")
         if self.mirror_ratio is not None:
             object.__setattr__(self, "mirror_ratio", check_mirror_ratio(self.mirror_ratio))
 
@@ -150,7 +149,7 @@ def _every_column(options: Options) -> list[Column]:
     fitted = fit_columns("ideal", size.fit_ideal, options.seed, options.w_range_um)
     fitted += fit_columns("ota", size.fit_ota, options.seed + 1, options.w_range_um)
     held = held_out_columns(
-        options.columns or size.columns,
+        options.held_out_columns or size.columns,
         size.vectors,
         options.seed,
         size.distributions,
@@ -196,7 +195,7 @@ def estimate(options: Options) -> str:
     ring_s = ring_cpu_s(options)
     minutes = (sum(expected_cpu_s(c, ring_s) for c in columns) / jobs + FIT_S[options.effort]) / 60
     at_most = {"quick": 3, "default": 15}.get(options.effort)
-    limit = f", at most {at_most} on 2 idle cores" if at_most and options.columns is None else ""
+    limit = f", at most {at_most} on 2 idle cores" if at_most and options.held_out_columns is None else ""
     return (
         f"{decks} decks in ngspice, {jobs} at a time, then the fits: about {minutes:.0f} min the first time{limit}; "
         "finished decks are kept, so it can be interrupted"

@@ -53,13 +53,13 @@ SLOWEST = 0.45
 
 @dataclass(frozen=True)
 class Population:
-    """chips: read-outs that the spreads come from; columns: other chips that judge them, 0 for none; a_vt_v_um: Pelgrom
+    """chips: read-outs that the spreads come from; held_out_chips: others that judge them, 0 for none; a_vt_v_um: Pelgrom
     constant [V·µm], None for the technology's; rows: of the judged line; vectors: how many of VECTORS, or of a tied column's
     TIED_VECTORS, it is driven with (fewer vectors are more chips in the same time; with all of them the first is judged trimmed,
     too)."""
 
     chips: int = 60
-    columns: int = 0
+    held_out_chips: int = 0
     a_vt_v_um: float | None = None
     seed: int = 1
     rows: int = 64
@@ -67,14 +67,16 @@ class Population:
     jobs: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("chips", LEAST_CHIPS), ("columns", 0), ("seed", 0), ("rows", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}: expected {least} or more; got {getattr(self, name)}")
+        least = (("chips", self.chips, LEAST_CHIPS), ("held-out chips", self.held_out_chips, 0), ("seed", self.seed, 0),
+                 ("rows", self.rows, 1))  # fmt: skip
+        for name, value, at_least in least:
+            if value < at_least:
+                raise InputError(f"{name}: expected {at_least} or more; got {value}")
         if not 1 <= self.vectors <= len(VECTORS):
             both = f"{', '.join(VECTORS)}; of a tied card {', '.join(TIED_VECTORS)}"
             raise InputError(f"vectors: expected 1 to {len(VECTORS)} ({both}); got {self.vectors}")
-        if 0 < self.columns < 8:
-            raise InputError(f"columns: expected 0, or 8 or more to compare populations; got {self.columns}")
+        if 0 < self.held_out_chips < 8:
+            raise InputError(f"held-out chips: expected 0, or 8 or more to compare populations; got {self.held_out_chips}")
 
 
 def bench_of(card: Card) -> ColumnBench:
@@ -91,7 +93,7 @@ def bench_of(card: Card) -> ColumnBench:
 def estimate(options: Population) -> str:
     """Decks and minutes, as measured on one core of a 2-core machine."""
     rings = (options.chips + 1) * len(RATE_CURRENTS_A)
-    lines = (options.columns + 1) * options.vectors if options.columns else 0
+    lines = (options.held_out_chips + 1) * options.vectors if options.held_out_chips else 0
     minutes = (0.35 * rings + (8 + 0.02 * options.rows) * lines) / 60
     return (
         f"{options.chips} read-outs, {rings} rings, {lines} whole lines in ngspice: about {minutes:.0f} min of CPU the first "
@@ -103,7 +105,7 @@ def add_statistics(
     card: Card, options: Population, *, cache_dir: str | Path | None = None, progress: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[Card, PopulationResult | None]:  # fmt: skip
-    """The card with spreads and noise tables, and its judgement if ``options.columns`` asks for one.
+    """The card with spreads and noise tables, and its judgement if ``options.held_out_chips`` asks for one.
 
     What the card had of these is replaced; everything else stays. Raises CardError if the card has no read-out, and as
     ``run_many``.
@@ -135,7 +137,7 @@ def add_statistics(
         provenance=made,
         validation={k: v for k, v in card.validation.items() if k != "population"},
     )
-    if not options.columns:
+    if not options.held_out_chips:
         return out, None
     result = (judge_tied if _is_tied(card) else judge)(out, bench, options, cache_dir, progress)
     return attrs.evolve(out, validation=out.validation | {"population": result.to_json()}), result
@@ -180,7 +182,7 @@ def _held_out(options: Population, slowest_hz: float) -> tuple[range, dict[str, 
     first = HELD_OUT_SEED + options.seed
     idle_rate_hz = min(IDLE_RATE_HZ, SLOWEST * slowest_hz)
     how = {"a_vt_v_um": options.a_vt_v_um, "idle_rate_hz": idle_rate_hz, "jobs": options.jobs}
-    return range(first, first + options.columns), how
+    return range(first, first + options.held_out_chips), how
 
 
 def in_conventional(card: Card) -> Card:

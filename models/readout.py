@@ -106,7 +106,7 @@ def step_charges(p: StepResponse, static_a: Tensor, starts: tuple[int, ...] = (0
     the steps as cleanly, for the pulses' edges lie a little inside the slots.
     """
     at = torch.clamp(static_a, min=0.0)
-    first = torch.zeros(static_a.shape[-1], dtype=torch.bool)
+    first = torch.zeros(static_a.shape[-1], dtype=torch.bool, device=static_a.device)
     first[list(starts)] = True
     before = torch.cat([at[..., :1], at[..., :-1]], dim=-1)
     steps = torch.cat([torch.zeros_like(at[..., :1]), static_a[..., 1:] - static_a[..., :-1]], dim=-1)

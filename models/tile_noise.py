@@ -34,14 +34,14 @@ def tile_noise(
     p = NoiseParameters.of(tile.card)
     pwm = tile.mode if mode is None else get_mode(mode, tile.code_max)
     rule = check_choice("phase_rule", tile.phase_rule if phase_rule is None else phase_rule, PHASE_RULES)
-    check_positive("jitter_s", jitter_s, zero=True)
+    check_positive("jitter", jitter_s, zero=True)
     guard = tile.guard_slots
     counting = Counting.of(pwm, guard, tile.t_lsb_s, rule, tile.hold_s)
     most_hz = SLOW / (counting.windows[-1][1] * tile.t_lsb_s)
-    if check_positive("lowest_hz", lowest_hz) > most_hz:
+    if check_positive("lowest frequency", lowest_hz) > most_hz:
         raise InputError(
-            f"lowest_hz: expected noise that is slow beside the product, {most_hz:.3g} Hz at most in mode {pwm.name}; "
-            f"got {lowest_hz:g}"
+            f"lowest frequency: expected noise that is slow beside the product, {most_hz:.3g} Hz at most in mode {pwm.name}; "
+            f"got {lowest_hz:g} Hz"
         )
     if isinstance(tile, TiedTile):
         if conductance_minus_s is None:

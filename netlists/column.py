@@ -117,7 +117,7 @@ class Pulses:
             pulses = ", ".join(f"slot {a} to {b}" for a, b in pattern)
             raise InputError(
                 f"pulse: {pulses} at {self.t_lsb_s:g} s per LSB leaves no room for the word line's edges; "
-                f"make t_lsb_s longer or the driver stronger"
+                f"make the LSB longer or the driver stronger"
             )
         return "PWL(" + " ".join(f"{t * 1e12:.4f}p {v * vdd_v:.6g}" for t, v in points) + ")"
 

@@ -70,11 +70,11 @@ def mismatched(technology: Technology, seed: int, *, a_vt_v_um: float | None = N
     a_vt = technology.a_vt_v_um if a_vt_v_um is None else a_vt_v_um
     if a_vt is None:
         raise TechnologyError(
-            f"a_vt_v_um: technology {technology.name} states no Pelgrom constant; give one (V·µm; 2e-3 is usual at 45 nm)"
+            f"Pelgrom constant: technology {technology.name} states none; give one (2 mV·µm is usual at 45 nm)"
         )
     check_choice("part", part, PARTS)
     if seed < 0:
         raise InputError(f"seed: expected 0 or more; got {seed}")
     own = {f.name: getattr(technology, f.name) for f in fields(Technology)}
-    own["a_vt_v_um"] = check_positive("a_vt_v_um", a_vt, zero=True)
+    own["a_vt_v_um"] = check_positive("Pelgrom constant", a_vt, zero=True)
     return MismatchedTechnology(**own, seed=seed, part=part)

@@ -33,7 +33,7 @@ def reduce_edge(
     if not outside_start.size or outside_start[0] == 0 or outside_end[-1] == value.size - 1:
         raise InputError(
             f"edge: expected a record that goes from {start:g} to {end:g} and settles; got {value[0]:.4g} to "
-            f"{value[-1]:.4g}; make t_lsb_s longer or the driver stronger"
+            f"{value[-1]:.4g}; make the LSB longer or the driver stronger"
         )
     first, last = time_s[outside_start[0] - 1], time_s[outside_end[-1] + 1]
     grid = np.linspace(first, last, _SAMPLES * _CANDIDATES + 1)

@@ -135,7 +135,7 @@ def check_mirror_ratio(value: float) -> int:
     lo, hi = MIRROR_RATIOS
     if not (lo <= value <= hi and value == int(value)):
         raise InputError(
-            f"mirror_ratio: expected a whole number from {lo} to {hi}, the mirror's units on the line's side for each one on the "
+            f"mirror ratio: expected a whole number from {lo} to {hi}, the mirror's units on the line's side for each one on the "
             f"oscillator's; got {value:g}"
         )
     return int(value)

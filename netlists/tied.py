@@ -78,7 +78,7 @@ def source_waveform(pattern: Pattern, pulses: Pulses, start: SourceEdge, end: So
         shown = ", ".join(f"slot {a} to {b}" for a, b in pattern)
         raise InputError(
             f"pulse: {shown} at {pulses.t_lsb_s:g} s per LSB leaves no room for the source line's edges; "
-            "make t_lsb_s longer or the driver stronger"
+            "make the LSB longer or the driver stronger"
         )
     return "PWL(" + " ".join(f"{t * 1e12:.4f}p {V_COMMON_V + swing_v * x:.9g}" for t, x in points) + ")"
 

@@ -72,9 +72,9 @@ def test_columns_are_trimmed_too(card_of, column_of, set_of):
 
 
 def test_full_scale_is_within_the_tables(card_of):
-    with pytest.raises(InputError, match=r"full_scale: expected a current above 0 and up to 100 uA"):
+    with pytest.raises(InputError, match=r"full scale: expected a current above 0 and up to 100 uA"):
         trim_report(card_of(), [card_of()], full_scale_a=1e-3)
-    with pytest.raises(InputError, match=r"second: expected a current above 0 and up to 100 uA, .*; got 0"):
+    with pytest.raises(InputError, match=r"second trim current: expected a current above 0 and up to 100 uA, .*; got 0"):
         trim_report(card_of(), [card_of()], second_a=0.0)
 
 

@@ -135,7 +135,7 @@ def test_more_wire_means_later_and_slower_edges_at_the_far_column_only(recorded,
 
 
 def test_a_line_too_slow_for_the_lsb_is_refused(cache):
-    with pytest.raises(InputError, match="t_lsb_s longer"):
+    with pytest.raises(InputError, match="LSB longer"):
         edges(TECHNOLOGY, design=replace(DESIGN, r_word_ohm=1.5), cache_dir=cache)
 
 

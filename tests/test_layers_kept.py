@@ -122,6 +122,51 @@ def test_checkpointed_noise_without_a_seed_is_the_same_noise(card, noise):
     assert not torch.equal(layer(x), layer(x))
 
 
+def test_backward_inside_autocast(card):
+    """Values stay, and gradients lose no more than torch's own lose in an autocast that is still on in the backward pass."""
+    x = torch.randn(5, 37)
+
+    def run():
+        analog = _layer(card)
+        y = analog(x)
+        y.square().sum().backward()
+        return y.detach(), analog.weight.grad
+
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = run()
+    outside = run()
+    assert torch.equal(inside[0], outside[0])
+    assert (inside[1] - outside[1]).norm() < 2**-7 * outside[1].norm()
+
+
+def test_a_product_inside_autocast():
+    tile = FastTile(TileModel.read(shipped_card()))
+    g, x = torch.rand(5, 40) * 25e-6, torch.randint(0, 128, (6, 40)).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = tile.charge(g, x), tile.phase(g, x)
+    for a, b in zip((tile.charge(g, x), tile.phase(g, x)), inside, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_torch_compile_goes_around_the_tiles(card):
+    """What lies between two products is compiled, and nothing of the tiles is traced."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(20, 30), nn.Linear(30, 5)
+
+        def forward(self, x):
+            return torch.softmax(self.last(torch.relu(self.first(x))), -1)
+
+    analog, x, graphs = convert_to_analog(Net(), card).eval(), torch.randn(4, 20), []
+    compiled = torch.compile(analog, backend=lambda graph, inputs: graphs.append(graph) or graph.forward)
+    with torch.no_grad():
+        assert torch.equal(compiled(x), analog(x))
+    calls = [node.name for graph in graphs for node in graph.graph.nodes if node.op.startswith("call")]
+    assert sorted(calls) == ["add", "add", "relu", "softmax"]
+
+
 def test_hooks_stay(card):
     net = nn.Sequential(nn.Linear(37, 11), nn.MultiheadAttention(11, 1))
     seen = []

@@ -64,7 +64,7 @@ class TestOption:
 
     @pytest.mark.parametrize("value", BAD)
     def test_a_ratio_that_is_none_is_one_line(self, value):
-        with pytest.raises(InputError, match=r"mirror_ratio: expected a whole number from 2 to 32, .*; got "):
+        with pytest.raises(InputError, match=r"mirror ratio: expected a whole number from 2 to 32, .*; got "):
             Options(mirror_ratio=float(value))
 
     @pytest.mark.parametrize(
@@ -248,5 +248,5 @@ class TestJudging:
         assert bench_of(four).readout == default_readout(get_technology("sky130"), 4)
         low = attrs.evolve(four, meta=four.meta | {"vdd_v": 1.7})
         assert bench_of(low).technology.vdd_v == 1.7
-        with pytest.raises(InputError, match="mirror_ratio: expected a whole number"):
+        with pytest.raises(InputError, match="mirror ratio: expected a whole number"):
             bench_of(of_ratio(four, 4.5))

@@ -206,7 +206,7 @@ class TestTiles:
             assert float(alone["oscillator"]) < 0.9 * float(one["oscillator"])
 
     def test_what_is_not_slow_and_what_is_unknown_is_refused(self):
-        with pytest.raises(InputError, match=r"lowest_hz: expected noise that is slow .*, 1e\+06 Hz at most in mode split"):
+        with pytest.raises(InputError, match=r"lowest frequency: expected noise .*, 1e\+06 Hz at most in mode split"):
             typical_noise(CARDS["gated"], rows=8, mode="split", lowest_hz=2e6)
         with pytest.raises(InputError, match="mode: expected one of conventional, split"):
             typical_noise(CARDS["gated"], rows=8, mode="spilt")

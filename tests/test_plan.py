@@ -103,10 +103,10 @@ def test_the_floor_repeats_held_out_vectors():
     ("wrong", "error", "message"),
     [
         ({"effort": "fast"}, InputError, "effort: expected one of sweep, quick, default, full; got 'fast'"),
-        ({"columns": 0}, InputError, "columns: expected 1 or more; got 0"),
+        ({"held_out_columns": 0}, InputError, "held-out columns: expected 1 or more; got 0"),
         ({"jobs": -1}, InputError, "jobs: expected 1 or more; got -1"),
         ({"seed": -1}, InputError, "seed: expected 0 or more; got -1"),
-        ({"w_select_um": 0.01}, InputError, "w_select_um: expected .* to 2 µm; got 0.01"),
+        ({"w_select_um": 0.01}, InputError, "select width: expected .* to 2 µm; got 0.01"),
         ({"technology": "freepdk54"}, TechnologyError, "freepdk45"),
         ({"corner": "slow"}, TechnologyError, "slow"),
     ],
@@ -132,7 +132,7 @@ def test_columns_of_another_seed_judge_and_share_nothing(topology):
 def test_a_larger_effort_is_a_larger_plan():
     sizes = [sum(map(expected_cpu_s, plan(Options(effort=name)))) for name in EFFORTS]
     assert sizes == sorted(set(sizes))
-    assert len(plan(Options(effort="quick", columns=2))) > len(plan(Options(effort="quick")))
+    assert len(plan(Options(effort="quick", held_out_columns=2))) > len(plan(Options(effort="quick")))
     for name in EFFORTS:
         assert "decks in ngspice, 2 at a time" in estimate(Options(effort=name, jobs=2))
 

@@ -38,8 +38,8 @@ BENCH = ColumnBench(TECH, "nom", 27.0, default_readout(TECH))
 def test_options_are_checked_and_the_estimate_counts():
     with pytest.raises(InputError, match="chips: expected 40 or more"):
         Population(chips=5)
-    with pytest.raises(InputError, match="columns: expected 0, or 8 or more"):
-        Population(columns=3)
+    with pytest.raises(InputError, match="held-out chips: expected 0, or 8 or more"):
+        Population(held_out_chips=3)
     with pytest.raises(InputError, match="vectors: expected 1 to 3 "):
         Population(vectors=4)
     assert population_line(16, vectors=1).codes.shape == (1, 16)
@@ -66,16 +66,16 @@ def test_a_readout_alone_is_reduced_to_its_numbers(tmp_path):
     ("arguments", "said"),
     [
         (("statistics", "freepdk45_gated", "--out", "s.h5", "--chips", "3"), "chips: expected 40 or more"),
-        (("statistics", "freepdk45_gated", "--out", "s.h5", "--columns", "2"), "columns: expected 0, or 8 or more"),
-        (("statistics", "freepdk45_gated", "--out", "s.h5", "--a-vt", "-1"), "a_vt_v_um: expected a finite number"),
-        (("statistics", "freepdk45_gated", "--out", "s.h5", "--json", "j.json"), "--json: expected --columns 8 or more"),
+        (("statistics", "freepdk45_gated", "--out", "s.h5", "--held-out-chips", "2"), "held-out chips: expected 0, or 8 or more"),
+        (("statistics", "freepdk45_gated", "--out", "s.h5", "--a-vt", "-1"), "Pelgrom constant: expected a finite number"),
+        (("statistics", "freepdk45_gated", "--out", "s.h5", "--json", "j.json"), "--json: expected --held-out-chips 8 or more"),
         (("statistics", "bare.h5", "--out", "s.h5"), "statistics need a card with a read-out"),
         (("noise", "sound.h5"), "run: aimcard statistics"),
         (("noise", "noisy.h5", "--rows", "0"), "rows: expected 1 or more"),
-        (("noise", "noisy.h5", "--jitter", "-1"), "jitter_s: expected"),
+        (("noise", "noisy.h5", "--jitter", "-1"), "jitter: expected"),
         (("noise", "noisy.h5", "--mode", "spilt"), "mode: expected one of conventional, split"),
         (("noise", "noisy.h5", "--phase-rule", "drop"), "phase_rule: expected one of reset, carry; got 'drop'"),
-        (("noise", "noisy.h5", "--lowest", "1e8"), "lowest_hz: expected noise that is slow beside the product"),
+        (("noise", "noisy.h5", "--lowest", "1e8"), "lowest frequency: expected noise that is slow beside the product"),
     ],
 )
 def test_bad_input_is_one_line(arguments, said, card_of, tmp_path, monkeypatch, capsys):

@@ -335,7 +335,7 @@ def test_what_cannot_be_scored_is_refused_in_one_line(card_of, column_of, set_of
     record = column_of()
     cases = [
         (set_of(column_of(role="fit")), "expected columns of role held_out, got none"),
-        (set_of(record, v_read_v=0.3), "v_read_v: expected the card's 0.2, got 0.3"),
+        (set_of(record, v_read_v=0.3), "read voltage [V]: expected the card's 0.2, got 0.3"),
         (set_of(column_of(r_bit_ohm=0.3)), "records/c0@r_bit_ohm: expected the card's 0.15 ohm"),
     ]
     short = {name: record[name] for name in ("conductance_s", "codes")}

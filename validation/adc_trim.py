@@ -157,10 +157,11 @@ def trim_report(
     limit = min(float(c.table("adc").x[-1]) for c in (nominal, *cards))
     full = min(float(nominal.domain["line_current_a"].hi), limit) if full_scale_a is None else float(full_scale_a)
     second = 0.5 * full if second_a is None else float(second_a)
-    for name, value in (("full_scale", full), ("second", second)):
+    for name, value in (("full scale", full), ("second trim current", second)):
         if not 0 < value <= limit * (1 + 1e-9):
             raise InputError(
-                f"{name}: expected a current above 0 and up to {limit * 1e6:.4g} uA, where the tables end; got {value * 1e6:.4g}"
+                f"{name}: expected a current above 0 and up to {limit * 1e6:.4g} uA, where the tables end; "
+                f"got {value * 1e6:.4g} uA"
             )
     # A tied line's current has both signs.
     least = max(0.0 if nominal.meta["topology"] == "gated" else -full, *(float(c.table("adc").x[0]) for c in (nominal, *cards)))

@@ -99,7 +99,7 @@ def energy(
     card: CardName,
     /,
     *,
-    columns: Annotated[int, option_help("Columns of the tile (pairs of lines).")] = 512,
+    tile_columns: Annotated[int, option_help("Columns of the tile (pairs of lines).")] = 512,
     mode: Annotated[tuple[str, ...], option_help("PWM modes to compare (default: all).")] = (),
     against: Annotated[Path | None, option_help("Reference set whose recorded supplies the card is compared with.")] = None,
     json: Annotated[Path | None, option_help("Write the figures to this file too.")] = None,
@@ -114,9 +114,9 @@ def energy(
     from aimcard.validation.energy import energy_study, energy_table, supply_errors
 
     target = None if json is None else output_file("--json", json)
-    check_positive("--columns", columns)
+    check_positive("--tile-columns", tile_columns)
     model = find_card(card)
-    studies = [energy_study(model, name, columns=columns) for name in mode or mode_names()]
+    studies = [energy_study(model, name, columns=tile_columns) for name in mode or mode_names()]
     print(energy_table(studies))
     errors = [] if against is None else supply_errors(model, ReferenceSet.read(against))
     for part in dict.fromkeys(part for _, part, *_ in errors):

@@ -153,11 +153,12 @@ def score_record(record: Record, model: Tile, reference: ReferenceSet) -> Record
 
 def _check_same_drive(card: Card, reference: ReferenceSet) -> None:
     # Not the mode: cell, wire and read-out carry over, and the figures then say how well.
-    for key in ("topology", "v_read_v", "t_lsb_s", "code_max"):
+    drive = {"topology": "topology", "v_read_v": "read voltage [V]", "t_lsb_s": "LSB time [s]", "code_max": "largest code"}
+    for key, what in drive.items():
         expected, got = card.meta[key], reference.meta[key]
         same = np.isclose(got, expected, rtol=1e-9) if isinstance(expected, float) else got == expected
         if not same:
-            raise ReferenceSetError(f"{reference.source}: {key}: expected the card's {expected!r}, got {got!r}")
+            raise ReferenceSetError(f"{reference.source}: {what}: expected the card's {expected!r}, got {got!r}")
 
 
 def _card_facts(card: Card) -> dict[str, Any]:

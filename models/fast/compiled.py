@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.models.cell import gate_current, leakage_current
-from aimcard.models.fast.meanfield import EXTRA, TINY, Prepared, idle_answer, parts
+from aimcard.models.fast.compiled_reference import compiled_reference
+from aimcard.models.fast.jit import LANES
+from aimcard.models.fast.meanfield import EXTRA, Prepared
 from aimcard.models.fast.reference import Reference
 
-#: Numbers in a vector of the compiled steps.
-LANES = 16
 _said: set[str] = set()
 
 
@@ -42,90 +40,72 @@ def available() -> bool:
     return False
 
 
+class Outputs(NamedTuple):
+    """Arrays of ``meanfield.Prepared`` to fill, z in bytes; y_rate and z_rate are empty where no derivatives are asked for."""
+
+    y: np.ndarray  # (groups, batch, rows + EXTRA)
+    z: np.ndarray  # (parts, batch, rows)
+    scale: np.ndarray  # (groups, parts, batch)
+    sign: np.ndarray  # (groups, parts, batch)
+    cubic: np.ndarray  # (groups, parts, batch)
+    y_rate: np.ndarray  # (groups, batch, rows)
+    z_rate: np.ndarray  # (batch, rows)
+
+    @classmethod
+    def empty(cls, groups: int, parts: int, batch: int, rows: int, rates: bool) -> Outputs:
+        """Room for them, not filled."""
+        kind, some = np.float32, batch if rates else 0
+        scale, sign, cubic = (np.empty((groups, parts, batch), kind) for _ in range(3))
+        return cls(
+            np.empty((groups, batch, rows + EXTRA), kind), np.empty((parts, batch, rows), np.int8), scale, sign, cubic,
+            np.empty((groups, some, rows), kind), np.empty((some, rows), kind),
+        )  # fmt: skip
+
+    def vectors(self, a: int, b: int) -> Outputs:
+        """Views of the vectors a to b."""
+        return Outputs(self.y[:, a:b], self.z[:, a:b], self.scale[..., a:b], self.sign[..., a:b], self.cubic[..., a:b],
+                       self.y_rate[:, a:b], self.z_rate[a:b])  # fmt: skip
+
+
 class Kernel:
     """The compiled preparation of one reference column, in float32; double precision is plain torch's."""
 
     def __init__(self, ref: Reference, squares: int) -> None:
-        kind = np.float32
-        self.squares, self.kind, self.groups = squares, kind, len(ref.scales)
-        self.scratch: dict[tuple[int, int, bool], tuple[np.ndarray, ...]] = {}
-        c, cell, conv = ref.circuit, ref.circuit.line.cell, ref.conversion
-        grid = ref.grid
-        zero = torch.zeros(1, dtype=torch.float64)
-        leak = float(leakage_current(cell, zero + c.v_read_v, zero, c.w_select_um)) * 1e6
-        step = 1.0 if conv.rate is None else 1 / conv.rate.step_ua
-        lifted = 0.0 if conv.clamp is None else float(conv.clamp.pieces[0, 0]) - c.v_read_v
-        rest = conv.offset + conv.guard * idle_answer(ref)
-        k = [
-            0, 1, 2, 3, 0.5, np.sqrt(3.0), ref.r_ohm, ref.share, c.v_read_v, ref.k_source, ref.d_source, ref.d_drain,
-            leak, 1 / float(cell.v_leak_drain_v), 1 / float(cell.v_leak_source_v),
-            float(gate_current(cell, zero, c.w_select_um)) * 1e6, 1 / float(cell.v_gate_source_v), 1 / 16, ref.start_drop,
-            ref.end_drop, ref.start_square, ref.end_square, ref.end_clamp, ref.line, ref.node, conv.start_gain, step, rest,
-            lifted, 1 / 6, 1 / 3, TINY, conv.ideal * c.v_read_v, ref.s_const, ref.s_gain, ref.reach, 0.25, 127,
-            float(ref.g.mean()), 1 / len(ref.g),
-        ]  # fmt: skip
-        pad = torch.zeros(1, dtype=torch.float64)
-        # The longest code belongs to the last bin.
-        tops = torch.cat([grid.edges[1:-1], 2 * grid.edges[-1:], pad])
-        cells = torch.stack([ref.e_const, ref.e_gain, torch.cat([ref.c_const, pad]), torch.cat([ref.c_gain, pad]), tops])
-
-        def a(values: Any) -> np.ndarray:
-            return np.ascontiguousarray(np.asarray(values, dtype=kind))
-
-        ratio = ref.ratio()
-        none = np.zeros((1, 4), kind)
-        curves = [none if curve is None else a(curve.pieces) for curve in (conv.rate, conv.start, conv.clamp)]
-        width = grid.width
-        cuts = [a for a, _ in parts(len(width), squares)] + [len(width)] if squares else [0]
-        modes = np.array([c.effects.leakage, c.effects.pulse, conv.rate is not None, conv.clamp is not None])
-        self.squares = len(cuts) - 1
-        lengths = np.diff(np.array(grid.bounds))
-        padded = np.concatenate([[0], np.cumsum(-(-lengths // LANES) * LANES)])
-        distance = np.zeros(padded[-1], kind)
-        for at, (low, high) in zip(padded, itertools.pairwise(grid.bounds), strict=False):
-            distance[at : at + high - low] = ref.distance[low:high].numpy()
-        self.arguments = (
-            a(ref.g), distance, np.array(grid.bounds), padded, a(grid.edges), a(1 / width), a(width), a(ref.lengths),
-            a(ref.source), a(ref.drain), a(ref.weight), a(ref.spread), a(ratio), a(cells), a(ref.times),
-            a(k), a(ref.scales), *curves, modes, np.array(cuts),
-        )  # fmt: skip
+        self.reference, self.groups = compiled_reference(ref, squares), len(ref.scales)
+        self.squares = len(self.reference.bins.cuts) - 1
+        self.scratch: dict[tuple[int, int, bool], Outputs] = {}
 
     def __call__(self, x: Tensor, rates: bool = False, *, reuse: bool = False) -> Prepared:
         """Prepare ``x`` (batch, rows), in as many threads as torch uses; ``reuse``: valid until the next such call."""
-        from aimcard.models.fast import blocks
+        from aimcard.models.fast import compiled_meanfield
 
-        # What numba compiles has no type of its own, and the number of arguments is not known before it runs.
-        prepare = cast(Callable[..., None], blocks.prepare)
-        batch, rows, groups = *x.shape, self.groups
+        # What numba compiles has no type of its own.
+        prepare = cast(Callable[..., None], compiled_meanfield.prepare)
+        (batch, rows), groups = x.shape, self.groups
         # Fresh memory costs a page fault every 4 kB, a tenth of the whole.
-        made = self.scratch.get((batch, groups, rates)) if reuse else None
-        if made is None:
-            some = batch if rates else 0
-            made = (
-                np.empty((groups, batch, rows + EXTRA), self.kind), np.empty((self.squares, batch, rows), np.int8),
-                *(np.empty((groups, self.squares, batch), self.kind) for _ in range(3)),
-                np.empty((groups, some, rows), self.kind), np.empty((some, rows), self.kind),
-            )  # fmt: skip
+        out = self.scratch.get((batch, groups, rates)) if reuse else None
+        if out is None:
+            out = Outputs.empty(groups, self.squares, batch, rows, rates)
             if reuse:
                 self.scratch.clear()
-                self.scratch[batch, groups, rates] = made
+                self.scratch[batch, groups, rates] = out
         codes = x.detach().contiguous().numpy()
-        y, z, scale, sign, cubic, y_rate, z_rate = made
 
         def run(a: int, b: int) -> None:
             # The slices of later axes are views: the kernel wants them whole, so every thread gets its own.
-            parts = [y[:, a:b], z[:, a:b], scale[..., a:b], sign[..., a:b], cubic[..., a:b], y_rate[:, a:b]]
-            own = [np.ascontiguousarray(q) for q in parts]
-            prepare(codes[a:b], *self.arguments, *own, z_rate[a:b])
-            for whole, part in zip(parts, own, strict=True):
-                whole[...] = part
+            views = out.vectors(a, b)
+            own = Outputs(*(np.ascontiguousarray(q) for q in views))
+            prepare(codes[a:b], *self.reference, own)
+            for view, part in zip(views, own, strict=True):
+                if view is not part:
+                    view[...] = part
 
-        threads = min(torch.get_num_threads(), batch // 16)
+        threads = min(torch.get_num_threads(), batch // LANES)
         if threads > 1:
-            edges = [16 * (batch * k // (16 * threads)) for k in range(threads)] + [batch]
+            edges = [LANES * (batch * k // (LANES * threads)) for k in range(threads)] + [batch]
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(run, edges[:-1], edges[1:]))
         else:
-            prepare(codes, *self.arguments, y, z, scale, sign, cubic, y_rate, z_rate)
-        t = [torch.from_numpy(q) for q in made]
+            prepare(codes, *self.reference, out)
+        t = [torch.from_numpy(q) for q in out]
         return Prepared(t[0], t[1], t[2], t[3], t[4], t[5] if rates else None, t[6] if rates else None)

@@ -38,7 +38,9 @@ class Effects:
 
 @dataclass(frozen=True)
 class Circuit:
-    """What of a card acts under given effects; ``readout`` None is an ideal clamp, ``adc`` None a card without converter."""
+    """What of a card acts under given effects; ``readout`` None is an ideal clamp, ``adc`` None a card without converter.
+
+    line_pulses: products take the mean pulse of each line by themselves; else all lines' alike, and who asks does it better."""
 
     line: LineParameters
     readout: ReadoutParameters | None
@@ -51,6 +53,7 @@ class Circuit:
     t_lsb_s: float
     v_read_v: float
     w_select_um: float
+    line_pulses: bool = True
 
 
 def circuit_of(model: TileModel, effects: Effects, wire_scale: float, w_select_um: float, position: float) -> Circuit:

@@ -17,8 +17,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import lower_builtin, models, register_model, type_callable
 
-#: Numbers in one value.
-LANES = 16
+from aimcard.models.fast.jit import LANES
+
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 # Numba puts the typing context before the arguments itself: callers leave it out.

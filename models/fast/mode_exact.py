@@ -33,7 +33,7 @@ def real_pulses(mode: Mode, guard: int, codes: Tensor) -> tuple[tuple[Tensor, Te
 
 
 def _phases(model: TileModel, circuit: Circuit, conductance_s: Tensor, codes: Tensor, counts: bool) -> Tensor:
-    """Charges [C] or counts of each phase, (phases, lines), of ``codes`` (rows,) on (lines, rows)."""
+    """Charges [C] or counts of each phase, (phases, lines), of ``codes`` (rows,), or a vector for each line, on (lines, rows)."""
     mode, guard, t = model.mode, model.guard_slots, circuit.t_lsb_s
     starts, windows = mode.starts(guard), mode.windows(guard)
     drive = LineDrive(
@@ -58,14 +58,17 @@ def solve_phases(model: TileModel, circuit: Circuit, conductance_s: Tensor, code
     model: the tile in its mode; circuit: what of it acts. codes (batch, rows), real, from 0 to code_max.
     """
     g, x = conductance_s.double(), codes.double()
-    rows = []
+    lines, rows = len(g), []
+    if not (torch.is_grad_enabled() and (g.requires_grad or x.requires_grad)):
+        # Of few lines several vectors at a time: the steps are many, and cost as much for one.
+        for some in x.split(max(1, BLOCK // lines)):
+            each = some.repeat_interleave(lines, 0)
+            blocks = zip(g.repeat(len(some), 1).split(BLOCK), each.split(BLOCK), strict=True)
+            found = torch.cat([_phases(model, circuit, part, vectors, counts) for part, vectors in blocks], -1)
+            rows.append(found.unflatten(-1, (-1, lines)))
+        return torch.cat(rows, 1).to(codes.dtype)
     for vector in x:
-        blocks = []
-        for part in g.split(BLOCK):
-            if torch.is_grad_enabled() and (part.requires_grad or vector.requires_grad):
-                # All slots of all vectors would not fit: they are solved again in the backward pass.
-                blocks.append(checkpoint(_phases, model, circuit, part, vector, counts, use_reentrant=False))
-            else:
-                blocks.append(_phases(model, circuit, part, vector, counts))
+        # All slots of all vectors would not fit: they are solved again in the backward pass.
+        blocks = [checkpoint(_phases, model, circuit, part, vector, counts, use_reentrant=False) for part in g.split(BLOCK)]
         rows.append(torch.cat(blocks, -1))
     return torch.stack(rows, 1).to(codes.dtype)

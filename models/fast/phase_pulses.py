@@ -17,80 +17,53 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimcard.models.fast.columns import low_precision
+from aimcard.models.fast.autocast import without_autocast
 from aimcard.models.fast.effects import Circuit
+from aimcard.models.fast.mean_ladder import convert
+from aimcard.models.fast.phase_charges import bin_shares, product_charges, slot_charges
+from aimcard.models.fast.phase_slots import Line, ended_in, later
 from aimcard.models.fast.product import Columns
-from aimcard.models.fast.weights import MIDDLE, Plan, apparent, apparent_slope, pulse_charge, recharge_slope
+from aimcard.models.fast.weights import MIDDLE, Plan, apparent, apparent_slope, recharge_slope
 from aimcard.models.modes import Mode
-from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount, recharging, rise_delay
 
 #: Conductances on which the functions are found, quantiles of the tile's own.
 SAMPLE = 96
 #: Points of the functions of the conductance, on even steps of its root.
 POINTS = 1025
-#: Variance that the functions may leave, over that of the cells' ideal charges, and over that of their slopes.
-LEFT, LEFT_SLOPE = 3e-7, 1e-6
+#: Variance that the functions may leave, over that of the cells' ideal charges, and over that of their slopes. Where the rate
+#: bends, what voltage drops make of the charges is more than finer functions tell.
+LEFT, LEFT_BENT, LEFT_SLOPE = 3e-7, 1e-5, 1e-6
 MOST = 6
+#: Shares of the rows that have a pulse on typical lines; the gradients' are those of the second.
+SHARES = (0.1, 0.5, 1.0)
 
 
-@dataclass(frozen=True)
-class CellCharges:
-    """Charges of the pulses of one cell in each phase's window [µA·LSB], (phases, codes, conductances): all that it draws beside
-    the static current, and how much of that comes in the window's last slot."""
+def typical_worth(plan: Plan, digit: Tensor, charge: Tensor, hold: float, share: float) -> Tensor:
+    """Answers per µA·LSB drawn, in each slot of a phase's window, then the product's, in each bin, (slots + bins,).
 
-    whole: Tensor
-    last: Tensor
-
-
-def cell_charges(circuits: list[Circuit], mode: Mode, guard: int, table: np.ndarray, conductance_s: Tensor) -> CellCharges:
-    """Of conductances (n,) [S], in double, for digits ``table`` (phases, codes); circuits: each phase's."""
-    c, g = circuits[0], conductance_s
-    p, e, w, t = c.line.pulse, c.edges, c.w_select_um, c.t_lsb_s
-    digit = torch.from_numpy(table)[..., None]
-    zero = g.new_zeros(1)
-    amount = recharge_amount(p, e, g, zero + c.v_read_v, zero, w) * (1e6 / t)
-    rate = recharging(g) / node_capacitance(p, w)
-    rise, fall = float(rise_delay(p, e)), float(fall_delay(p, e))
-    windows = mode.windows(guard)
-
-    def left(since_s: Tensor) -> Tensor:
-        return torch.exp(-since_s.clamp(min=0.0) * rate)
-
-    whole, last = [], []
-    for k, (first, beyond) in enumerate(windows):
-        own = digit[k].to(g.dtype)
-        on = (own > 0).to(g.dtype)
-        after = (beyond - first - own) * t - fall
-        charge = pulse_charge(circuits[k], g, own) * on
-        late = amount * (left(after - t) - left(after)) * on
-        # Cells whose last pulse was in an earlier phase still recharge, until their next pulse begins.
-        idle = torch.ones_like(on)
-        for j in reversed(range(k)):
-            there = (digit[j] > 0).to(g.dtype) * idle
-            start = (first - windows[j][0] - digit[j].to(g.dtype)) * t - fall
-            end = torch.where(on > 0, start + rise, start + (beyond - first) * t)
-            charge = charge + amount * (left(start) - left(end)) * there
-            late = late + amount * (left(end - t) - left(end)) * there * (1 - on)
-            idle = idle * (digit[j] == 0)
-        whole.append(charge)
-        last.append(late)
-    return CellCharges(torch.stack(whole), torch.stack(last))
+    Of evenly spread codes in a ``share`` of the rows; digit (codes,); charge (codes, slots), of a mean cell's pulses; hold: how
+    much of the last slot is not counted."""
+    ref, each = plan.ref, share / len(digit)
+    conv, size, rows = ref.conversion, float(ref.g.sum()), len(ref.g)
+    n = (digit[:, None] > torch.arange(charge.shape[1])).double().sum(0) * each
+    f = bin_shares(ref, digit[:, None])
+    width = ref.grid.width
+    busy = f.sum(0) * each
+    by_slot = torch.ones_like(n)
+    if conv.rate is not None:
+        by_slot = conv.rate.line_at(Line.of(ref, n * size).current + charge.sum(0) * each * rows)[1]
+    by_slot = torch.cat([by_slot[:-1], by_slot[-1:] * (1 - hold)])
+    _, rate, bend = convert(ref, Line.of(ref, (busy * size).repeat_interleave(2)).current)
+    ended = ended_in(busy * rows)
+    at_edges = ref.e_const + ref.e_gain * (size / rows)
+    extra = ended * (at_edges[1:] + at_edges[:-1]) / 2 / width
+    rate = rate + bend * extra.repeat_interleave(2)
+    return torch.cat([by_slot, later((rate[::2] + rate[1::2]) / 2)])
 
 
-def taken(plan: Plan, digit: Tensor, conductance_us: Tensor) -> Tensor:
-    """What a phase's product has of a pulse's charge [µA·LSB], (codes, n), of digits (codes,) and apparent conductances (n,)."""
-    ref = plan.ref
-    edges, width = ref.grid.edges, ref.grid.width
-    f = ((digit[:, None] - edges[:-1]) / width).clamp(0.0, 1.0)
-    parts = []
-    for at_edges, bend, begin in ((ref.e_const, ref.c_const, ref.s_const), (ref.e_gain, ref.c_gain, ref.s_gain)):
-        parts.append(begin + at_edges[0] + f @ (at_edges[1:] - at_edges[:-1]) + (f * f - f) @ bend)
-    const, gain = parts
-    return (const[:, None] + gain[:, None] * conductance_us) * (digit > 0)[:, None]
-
-
-def taken_slope(plan: Plan, digit: Tensor, conductance_s: Tensor) -> Tensor:
-    """What the backward pass of a phase's product has of a pulse's slope [µA·LSB/S], (codes, n): see ``product.cells_back``."""
+def taken_slope(plan: Plan, gain: Tensor, digit: Tensor, conductance_s: Tensor) -> Tensor:
+    """What the backward pass of a phase's product has of the slope of a pulse's answer [per S], (codes, n), of digits and what
+    the product has per µS (codes,): see ``product.cells_back``."""
     ref, circuit, cells = plan.ref, plan.ref.circuit, plan.cells
     mean = ref.s_gain + np.interp(np.arange(circuit.code_max + 1), ref.grid.edges.numpy(), ref.e_gain.numpy())
     middle = min(int(MIDDLE), circuit.code_max)
@@ -98,38 +71,57 @@ def taken_slope(plan: Plan, digit: Tensor, conductance_s: Tensor) -> Tensor:
     shape = over / over[middle] if float(over[middle]) != 0 else torch.ones_like(over)
     visible = apparent_slope(circuit, conductance_s)
     own = recharge_slope(circuit, conductance_s, MIDDLE) - float(mean[middle]) * visible
-    gain = taken(plan, digit, torch.ones(1, dtype=torch.float64)) - taken(plan, digit, torch.zeros(1, dtype=torch.float64))
     # The own slope is taken at the mean rate of the whole table.
-    return gain * visible + (shape[digit.long()] * (digit > 0) * (ref.conversion.ideal / _slope(plan)))[:, None] * own
-
-
-def split_functions(table: Tensor, tolerance: float) -> Tensor:
-    """Functions of the code (codes, r) that, times as many of the conductance, leave ``tolerance`` of mean square."""
-    u, s, _ = torch.linalg.svd(table, full_matrices=False)
-    left = s.square().flip(0).cumsum(0).flip(0) / table.numel()
-    count = min(int((left > tolerance).sum()), MOST)
-    return u[:, :count] * s[:count]
+    return gain[:, None] * visible + (shape[digit.long()] * (digit > 0) * ref.conversion.ideal)[:, None] * own
 
 
 @dataclass(frozen=True)
-class CellFunctions:
-    """T(x, G) beside what a phase's product has of it, as functions: of the code (codes, r), and of the conductance at even
-    steps of its root (points, r); step [√S]."""
+class Functions:
+    """Functions of the conductance at even steps of its root, (points, r); step [√S]."""
 
-    of_code: Tensor
     of_conductance: Tensor
     step: float
 
     def lines(self, conductance_s: Tensor) -> Tensor:
-        """The functions of conductances (lines, rows) [S], (lines, rows·r)."""
+        """Of conductances (lines, rows) [S], (lines, rows·r)."""
         at = conductance_s.clamp(min=0.0).sqrt().div_(self.step)
         n = at.to(torch.int64).clamp_(max=len(self.of_conductance) - 2)
         table = self.of_conductance.to(at)
         return torch.lerp(table[n], table[n + 1], (at - n)[..., None]).flatten(-2)
 
-    def vectors(self, codes: Tensor) -> Tensor:
-        """The functions of whole codes (batch, rows), (batch, rows·r)."""
-        return self.of_code.float().to(codes.device)[codes].flatten(-2)
+
+@dataclass(frozen=True)
+class CellCharges(Functions):
+    """What a phase's product lacks of a pulse, as functions of code and conductance, Σ_r φ_r(x)·ψ_r(G), beside its mean.
+
+    by_time (slots + bins, codes, r): what is drawn in each slot, less what the product takes at each bin's force; mean
+    (slots + bins, codes): the same on average [µA·LSB].
+    """
+
+    by_time: Tensor
+    mean: Tensor
+
+    def tables(self, worth: Tensor) -> Tensor:
+        """φ (..., codes, r) where charges are worth (..., slots + bins)."""
+        return torch.tensordot(worth, self.by_time.to(worth), 1)
+
+    def means(self, worth: Tensor) -> Tensor:
+        """Mean (..., codes)."""
+        return worth @ self.mean.to(worth)
+
+
+@dataclass(frozen=True)
+class CellSlopes(Functions):
+    """The slope in the conductance that the product's backward pass lacks, as functions: of_code (codes, r)."""
+
+    of_code: Tensor
+
+
+def by_code(table: Tensor, codes: Tensor) -> Tensor:
+    """Functions of the code (codes, r), or each vector's own (batch, codes, r), at whole codes (batch, rows): (batch, rows·r)."""
+    if table.ndim == 2:
+        return table[codes].flatten(-2)
+    return table.gather(1, codes[..., None].expand(-1, -1, table.shape[-1])).flatten(-2)
 
 
 class PhasePulses:
@@ -140,67 +132,55 @@ class PhasePulses:
 
     def __init__(self, circuits: list[Circuit], mode: Mode, guard: int, table: np.ndarray, k: int, hold_s: float, sample: Tensor,
                  top_s: float) -> None:  # fmt: skip
-        self.digit = torch.from_numpy(table[k]).double()
+        digits = torch.from_numpy(table)
+        self.digit = digits[k].double()
         self.weight, self.share = mode.phases[k].weight, 1 / len(mode.phases)
         self.step = top_s**0.5 / (POINTS - 1)
         grid = (torch.arange(POINTS, dtype=torch.float64) * self.step).square().clamp(min=1e-9)
         self.at = torch.cat([sample.double().cpu().clamp(min=1e-9), grid])
         self.circuit, self.samples = circuits[k], len(sample)
-        charges = cell_charges(circuits, mode, guard, table, self.at)
-        # What still flows in the slots in which the ring is held is not counted.
-        self.charge = charges.whole[k] - hold_s / self.circuit.t_lsb_s * charges.last[k]
-        self.visible = apparent(self.circuit, self.at)
-        self._charges = lambda g: cell_charges(circuits, mode, guard, table, g).whole[k]
+        self.visible, self.hold = apparent(self.circuit, self.at), hold_s / self.circuit.t_lsb_s
+        self._charges = lambda g: slot_charges(circuits, mode, guard, digits, k, g)
+        self.charge = self._charges(self.at)
+        self.mean = self.charge[..., : self.samples].mean(-1)
 
-    def functions(self, plan: Plan) -> CellFunctions:
-        """What the product of this plan lacks [µA·LSB]."""
-        return self._split(self.charge - taken(plan, self.digit, self.visible), self.visible, LEFT)
+    def worth(self, plan: Plan, share: float) -> Tensor:
+        """``typical_worth`` of a plan's lines."""
+        return typical_worth(plan, self.digit, self.mean, self.hold, share)
 
-    def slopes(self, plan: Plan) -> CellFunctions:
-        """What its backward pass lacks [µA·LSB/S]."""
-        slope = torch.func.jvp(self._charges, (self.at,), (torch.ones_like(self.at),))[1]
-        return self._split(slope - taken_slope(plan, self.digit, self.at), apparent_slope(self.circuit, self.at), LEFT_SLOPE)
+    def functions(self, plan: Plan) -> CellCharges:
+        """What the product of this plan lacks."""
+        whole, mean = self._by_time(plan, self.charge)
+        typical = [self.worth(plan, share) for share in SHARES]
+        lacks = torch.cat([torch.tensordot(w / w[: self.charge.shape[1]].mean(), whole - mean[..., None], 1) for w in typical])
+        axes, grid = self._split(lacks, self.visible, LEFT if plan.ref.conversion.rate is None else LEFT_BENT)
+        return CellCharges(grid, self.step, (whole[..., : self.samples] - mean[..., None]) @ axes, mean)
 
-    def _split(self, lacks: Tensor, per_volt: Tensor, left: float) -> CellFunctions:
-        """``per_volt`` (n,) times code and read voltage is the ideal answer, or its slope."""
+    def slopes(self, plan: Plan) -> CellSlopes:
+        """What its backward pass lacks."""
+        worth, slots = self.worth(plan, SHARES[1]), self.charge.shape[1]
+        whole = lambda g: torch.einsum("csn,s->cn", self._charges(g), worth[:slots])  # noqa: E731
+        slope = torch.func.jvp(whole, (self.at,), (torch.ones_like(self.at),))[1]
+        gain = product_charges(plan.ref, self.digit)[1] @ worth[slots:]
+        slope = slope - taken_slope(plan, gain, self.digit, self.at)
+        axes, grid = self._split(slope, apparent_slope(self.circuit, self.at), LEFT_SLOPE * float(worth[:slots].mean()) ** 2)
+        return CellSlopes(grid, self.step, slope[:, : self.samples] @ axes)
+
+    def _by_time(self, plan: Plan, charge: Tensor) -> tuple[Tensor, Tensor]:
+        """Charges (codes, slots, n) and, negative, the product's, (slots + bins, codes, n), and their means over the samples."""
+        const, gain = product_charges(plan.ref, self.digit)
+        whole = torch.cat([charge.transpose(0, 1), -(const.T[..., None] + gain.T[..., None] * self.visible)])
+        return whole, whole[..., : self.samples].mean(-1)
+
+    def _split(self, lacks: Tensor, per_volt: Tensor, left: float) -> tuple[Tensor, Tensor]:
+        """Directions (samples, r) that leave little of ``lacks`` (m, n) on the samples, and the functions along them on the grid
+        (points, r). ``per_volt`` (n,) times code and read voltage is the ideal answer, or its slope."""
         codes = torch.arange(len(self.digit), dtype=torch.float64)
         ideal = float(codes.square().mean() * per_volt[: self.samples].square().mean()) * self.circuit.v_read_v**2
-        u = split_functions(lacks[:, : self.samples], left * ideal * self.share / self.weight**2)
-        grid = torch.linalg.lstsq(u, lacks[:, self.samples :])[0]
-        return CellFunctions(u, grid.T.contiguous(), self.step)
-
-
-@dataclass
-class PulseProduct:
-    """What one phase's product lacks, for one version of the weights.
-
-    Of each plan: its functions, the lines' (lines, rows·r), what the product has of each line's mean pulse (lines,), and the
-    answer per µA·LSB.
-    """
-
-    parts: list[tuple[CellFunctions, Tensor, Tensor, float]]
-    back: Tensor | None
-
-    @classmethod
-    def of(cls, pulses: PhasePulses, functions: list[CellFunctions], columns: Columns, conductance_s: Tensor) -> PulseProduct:
-        """Of the conductances (lines, rows) [S] that the columns were made of; functions: of each plan."""
-        g = conductance_s.detach()
-        ordered = [g] if columns.order is None else g[columns.order].split(columns.sizes)
-        low = torch.bfloat16 if g.dtype == torch.float32 and low_precision(g.device) else g.dtype
-        parts = []
-        for plan, each, some in zip(columns.plans, functions, ordered, strict=True):
-            mean = plan.pulses(apparent(pulses.circuit, some))
-            parts.append((each, each.lines(some).to(low), mean, _slope(plan)))
-        return cls(parts, columns.back)
-
-    def answers(self, codes: Tensor, pulses: Tensor) -> Tensor:
-        """Answers (batch, lines) of whole codes (batch, rows), in the units of ``Columns.answers``; pulses (batch,): how many."""
-        out = []
-        for functions, lines, mean, slope in self.parts:
-            found = (functions.vectors(codes).to(lines.dtype) @ lines.T).to(mean.dtype)
-            out.append(found.sub_(torch.outer(pulses.to(mean), mean)).mul_(slope))
-        whole = torch.cat(out, 1) if len(out) > 1 else out[0]
-        return whole if self.back is None else whole.index_select(1, self.back)
+        u, s, vh = torch.linalg.svd(lacks[:, : self.samples], full_matrices=False)
+        missed = s.square().flip(0).cumsum(0).flip(0) / (len(lacks) * self.samples)
+        count = min(int((missed > left * ideal * self.share / self.weight**2).sum()), MOST)
+        return vh[:count].T.contiguous(), (lacks[:, self.samples :].T @ (u[:, :count] / s[:count])).contiguous()
 
 
 class PulseSlopes(torch.autograd.Function):
@@ -209,7 +189,7 @@ class PulseSlopes(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, g: Tensor, codes: Tensor, columns: Columns, functions: list[CellFunctions]
+        ctx: Any, g: Tensor, codes: Tensor, columns: Columns, functions: list[CellSlopes]
     ) -> Tensor:
         """Keeps the arguments only."""
         ctx.columns, ctx.functions = columns, functions
@@ -217,6 +197,7 @@ class PulseSlopes(torch.autograd.Function):
         return g.new_zeros(len(codes), len(g))
 
     @staticmethod
+    @without_autocast
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         """One product a function of each plan."""
         (grad,) = grads
@@ -224,19 +205,9 @@ class PulseSlopes(torch.autograd.Function):
         columns: Columns = ctx.columns
         out = torch.zeros_like(g)
         order = torch.arange(len(g), device=g.device) if columns.order is None else columns.order
-        for lines, plan, functions in zip(order.split(columns.sizes), columns.plans, ctx.functions, strict=True):
+        for lines, functions in zip(order.split(columns.sizes), ctx.functions, strict=True):
             ours = functions.lines(g[lines]).unflatten(-1, (g.shape[1], -1))
-            theirs = functions.vectors(codes).unflatten(-1, (g.shape[1], -1)).to(grad)
-            slope = _slope(plan)
+            theirs = by_code(functions.of_code.float().to(codes.device), codes).unflatten(-1, (g.shape[1], -1)).to(grad)
             for r in range(ours.shape[-1]):
-                out[lines] += slope * (grad[:, lines].T @ theirs[..., r]) * ours[..., r]
+                out[lines] += (grad[:, lines].T @ theirs[..., r]) * ours[..., r]
         return out, None, None, None
-
-
-def _slope(plan: Plan) -> float:
-    """Answer per µA·LSB at the current of a quarter of the rows."""
-    rate = plan.ref.conversion.rate
-    if rate is None:
-        return 1.0
-    current = plan.ref.idle_ua + 0.25 * plan.ref.circuit.v_read_v * float(plan.ref.g.sum())
-    return float(rate.at(torch.tensor([current], dtype=torch.float64))[1])

@@ -1,9 +1,9 @@
-"""What the products of a mode's phases leave, learnt from the slow twin: a smooth function of how much of the tile is on.
+"""What the products of a mode's phases still leave, learnt from the slow twin: a smooth function of how much of the tile is on.
 
-Phases are short and turn on anew: the products take a recharge at the rate of a bin's current although much of it comes in the
-guard slots, where the ring idles, and its voltage dependence in whole. Both go with how many cells had a pulse and with the
-current, hardly with which ones. So a few lines are solved slot by slot for a fixed set of vectors, from dense to sparse,
-once for a grouping of the columns, and the difference is fitted.
+What the slots make of the course of the current is known (``models/fast/phase_slots.py``); how a pulse's charge goes with its
+own place on the wire, and with a recharge that is cut off, is taken on average only. Both go with how many cells had a pulse,
+hardly with which ones. So a few lines are solved slot by slot for a fixed set of vectors, from dense to sparse, once for a
+grouping of the columns, and the difference is fitted.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import Tensor
 from aimcard.models.modes import Mode
 
 #: Lines on which it is learnt, and shares of the rows that are on in its vectors, each once with even and once with normal codes.
-LINES = 7
-SHARES = (1.0, 0.7, 0.4, 0.2, 0.1, 0.05)
-#: Share of the rows below which an error no longer counts for more, and the ridge over the mean square of the features.
-LEAST, RIDGE = 0.1, 1e-5
+LINES = 12
+SHARES = (1.0, 1.0, 0.85, 0.7, 0.55, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05)
+#: Share of the rows below which an error no longer counts for more, and ridges over the mean square of the features.
+LEAST, RIDGES = 0.1, (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e2, 1e9)
 
 
 def sample_codes(mode: Mode, rows: int) -> Tensor:
@@ -37,66 +37,64 @@ def sample_lines(total: Tensor) -> Tensor:
     return order[torch.linspace(0, len(order) - 1, min(LINES, len(order))).round().long()]
 
 
+#: Features at most, and shares of the tile that they are made of.
+TERMS = 7
+
+
+def share_tables(table: Tensor, k: int) -> Tensor:
+    """By code (3, codes): whether it has a pulse in phase ``k``, its part of the longest, and whether its cell still recharges
+    from the phase before; table (phases, codes)."""
+    on = (table > 0).double()
+    before = on[k - 1] * (1 - on[k]) if k else torch.zeros_like(on[k])
+    return torch.stack([on[k], table[k].double() / table[k].amax(), before])
+
+
 def features(table: Tensor, hist: Tensor, k: int) -> Tensor:
     """How much of the tile is on in phase ``k``, (batch, features), from each vector's histogram of codes (batch, codes)."""
-    rows = hist.sum(1, keepdim=True)
-    on = (table > 0).to(hist)
-    n = hist @ on[k][:, None] / rows
-    q = hist @ table[k].to(hist)[:, None] / (rows * table[k].amax())
+    n, q, before = (hist @ share_tables(table, k).to(hist).T / hist.sum(1, keepdim=True)).unbind(1)
     found = [n, n * n, n * n * n, q, q * q, q * n]
-    if k:
-        # Cells that still recharge from the phase before.
-        found.append(hist @ (on[k - 1] * (1 - on[k]))[:, None] / rows)
-    return torch.cat(found, 1)
+    return torch.stack([*found, before] if k else found, 1)
+
+
+def line_shapes(total: Tensor, off: Tensor, place: Tensor, bends: bool) -> Tensor:
+    """What of a line the rest goes with, (3, lines), in parts of the mean line: 1, how far the line is from its group's middle,
+    and how far its conductance lies to the near end, where a rate bends; else 1 and the first two powers of its conductance."""
+    if bends:
+        return torch.stack([torch.ones_like(off), off, place]).clamp(-1.0, 1.0)
+    e = (total / total.mean() - 1).clamp(-1.0, 1.0)
+    return torch.stack([torch.ones_like(e), e, e * e])
 
 
 @dataclass(frozen=True)
 class Rest:
-    """What a phase's product has too much of: coefficients (3, features) of polynomials in a line's distance from the mean
-    conductance ``total`` of all rows, and (OWN,) of the line's own answer over ``full``."""
+    """What a phase's answers still have too much of: coefficients (shapes, features) of ``features`` and ``line_shapes``."""
 
     coefficients: Tensor
-    own: Tensor
-    total: float
-    full: float
 
     @classmethod
-    def fit(cls, seen: Tensor, answer: Tensor, error: Tensor, total: Tensor, *, own: bool) -> Rest:
-        """From features (vectors, n), answers and errors (vectors, lines), and conductances (lines,) of all rows; own: whether a
-        line's own answer says anything, which it does where the read-out bends."""
+    def fit(cls, seen: Tensor, error: Tensor, shapes: Tensor) -> Rest:
+        """From features (vectors, n), errors (vectors, lines), and shapes (m, lines)."""
         weight = 1 / (LEAST + seen[:, :1])
-        mean, full = float(total.mean()), float(answer.abs().max().clamp(min=1e-300))
-        a = torch.einsum("vf,el->vlef", seen, _line(total, mean)).flatten(2)
-        own_terms = torch.stack(_own(answer / full, seen[:, :1]), -1)
-        a = torch.cat([a, own_terms if own else torch.zeros_like(own_terms)], -1)
-        a = (a * weight[..., None]).flatten(0, 1)
-        scale = a.abs().amax(0).clamp(min=1e-12)
-        a = a / scale
-        square = a.T @ a
-        ridge = RIDGE * float(square.diagonal().mean()) * torch.eye(len(square), dtype=a.dtype)
-        found = torch.linalg.solve(square + ridge, a.T @ (error * weight).flatten()) / scale
-        return cls(found[:-OWN].unflatten(0, (-1, seen.shape[1])), found[-OWN:], mean, full)
+        a = torch.einsum("vf,el->vlef", seen * weight, shapes).flatten(2)
+        scale = a.abs().amax((0, 1)).clamp(min=1e-12)
+        a, error = a / scale, error * weight
+        even, odd = slice(0, None, 2), slice(1, None, 2)
 
-    def of(self, seen: Tensor, answer: Tensor, total: Tensor) -> Tensor:
-        """Of features (batch, n), answers (batch, lines) and conductances (lines,), (batch, lines)."""
-        vectors = (self.coefficients.to(seen) @ seen.T).to(answer)
-        out = vectors.T @ _line(total, self.total).to(answer)
-        if self.own.any():
-            for c, own in zip(self.own.tolist(), _own(answer / self.full, seen[:, :1].to(answer)), strict=True):
-                out.add_(own, alpha=c)
-        return out
+        def missed(ridge: float) -> float:
+            """What a fit to every other vector does not tell of the others."""
+            pairs = ((even, odd), (odd, even))
+            return sum(float((error[h] - a[h] @ _solve(a[o], error[o], ridge)).square().sum()) for h, o in pairs)
+
+        found = _solve(a, error, min(RIDGES, key=missed)) / scale
+        return cls(found.unflatten(0, (-1, seen.shape[1])))
+
+    def of(self, seen: Tensor, shapes: Tensor) -> Tensor:
+        """Of features (batch, n) and shapes (m, lines), (batch, lines)."""
+        return (seen @ self.coefficients.to(seen).T) @ shapes.to(seen)
 
 
-#: Functions of a line's own answer.
-OWN = 4
-
-
-def _own(y: Tensor, n: Tensor) -> list[Tensor]:
-    square = y * y
-    return [y, square, square * y, y * n]
-
-
-def _line(total: Tensor, mean: float) -> Tensor:
-    """How far a line is from the mean one, (3, lines): its conductance beside it as a share, to the powers 0, 1 and 2."""
-    e = (total / mean - 1).clamp(-1.0, 1.0)
-    return torch.stack([torch.ones_like(e), e, e * e])
+def _solve(a: Tensor, error: Tensor, ridge: float) -> Tensor:
+    a = a.flatten(0, 1)
+    square = a.T @ a
+    size = ridge * float(square.diagonal().mean())
+    return torch.linalg.solve(square + size * torch.eye(len(square), dtype=a.dtype), a.T @ error.flatten())

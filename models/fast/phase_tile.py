@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,8 +12,12 @@ from aimcard.models.fast.bound import SAFETY, SAMPLE_LINES, SAMPLE_VECTORS, Erro
 from aimcard.models.fast.columns import Settings
 from aimcard.models.fast.curve import unit
 from aimcard.models.fast.mode_exact import solve_phases
-from aimcard.models.fast.phase_pulses import SAMPLE, CellFunctions, PhasePulses, PulseProduct, PulseSlopes
+from aimcard.models.fast.phase_bins import PhaseBins
+from aimcard.models.fast.phase_compiled import PhaseKernel, padded
+from aimcard.models.fast.phase_lines import PhaseLines, PhaseTables
+from aimcard.models.fast.phase_pulses import CellSlopes, PhasePulses, PulseSlopes
 from aimcard.models.fast.phase_rest import Rest, features, sample_codes, sample_lines
+from aimcard.models.fast.phase_slots import PhaseSlots, Samples
 from aimcard.models.fast.phases import check_products, digits, holds, phase_models, weighted
 from aimcard.models.fast.product import Columns
 from aimcard.models.fast.shared import SharedTile
@@ -38,6 +43,8 @@ class GatedPhases:
             kind(m, tile.effects, tile.accuracy, wire_scale, tile.work, w_select_um, position, plain=tile.plain)
             for m in phase_models(tile.model)
         ]
+        for own in self.tiles:
+            own.circuit = replace(own.circuit, line_pulses=False)
         self.extras: dict[bool, Extras] = {}
         self._shared: dict[tuple[float, float], list[SharedTile]] = {}
         self._shared_extras: dict[tuple[bool, float, float, int, torch.dtype], Extras] = {}
@@ -108,55 +115,67 @@ class GatedPhases:
 
 
 class Extras:
-    """What the phases' products lack, for one grouping of the columns: the pulses' own charges and what the slow twin says of the
-    rest. The answers are without gradients, ``slopes`` has what the products' own lack."""
+    """What the phases' products lack, for one grouping of the columns: the pulses' own charges, the current's course slot by
+    slot, and what the slow twin says of the rest. The answers have no gradients, ``slopes`` has what the products' own lack."""
 
     def __init__(self, phases: GatedPhases, columns: list[Columns], g: Tensor, counts: bool) -> None:
         """columns: of each phase, made of conductances ``g`` (lines, rows) [S]."""
-        tile, model = phases.tile, phases.tile.model
+        tile = phases.tile
         self.circuits = [t.circuit for t in phases.tiles]
         self.table = torch.from_numpy(phases.table).to(g.device)
         self.marks = _marks(columns)
         self.scale = [unit(c, counts) for c in self.circuits]
         self.idle = [0.0] * len(self.circuits)
-        self._kept: list[tuple[Columns, PulseProduct] | None] = [None] * len(self.circuits)
+        self._kept: list[tuple[Columns, PhaseLines] | None] = [None] * len(self.circuits)
         self.pulses: list[PhasePulses] = []
-        self.rest: list[Rest] = []
-        self._slopes: list[list[CellFunctions]] = []
+        self.tables: list[PhaseTables] = []
+        self._slopes: list[list[CellSlopes]] = []
         converts = counts and tile.circuit.mirror is not None
-        hold_s = holds(model) if converts else self.idle
+        hold_s = holds(tile.model) if converts else self.idle
         if converts:
             adc = self.circuits[0].adc
             assert adc is not None
             # In double, at the idle line's current: what a held ring does not count.
             rest_a = torch.tensor([c.plans[0].ref.idle_ua * 1e-6 for c in columns], dtype=torch.float64)
             self.idle = (lookup(adc.i_adc_a, adc.rate_hz, rest_a) * torch.tensor(hold_s)).tolist()
-        if not tile.effects.pulse:
-            return
-        chosen = g.flatten()[:: max(1, g.numel() // 65536)].double().cpu()
-        sample = torch.quantile(chosen, torch.linspace(0, 1, SAMPLE, dtype=torch.float64))
-        top = 1.5 * float(g.max()) + 1e-9
-        guard = model.guard_slots
-        self.pulses = [
-            PhasePulses(self.circuits, phases.mode, guard, phases.table, k, hold, sample, top) for k, hold in enumerate(hold_s)
-        ]
-        self.functions: list[list[CellFunctions]] = [
-            [p.functions(plan) for plan in c.plans] for p, c in zip(self.pulses, columns, strict=True)
-        ]
+        first = columns[0].plans[0]
+        #: Whether numba is used, and whether the slots are then compiled: without a bend of the rate there are none.
+        self.compiled = first.kernel is not None
+        self.slots_compiled = self.compiled and first.ref.conversion.rate is not None
+        if tile.effects.pulse:
+            self._make(phases, columns, g, hold_s)
+            self._learn(phases, columns, g, counts)
+
+    def _make(self, phases: GatedPhases, columns: list[Columns], g: Tensor, hold_s: list[float]) -> None:
+        """The tables of each phase."""
+        mode, guard, table = phases.mode, phases.tile.model.guard_slots, torch.from_numpy(phases.table)
+        samples, top = Samples.of(g), 1.5 * float(g.max()) + 1e-9
+        for k, (c, hold) in enumerate(zip(columns, hold_s, strict=True)):
+            pulses = PhasePulses(self.circuits, mode, guard, phases.table, k, hold, samples.all, top)
+            charges = [pulses.functions(plan) for plan in c.plans]
+            worth, slots, bins, kernels = [pulses.worth(plan, 0.5) for plan in c.plans], None, [], None
+            if c.plans[0].ref.conversion.rate is not None:
+                slots = PhaseSlots.of(self.circuits, mode, guard, table, k, samples, hold)
+                bins = [PhaseBins.of(plan.ref, slots, f, samples) for plan, f in zip(c.plans, charges, strict=True)]
+                if self.compiled:
+                    kernels = [PhaseKernel(p.ref, slots, b, table, k) for p, b in zip(c.plans, bins, strict=True)]
+                slots, bins = slots.to(g.device), [b.to(g.device) for b in bins]
+            self.pulses.append(pulses)
+            self.tables.append(PhaseTables(charges, worth, slots, bins, kernels, self.table, k, self.scale[k], self.compiled))
+
+    @torch.no_grad()
+    def _learn(self, phases: GatedPhases, columns: list[Columns], g: Tensor, counts: bool) -> None:
+        """Fit what is left to the slow twin."""
+        tile = phases.tile
         x = sample_codes(phases.mode, g.shape[1]).to(g.device)
-        total = g.sum(1).double()
-        some = sample_lines(total)
-        with torch.no_grad():
-            twin = solve_phases(model, tile.circuit, g[some].cpu(), x.double().cpu(), counts=counts)
-            hist = self._histogram(x)
-            base = [c.forward(d) * s for c, d, s in zip(columns, digits(phases.mode, x.to(g)), self.scale, strict=True)]
-            more = self.answers(columns, g, x.to(g), base)
-            bends = columns[0].plans[0].ref.conversion.rate is not None
-            rest = []
-            for k, (b, m, t) in enumerate(zip(base, more, twin, strict=True)):
-                answer, found, size = (v[..., some].double().cpu() for v in (b, b + m, total))
-                rest.append(Rest.fit(features(self.table, hist, k).cpu(), answer, found - t, size, own=bends))
-            self.rest = rest
+        some = sample_lines(g.sum(1))
+        twin = solve_phases(tile.model, tile.circuit, g[some].cpu(), x.double().cpu(), counts=counts)
+        hist = _histogram(x, self.table.shape[1])
+        base = [c.forward(d) * s for c, d, s in zip(columns, digits(phases.mode, x.to(g)), self.scale, strict=True)]
+        more = self.answers(columns, g, x.to(g), base)
+        for k, (b, m, t) in enumerate(zip(base, more, twin, strict=True)):
+            found, shapes = (v[..., some].double().cpu() for v in (b + m, self._of(k, columns[k], g).shapes))
+            self.tables[k].rest = Rest.fit(features(self.table, hist, k).cpu(), found - t, shapes)
 
     def fits(self, columns: list[Columns]) -> bool:
         """Whether the columns' tables of pulses are those of the grouping."""
@@ -166,20 +185,24 @@ class Extras:
     @torch.no_grad()
     def answers(self, columns: list[Columns], g: Tensor, codes: Tensor, found: list[Tensor]) -> list[Tensor]:
         """What to add to each phase's answers ``found`` (batch, lines), of that shape or a number."""
-        if not self.pulses:
+        if not self.tables:
             return [g.new_tensor(-idle) for idle in self.idle]
-        whole = codes.detach().round().long()
-        hist, total, more = self._histogram(whole), g.sum(1).double(), []
+        x, more, size = codes.detach().to(g).contiguous(), [], self.table.shape[1]
+        hist = _compiled_histogram(x, size) if self.slots_compiled else _histogram(x.round().long(), size)
         for k, c in enumerate(columns):
-            kept = self._kept[k]
-            if kept is None or kept[0] is not c:
-                kept = c, PulseProduct.of(self.pulses[k], self.functions[k], c, g)
-                self._kept[k] = kept
-            out = kept[1].answers(whole, hist @ (self.table[k] > 0).to(hist)) * self.scale[k]
-            if self.rest:
-                out = out - self.rest[k].of(features(self.table, hist, k), found[k].detach(), total)
-            more.append(out - self.idle[k])
+            own, scale = found[k].detach(), self.scale[k]
+            out = self._of(k, c, g).answers(x, hist, own if scale == 1.0 else own / scale)
+            if scale != 1.0:
+                out = out.mul_(scale)
+            more.append(out if self.idle[k] == 0.0 else out.sub_(self.idle[k]))
         return more
+
+    def _of(self, k: int, columns: Columns, g: Tensor) -> PhaseLines:
+        """What is kept of phase ``k`` for these columns, of conductances (lines, rows) [S]."""
+        kept = self._kept[k]
+        if kept is None or kept[0] is not columns:
+            kept = self._kept[k] = columns, PhaseLines.of(self.tables[k], columns, g)
+        return kept[1]
 
     def slopes(self, columns: list[Columns], g: Tensor, codes: Tensor) -> list[Tensor | float]:
         """Zeros to add to each phase's answer, for the gradient in the conductances ``g`` (lines, rows) [S] that they carry."""
@@ -191,10 +214,20 @@ class Extras:
         each = zip(columns, self._slopes, self.scale, strict=True)
         return [PulseSlopes.apply(g, whole, c, functions) * scale for c, functions, scale in each]
 
-    def _histogram(self, codes: Tensor) -> Tensor:
-        """How often each vector has each code, (batch, codes), in double."""
-        hist = torch.zeros(len(codes), self.table.shape[1], dtype=torch.float64, device=codes.device)
-        return hist.scatter_add_(1, codes, torch.ones(codes.shape, dtype=torch.float64, device=codes.device))
+
+def _histogram(codes: Tensor, size: int) -> Tensor:
+    """How often each vector of whole codes (batch, rows) has each of ``size`` codes, (batch, size), in double."""
+    hist = torch.zeros(len(codes), size, dtype=torch.float64, device=codes.device)
+    return hist.scatter_add_(1, codes, torch.ones(codes.shape, dtype=torch.float64, device=codes.device))
+
+
+def _compiled_histogram(codes: Tensor, size: int) -> Tensor:
+    """The same of the nearest whole codes, (size, padded batch), in float32; vectors that pad have none."""
+    from aimcard.models.fast.phase_passes import count_codes
+
+    hist = torch.empty(size, padded(len(codes)))
+    count_codes(codes.numpy(), hist.numpy())
+    return hist
 
 
 def _marks(columns: list[Columns]) -> list[Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from aimcard.models.adc import PHASE_RULES
 from aimcard.models.checks import check_choice
 from aimcard.models.errors import InputError
+from aimcard.models.fast.compiled import available
 from aimcard.models.modes import Mode, get_mode
 from aimcard.models.tied_tile import TiedTile
 from aimcard.models.tile import TileModel
@@ -69,6 +70,13 @@ def check_products(mode: Mode) -> np.ndarray:
 def digits(mode: Mode, codes: Tensor) -> list[Tensor]:
     """Pulse length in each phase, with the code's sign, of real codes (..., rows) [LSB], same shape and type; differentiable."""
     table = torch.from_numpy(check_products(mode)).to(codes)
+    plain = codes.dtype == torch.float32 and codes.device.type == "cpu" and not (torch.is_grad_enabled() and codes.requires_grad)
+    if plain and available():
+        from aimcard.models.fast.phase_passes import digits_of
+
+        found = torch.empty(len(table), *codes.shape)
+        digits_of(codes.detach().contiguous().flatten().numpy(), table.numpy(), found.flatten(1).numpy())
+        return list(found)
     size, sign = codes.detach().abs(), torch.sign(codes.detach())
     # The longest code's slope is the one below it.
     below = size.floor().clamp(max=mode.code_max - 1)

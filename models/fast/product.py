@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aimcard.models.fast.autocast import without_autocast
 from aimcard.models.fast.bytes import roots
 from aimcard.models.fast.effects import Circuit
 from aimcard.models.fast.gradient import Gradients, bend_back, cells_back, group_back
@@ -120,6 +121,7 @@ class Product(torch.autograd.Function):
         return columns.forward(x.detach())
 
     @staticmethod
+    @without_autocast
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """To the conductances and to the codes."""
         (grad,) = grads

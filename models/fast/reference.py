@@ -254,8 +254,8 @@ def make_reference(circuit: Circuit, conductance_s: Tensor, grid: Grid, counts: 
             recharge = recharge_amount(pulse, e, flat, v - (1 - share) * drop, share * drop, w)
             return fall_edge(circuit, flat, at, drop) + recharge * inside
 
-        start_drop, start_square = _parabola(lambda drop: start_charge(circuit, at, drop).mean() / charge_unit)
-        end_drop, end_square = _parabola(lambda drop: whole(drop).mean() / charge_unit)
+        start_drop, start_square = parabola(lambda drop: start_charge(circuit, at, drop).mean() / charge_unit)
+        end_drop, end_square = parabola(lambda drop: whole(drop).mean() / charge_unit)
         lifted = recharge_amount(pulse, e, flat, zero + v + STEP_V, zero, w)
         end_clamp = float(((lifted - amount) * inside).mean()) / STEP_V / charge_unit
         line, node = float(wire.c_bit_f) / charge_unit, float(idle_capacitance(pulse, w)) / charge_unit
@@ -296,7 +296,7 @@ def _back(circuit: Circuit, drop: Tensor) -> Tensor:
     return drop * (r_return / max(r_bit + r_return, 1e-30))
 
 
-def _parabola(charge: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+def parabola(charge: Callable[[Tensor], Tensor]) -> tuple[float, float]:
     """Linear and square coefficient of a charge in the drop, from three drops."""
     none, one, two = (float(charge(torch.full((1,), k * STEP_V, dtype=torch.float64))) for k in range(3))
     square = (two - 2 * one + none) / (2 * STEP_V**2)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
+from aimcard.models.fast.autocast import without_autocast
 from aimcard.models.fast.effects import Effects
 from aimcard.models.fast.phases import digits, in_mode, weighted
 from aimcard.models.fast.tied_circuit import Curve, tied_circuit
@@ -109,6 +110,7 @@ class TiedProduct:
         self._modes: dict[int, Modes] = {}
         self._cells: CellTable | None = None
 
+    @without_autocast
     def charge(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, *, idle: bool = True) -> Tensor:
         """Charges [C], (..., batch, lines), of pairs (..., lines, rows) [S] and codes (..., batch, rows) in LSB.
 
@@ -118,12 +120,14 @@ class TiedProduct:
         """
         return self._answer(conductance_s, conductance_minus_s, codes, counts=False, idle=idle)
 
+    @without_autocast
     def phase(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, *, idle: bool = True) -> Tensor:
         """Counts before rounding, the bias' included; arguments as ``charge``'s. InputError for a card without a rate table."""
         if self.circuit.rate is None:
             raise InputError("phase: this tied card has no table 'adc'; take the charge, or give rate=(current, rate)")
         return self._answer(conductance_s, conductance_minus_s, codes, counts=True, idle=idle)
 
+    @without_autocast
     def each_phase(
         self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, *, counts: bool = False, idle: bool = True
     ) -> Tensor:
@@ -133,6 +137,7 @@ class TiedProduct:
             return self._answer(conductance_s, conductance_minus_s, codes, counts=counts, idle=idle)[None]
         return self.phases.answers(conductance_s, conductance_minus_s, codes, counts=counts, idle=idle).to(self.dtype)
 
+    @without_autocast
     def settings(self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, *, counts: bool) -> TiedSettings:
         """What ``accuracy`` comes to for these weights; a tolerance is met on a sample of ``codes``, or the finest is taken."""
         if not isinstance(self.accuracy, float):
@@ -148,6 +153,7 @@ class TiedProduct:
                 return settings
         return LADDER[-1]
 
+    @without_autocast
     def error(
         self, conductance_s: Tensor, conductance_minus_s: Tensor, codes: Tensor, lines: int = LINES, vectors: int = VECTORS, *,
         counts: bool = False,

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aimcard.models.fast.autocast import without_autocast
 from aimcard.models.fast.compiled import available
 
 #: Vectors at a time: their intermediate results stay in the processor's cache.
@@ -219,6 +220,7 @@ class Bend(torch.autograd.Function):
         return out
 
     @staticmethod
+    @without_autocast
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         """A product more per function for the codes, and one for the weights."""
         (grad,) = grads

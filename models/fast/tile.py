@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aimcard.models.card import Card
 from aimcard.models.errors import InputError
+from aimcard.models.fast.autocast import without_autocast
 from aimcard.models.fast.bound import ErrorBound, Judge
 from aimcard.models.fast.columns import Settings, group, refresh
 from aimcard.models.fast.curve import unit
@@ -72,6 +73,7 @@ class FastTile:
             self.phases = GatedPhases(self, wire_scale, w_select_um, position)
         self._kept: dict[bool, tuple[tuple, Columns, Tensor, Settings]] = {}
 
+    @without_autocast
     def charge(self, conductance_s: Tensor, codes: Tensor) -> Tensor:
         """Charges [C], (batch, lines), of ``conductance_s`` (lines, rows) [S] and ``codes`` (batch, rows) in LSB.
 
@@ -80,12 +82,14 @@ class FastTile:
         """
         return self._answer(conductance_s, codes, counts=False)
 
+    @without_autocast
     def phase(self, conductance_s: Tensor, codes: Tensor) -> Tensor:
         """Counts before rounding, (batch, lines); arguments as ``charge``'s. InputError for a card without a read-out."""
         if self.circuit.adc is None:
             raise InputError("phase: this card was calibrated without a read-out; take the charge, or another card")
         return self._answer(conductance_s, codes, counts=True)
 
+    @without_autocast
     def each_phase(self, conductance_s: Tensor, codes: Tensor, *, counts: bool = False) -> Tensor:
         """Charges, or counts before truncation, of each PWM phase, not weighted, (phases, batch, lines)."""
         self.check(conductance_s, codes)
@@ -93,6 +97,7 @@ class FastTile:
             return self._answer(conductance_s, codes, counts=counts)[None]
         return self.phases.answers(conductance_s, codes, counts=counts).to(self.dtype)
 
+    @without_autocast
     def settings(self, conductance_s: Tensor, codes: Tensor, *, counts: bool = False) -> Settings:
         """What ``accuracy`` comes to for these weights; a tolerance is met on a sample of ``codes``, or the finest is taken."""
         if self.accuracy == "fast" or self.accuracy == "exact":
@@ -108,6 +113,7 @@ class FastTile:
                 return settings
         return LADDER[-1]
 
+    @without_autocast
     def error_bound(self, conductance_s: Tensor, codes: Tensor, *, counts: bool = False) -> ErrorBound:
         """Error of the settings in use against the slow twin, line by line, for the vectors given (``models/fast/bound.py``).
 

@@ -145,7 +145,7 @@ class Plan:
 
     def pulses(self, weight: Tensor) -> Tensor:
         """Charge of the mean pulse of each line beside what the group's straight line gives, about the group's mean (lines,)."""
-        if not self.ref.circuit.effects.pulse:
+        if not (self.ref.circuit.effects.pulse and self.ref.circuit.line_pulses):
             return weight.new_zeros(len(weight))
         table = self.cells.pulse.to(weight)
         gain = self.ref.s_gain + float(self.ref.e_gain.mean())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,14 @@ class Crossbar(nn.Module):
         self._fresh = None
 
     def forward(self, weight: Tensor, x: Tensor) -> Tensor:
+        """As ``product``. torch.compile leaves it as it is, one break of the graph, and compiles what lies around it."""
+        if torch.compiler.is_compiling():
+            # Its stubs give back what decorates a function, not a function.
+            product = cast(Callable[..., Tensor], torch.compiler.disable(self.product))
+            return product(weight, x)
+        return self.product(weight, x)
+
+    def product(self, weight: Tensor, x: Tensor) -> Tensor:
         """weight (outputs, rows), x (..., rows) -> (..., outputs); or tiles, (tiles, outputs, rows) and (tiles, batch, rows).
 
         Raises InputError on inputs that the mapping refuses, and where rows and inputs are not as many.
@@ -105,7 +113,7 @@ class Crossbar(nn.Module):
         if torch.is_inference_mode_enabled():
             # What is kept of the weights must serve outside of inference mode too.
             with torch.inference_mode(False), torch.no_grad():
-                return self(weight, x)
+                return self.product(weight, x)
         if self.observer is not None:
             with torch.no_grad():
                 self.observer(self, weight, x.detach().flatten(0, -2))
