@@ -25,7 +25,7 @@ from aimcard.calibrate.targets import (
     quiet_slots,
     stack_columns,
 )
-from aimcard.data.reference import ReferenceSet
+from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.errors import FitError
 from aimcard.models.readout import response_names
 
@@ -134,7 +134,7 @@ def readout_tables(reference: ReferenceSet) -> dict[str, tuple[Tensor, Tensor]] 
                 "(a monotone converter); they do not; check the read-out's range"
             )
 
-    def t(record, name: str) -> Tensor:
+    def t(record: Record, name: str) -> Tensor:
         return torch.tensor(np.array(record[name]))
 
     return {

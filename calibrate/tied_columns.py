@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from aimcard.calibrate.columns import (
 )
 from aimcard.models.pcm import G_MAX_S, G_MIN_S
 from aimcard.netlists.levels import V_READ_V
+
+if TYPE_CHECKING:
+    from aimcard.calibrate.plan import Options
 
 
 @dataclass(frozen=True)
@@ -121,12 +125,13 @@ def tied_supply_column(held_out: list[PairColumn]) -> PairColumn:
     )  # fmt: skip
 
 
-def tied_plan(options) -> list[PairColumn]:
+def tied_plan(options: Options) -> list[PairColumn]:
     """All tied columns that ``options`` (calibrate.plan.Options) asks for: fitted, held out, floor."""
     size = options.size
     held = tied_held_out_columns(
-        options.columns or size.columns, size.vectors, options.seed, size.distributions, size.wire_scales, options.w_range_um
-    )
+        options.held_out_columns or size.columns, size.vectors, options.seed, size.distributions, size.wire_scales,
+        options.w_range_um,
+    )  # fmt: skip
     floor = tied_floor_columns(held, size.floor_vectors) if size.floor_vectors else []
     floor.append(tied_supply_column(held))
     fitted = tied_fit_columns(size.fit_ideal, options.seed, options.w_range_um)

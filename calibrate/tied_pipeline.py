@@ -15,7 +15,7 @@ from aimcard.calibrate.steps import steps
 from aimcard.calibrate.tied_parameters import TIED_SPECS
 from aimcard.calibrate.tied_readout_fit import check_readout_columns, offset_parameters, run_tied_readout, table_rows
 from aimcard.calibrate.tied_targets import TiedSetting, source_line_residual, stack_pairs, tied_cells, tied_lines
-from aimcard.data.reference import ReferenceSet
+from aimcard.data.reference import Record, ReferenceSet
 from aimcard.models.adc import HOLD_S, PHASE_RULES
 from aimcard.models.card import Card, FitSummary, Interval, Parameter, Provenance, Table
 from aimcard.models.errors import FitError
@@ -102,7 +102,7 @@ def _card(
     reach_a = np.inf if readout is None else float(meta.get("counter_reach_a", np.inf))
     code, celsius = int(meta["code_max"]), float(meta["temperature_c"])
 
-    def span(name: str, of) -> tuple[float, float]:
+    def span(name: str, of: list[Record]) -> tuple[float, float]:
         values = [float(r.attrs[name]) for r in of]
         return min(values), max(values)
 

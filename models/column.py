@@ -13,13 +13,16 @@ Y/(1 + R·Y), J/(1 + R·Y): R_th = 1/Y and V_th = −J/Y of the recursion in IBM
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from aimcard.models.cell import CellExpansion, CellParameters, conducting, gate_current, leakage_current
+
+#: A read-out as its column sees it: (Y, J) [S, A] to (V, I) [V, A] with I = Y·V + J, V from where the column counts it.
+Clamp = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -188,8 +191,8 @@ def _with_segments(quantity: Tensor | float) -> Tensor | float:
     return quantity[..., None] if isinstance(quantity, Tensor) and quantity.ndim else quantity
 
 
-def solve_line(seg: Segments, cell: CellParameters, wire: WireParameters, w_select_um: Tensor | float, clamp,
-               passes: int = 3) -> LineSolution:  # fmt: skip
+def solve_line(seg: Segments, cell: CellParameters, wire: WireParameters, w_select_um: Tensor | float,
+               clamp: Clamp, passes: int = 3) -> LineSolution:  # fmt: skip
     """Static solution of a line in every slot.
 
     ``clamp(Y, J) -> (V_clamp, I)`` closes the circuit at the read-out (readout.py). Each pass re-expands the cells

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from aimcard.models.cell import CellParameters, expand, idle_weight
-from aimcard.models.column import LineSolution, WireParameters, gather_segments, segment_bounds, solve_line
+from aimcard.models.column import Clamp, LineSolution, WireParameters, gather_segments, segment_bounds, solve_line
 from aimcard.models.modes import Mode
 from aimcard.models.pulse import (
     Edges,
@@ -80,7 +80,7 @@ def ideal_clamp(v_read_v: float):
     return clamp
 
 
-def static_solution(p: LineParameters, drive: LineDrive, clamp) -> LineSolution:
+def static_solution(p: LineParameters, drive: LineDrive, clamp: Clamp) -> LineSolution:
     """Static currents and segment voltages, shapes (..., slots) and (..., slots, segments)."""
     cells = expand(p.cell, drive.conductance_s, drive.w_select_um)
     weight = idle_weight(p.cell, drive.conductance_s, drive.w_select_um)
@@ -178,7 +178,7 @@ def line_charge(p: LineParameters, static: LineSolution, w_select_um: float | Te
     return (change * (p.wire.c_bit_f * static.lengths + node * static.n_idle)).sum(-1)
 
 
-def slot_currents(p: LineParameters, drive: LineDrive, clamp) -> tuple[Tensor, LineSolution]:
+def slot_currents(p: LineParameters, drive: LineDrive, clamp: Clamp) -> tuple[Tensor, LineSolution]:
     """Mean current in every slot [A], shape (..., slots), and the static solution behind it."""
     static = static_solution(p, drive, clamp)
     return static.current_a + edge_charges(p, drive, static) / drive.t_lsb_s, static

@@ -9,12 +9,12 @@ in which it happens and in the two after it is a charge t·ΔI, with times t tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from aimcard.models.column import Clamp
 from aimcard.models.departure import Departure, departure, departure_slope
 from aimcard.models.lut import lookup, lookup_slope
 
@@ -83,7 +83,7 @@ def clamp_voltage(p: ReadoutParameters, current_a: Tensor) -> tuple[Tensor, Tens
     return v + departure(p.clamp_departure, current_a), slope + departure_slope(p.clamp_departure, current_a)
 
 
-def regulated_clamp(p: ReadoutParameters, iterations: int = 4) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def regulated_clamp(p: ReadoutParameters, iterations: int = 4) -> Clamp:
     """The read-out as seen by the column: solves I = Y·V_clamp(I) + J by Newton's method."""
 
     def clamp(y: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:

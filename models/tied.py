@@ -25,12 +25,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimcard.models.column import Clamp
 from aimcard.models.departure import Departure, departure, departure_slope
 from aimcard.models.lut import lookup, lookup_slope
 
 Scalar = Tensor | float
-#: A read-out as the column sees it: (Y, J) to (V_clamp − V_cm, I) with I = Y·(V_clamp − V_cm) + J.
-Clamp = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from aimcard.models.ladder import LadderSolution, line_current_gradient, solve_ladder
+from aimcard.models.ladder import ClampCurve, LadderSolution, line_current_gradient, solve_ladder
 from aimcard.models.linear_ladder import Array
 from aimcard.models.tied import TiedCell, cell_current, source_voltage
 
@@ -52,7 +52,7 @@ class TiedPair:
 
 def static_column(
     cell: TiedCell, g_plus_s: ArrayLike, g_minus_s: ArrayLike, signs: ArrayLike, *, r_bit_ohm: float, w_select_um: float,
-    v_clamp=0.0,
+    v_clamp: float | ClampCurve = 0.0,
 ) -> LadderSolution:  # fmt: skip
     """Static currents for patterns of signs (patterns, rows) with g_plus_s, g_minus_s (rows,) [S].
 
@@ -64,7 +64,7 @@ def static_column(
 
 def static_gradients(
     cell: TiedCell, g_plus_s: ArrayLike, g_minus_s: ArrayLike, signs: ArrayLike, *, r_bit_ohm: float, w_select_um: float,
-    v_clamp=0.0,
+    v_clamp: float | ClampCurve = 0.0,
 ) -> tuple[LadderSolution, Array, Array]:  # fmt: skip
     """``static_column`` and the current's derivatives to G+ and G− [V], (patterns, rows) each."""
     s, found = np.asarray(signs, dtype=float), []

@@ -47,7 +47,7 @@ def _card_fields(cls: type) -> list[str]:
     return [f.name for f in fields(cls) if f.default is MISSING]
 
 
-def _pick(cls: type, values: Values, **fixed):
+def _pick(cls: type, values: Values, **fixed: object):
     names = set(_card_fields(cls)) - set(fixed)
     missing = names - set(values)
     if missing:

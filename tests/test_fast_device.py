@@ -83,7 +83,10 @@ def test_what_a_modes_phases_add_stays_there_too(counts):
     columns = [t.columns(g, x, counts) for t in tile.phases.tiles]
     elsewhere = [replace(c, order=move(c.order), back=move(c.back)) for c in columns]
     assert elsewhere[0].order is not None
+    # A tile that is prepared elsewhere has these there.
     extras.table = extras.table.to("meta")
+    for t in extras.tables:
+        t.slots, t.bins = t.slots and t.slots.to("meta"), [b.to("meta") for b in t.bins]
     conductance_s, codes = g.to("meta").requires_grad_(), x.to("meta")
     with Watch() as watch:
         more = extras.answers(elsewhere, conductance_s.detach(), codes, [torch.zeros(5, 24, device="meta")] * 2)

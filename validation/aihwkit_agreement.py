@@ -100,7 +100,7 @@ def aihwkit_product(card: Card, given: Case, *, adc: bool) -> np.ndarray:
         return layer(torch.tensor(given.codes / code_max, dtype=torch.float32)).double().numpy()
 
 
-def card_product(tile: TiedTile, given: Case, *, counts_per_c: float | None = None, **situation) -> np.ndarray:
+def card_product(tile: TiedTile, given: Case, *, counts_per_c: float | None = None, **situation: Any) -> np.ndarray:
     """The card's charge less a resting column's, in units of the product (vectors, columns), every other column read at its
     other end. counts_per_c: take the card's signed counts instead, so many a coulomb."""
     out = np.empty((len(given.codes), len(given.weight)))

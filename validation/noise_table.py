@@ -73,7 +73,7 @@ def typical_noise(card: Card, *, rows: int | None = None, mode: str | Mode | Non
     return TypicalNoise(found, tile_noise(model, plus, np.zeros((1, rows), np.int64), minus, **how))
 
 
-def noise_table(card: Card, **options) -> str:
+def noise_table(card: Card, **options: Any) -> str:
     """``typical_noise`` as text, rms over lines and vectors [counts]."""
     noise = typical_noise(card, **options)
     found = noise.by_inputs

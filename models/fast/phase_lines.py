@@ -109,8 +109,8 @@ class PhaseLines:
         if t.kernels is not None:
             return t.kernels[n](part.ref, part.reach, hist, batch, t.rest, t.scale)
         if t.slots is None:
-            base = hist @ t.charges[n].means(t.worth[n].to(hist))
-            vectors = VectorErrors(hist.new_zeros(0, batch), hist.new_zeros(batch), base, t.worth[n])
+            worth = t.worth[n].to(hist)
+            vectors = VectorErrors(hist.new_zeros(0, batch), hist.new_zeros(batch), hist @ t.charges[n].means(worth), worth)
         else:
             vectors = vector_errors(part.ref, t.slots, t.bins[n], part.reach, hist)
         seen = features(t.digits, hist, t.k)

@@ -201,7 +201,7 @@ class PhaseSlots:
         still = line.current
         own, before, ending = line.drop[..., :digits], line.drop[..., : digits - 1], course.ending
         (push, push_square), (back, back_square) = self.charges.push, self.charges.back
-        lift = line.lift if isinstance(line.lift, float) else line.lift[..., :digits]
+        lift = line.lift[..., :digits] if isinstance(line.lift, Tensor) else line.lift
         each = (back + back_square * own) * own + ref.end_clamp * lift
         drawn = course.whole @ self.charges.whole + self.beside(course)[:, None, None] * (course.whole @ self.tilt)
         seen = still + drawn + (each * ending) @ self.charges.share
