@@ -14,7 +14,9 @@ from aimcard.models.fast import (
     Effects,
     FastTile,
     columns,
+    fused,
     fused_bins,
+    fused_check,
     fused_ladder,
     fused_products,
     fused_rows,
@@ -23,6 +25,7 @@ from aimcard.models.fast import (
     tile,
 )
 from aimcard.models.fast.columns import Settings, group
+from aimcard.models.fast.compiled import SlowerPathWarning
 from aimcard.models.fast.fused import Fused
 from aimcard.models.fast.meanfield import EXTRA, prepare
 from aimcard.models.fast.shared import SharedTile
@@ -166,6 +169,38 @@ class TestAnswers:
             for d, p in ((torch.float64, True), (torch.float32, True), (torch.float32, False))
         )
         is_as_near(found, plain, truth)
+
+
+class TestCheck:
+    """What is wrong on a device is seen at the first use, said once, and left out."""
+
+    @pytest.fixture(autouse=True)
+    def fresh(self, monkeypatch):
+        monkeypatch.setattr(fused_check, "_found", {})
+
+    @pytest.mark.usefixtures("large")
+    def test_kernels_agree(self, monkeypatch):
+        monkeypatch.setattr(columns, "low_precision", lambda device: True)
+        g, x = draw(lines=5, rows=13, batch=3)
+        made = FastTile(MODEL)
+        found = made.columns(g, x, True)
+        assert fused_check._found == {g.device: True}
+        assert fused_check.departure(found, made.circuit, g) < fused_check.BOUND / 5
+
+    @pytest.mark.parametrize(
+        ("launch", "said"),
+        [
+            pytest.param(lambda kernel, grid, *arguments, **options: None, "depart", id="that do nothing"),
+            pytest.param(lambda kernel, grid, *arguments, **options: 1 / 0, "ZeroDivisionError", id="that fail"),
+        ],
+    )
+    @pytest.mark.usefixtures("large")
+    def test_kernels(self, launch, said, monkeypatch):
+        monkeypatch.setattr(fused, "launch", launch)
+        g, x = draw(lines=5, rows=13, batch=3)
+        with pytest.warns(SlowerPathWarning, match=said):
+            found = FastTile(MODEL).charge(g, x)
+        assert torch.equal(found, FastTile(MODEL, plain=True).charge(g, x))
 
 
 class TestDispatch:

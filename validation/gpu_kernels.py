@@ -1,8 +1,8 @@
-"""What a GPU would have to start and move for a product, and what its kernels take: ``python -m aimcard.validation.gpu_kernels``.
+"""What a GPU starts and moves for a product, and what its kernels take: ``python -m aimcard.validation.gpu_kernels``.
 
-No GPU is needed, and no time is measured. Operations are counted on torch's meta device, views and allocations left out; bytes are
-those of all numbers that an operation is given and gives back. Kernels are compiled by Triton for an architecture, and the machine
-code tells what registers they take and whether any are spilled to memory.
+No GPU is needed, and no time is measured. Operations are counted on torch's meta device, views and allocations left out; bytes
+are those of all numbers that an operation is given and gives back. Kernels are compiled by Triton for an architecture, and the
+machine code tells what registers they take and whether any are spilled to memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from aimcard.models.card_text import rows_of_text
 from aimcard.models.console import Arguments, run_module
 from aimcard.models.errors import InputError
 from aimcard.models.fast import FastTile, fused
-from aimcard.models.fast.columns import group
+from aimcard.models.fast.columns import Settings, group
 from aimcard.models.fast.product import Columns
 from aimcard.models.fast.tile import FAST
 from aimcard.models.tile import TileModel
@@ -35,8 +35,8 @@ from aimcard.validation.speed import READS, draw
 
 #: Operations that start nothing on a GPU.
 FREE = frozenset(
-    ["alias", "as_strided", "detach", "empty", "empty_like", "expand", "lift_fresh", "new_empty", "permute", "select", "slice", "split",
-     "split_with_sizes", "squeeze", "t", "transpose", "unbind", "unsqueeze", "view", "_unsafe_view"]
+    ["alias", "as_strided", "detach", "empty", "empty_like", "expand", "lift_fresh", "new_empty", "permute", "select", "slice",
+     "split", "split_with_sizes", "squeeze", "t", "transpose", "unbind", "unsqueeze", "view", "_unsafe_view"]
 )  # fmt: skip
 ARCHITECTURES = (80, 90)
 TYPES = {torch.float32: "*fp32", torch.int32: "*i32", torch.bfloat16: "*bf16"}
@@ -110,7 +110,8 @@ def count(model: TileModel, read: str, batch: int, *, kernels: bool, lines: int 
     """Launches and bytes of the answers of one batch, and of their gradients to weights and codes; the weights are prepared."""
     tile, columns, g = on_meta(model, read, lines, rows, kernels=kernels)
     codes, found = torch.empty(batch, rows, device="meta"), []
-    columns.answers(tile.circuit, g, torch.empty(1, rows, device="meta"))
+    with recorded():
+        columns.answers(tile.circuit, g, torch.empty(1, rows, device="meta"))
     g.requires_grad_()
     codes.requires_grad_()
     out = torch.empty(0)
@@ -125,18 +126,25 @@ def count(model: TileModel, read: str, batch: int, *, kernels: bool, lines: int 
     return found
 
 
-def kernels_of(model: TileModel, read: str, batch: int, lines: int = 512, rows: int = 512) -> list[Launch]:
-    """The first of each kernel, and kind of it, that answers and gradients start, on the CPU."""
+def launches_of(
+    model: TileModel, read: str, batch: int, lines: int = 512, rows: int = 512, settings: Settings | None = None
+) -> list[Launch]:
+    """What answers and gradients of a batch start, on the CPU; settings: those of ``accuracy="fast"`` unless given."""
     g, x = (q.float().requires_grad_() for q in draw("normal", "gaussian", lines, rows, batch))
     tile, counts = FastTile(model, READS[read]), read == "phase"
-    made = group(tile.circuit, g.detach(), FAST[counts], counts=counts, plain=True)
+    made = group(tile.circuit, g.detach(), settings or FAST[counts], counts=counts, plain=True)
     for plan in made.plans:
         plan.half, plan.fused = True, fused.Fused(plan.ref, plan.squares, g.device, half=True)
     with recorded() as launches:
         out = made.answers(tile.circuit, g, x)
         torch.autograd.grad(out.sum(), (g, x))
+    return launches
+
+
+def kernels_of(model: TileModel, read: str, batch: int) -> list[Launch]:
+    """The first of each kernel, and kind of it, among ``launches_of`` 512 x 512."""
     found: dict[Any, Launch] = {}
-    for launch in launches:
+    for launch in launches_of(model, read, batch):
         found.setdefault((launch.name, *(q for q in launch.arguments if isinstance(q, bool))), launch)
     return list(found.values())
 

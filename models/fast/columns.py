@@ -11,6 +11,7 @@ from aimcard.models.fast.compiled import Kernel, available
 from aimcard.models.fast.effects import Circuit
 from aimcard.models.fast.fused import Fused
 from aimcard.models.fast.fused import available as fusible
+from aimcard.models.fast.fused_check import agree
 from aimcard.models.fast.product import Columns
 from aimcard.models.fast.reference import Reference, make_grid, make_reference, middles_of
 from aimcard.models.fast.weights import Cells, Plan, apparent
@@ -101,7 +102,10 @@ def columns_of(
         # Without curvature there is no second order; all off is then exactly linear.
         flat = not circuit.effects.ir_drop and ref.conversion.rate is None
         plans.append(plan_of(ref, 0 if flat else min(settings.squares, bins), cells, g, plans, compiled=compiled, fused=fused))
-    return Columns(plans, [len(p) for p in parts], order, None if order is None else order.argsort())
+    columns = Columns(plans, [len(p) for p in parts], order, None if order is None else order.argsort())
+    if fused and not agree(columns, circuit, g):
+        columns.plans = [replace(p, fused=None) for p in plans]
+    return columns
 
 
 def plan_of(

@@ -1,7 +1,7 @@
 """The adjoint of the fused ladder (Triton): what a departure in each segment adds to the answer, ``mean_ladder.solve_fields``."""
 
 # Triton compiles these functions, of its own types; Python never calls them.
-# pyright: reportGeneralTypeIssues=false, reportMissingImports=false
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportMissingImports=false, reportOperatorIssue=false
 
 from __future__ import annotations
 

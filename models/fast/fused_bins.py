@@ -5,7 +5,7 @@ within it. What belongs to a part of the window is held in each of the part's bi
 """
 
 # Triton compiles these functions, of its own types; Python never calls them.
-# pyright: reportGeneralTypeIssues=false, reportMissingImports=false
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportMissingImports=false, reportOperatorIssue=false
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ registers it took as many as there are, and half a minute to compile.
 """
 
 # Triton compiles these functions, of its own types; Python never calls them.
-# pyright: reportGeneralTypeIssues=false, reportMissingImports=false
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportMissingImports=false, reportOperatorIssue=false
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a lane of the fused ladder looks up (Triton): curves, and a segment's cells at a Gauss point of a bin."""
 
 # Triton compiles these functions, of its own types; Python never calls them.
-# pyright: reportGeneralTypeIssues=false, reportMissingImports=false
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportMissingImports=false, reportOperatorIssue=false
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """From bins to rows in one pass (Triton): the rows' weights y and z of ``mean_rows``, without an intermediate of all bins."""
 
 # Triton compiles these functions, of its own types; Python never calls them.
-# pyright: reportGeneralTypeIssues=false, reportMissingImports=false
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportMissingImports=false, reportOperatorIssue=false
 
 from __future__ import annotations
 

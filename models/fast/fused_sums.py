@@ -1,7 +1,7 @@
 """From rows to bins in one pass (Triton): sums over the rows of what conducts in each bin of the window."""
 
 # Triton compiles these functions, of its own types; Python never calls them.
-# pyright: reportGeneralTypeIssues=false, reportMissingImports=false
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportMissingImports=false, reportOperatorIssue=false
 
 from __future__ import annotations
 
