@@ -9,6 +9,9 @@ from torch import Tensor
 
 from aimcard.models.fast.compiled import Kernel, available
 from aimcard.models.fast.effects import Circuit
+from aimcard.models.fast.fused import Fused
+from aimcard.models.fast.fused import available as fusible
+from aimcard.models.fast.fused_check import agree
 from aimcard.models.fast.product import Columns
 from aimcard.models.fast.reference import Reference, make_grid, make_reference, middles_of
 from aimcard.models.fast.weights import Cells, Plan, apparent
@@ -90,24 +93,31 @@ def columns_of(
     # More segments than the slow twin has would be another circuit.
     segments = min(settings.segments, circuit.line.wire.segments)
     grid = make_grid(g.shape[1], circuit.code_max, bins, segments)
-    compiled = not plain and g.device.type == "cpu" and g.dtype == torch.float32 and available()
+    fused = not plain and fusible(g.device, g.dtype)
+    compiled = not plain and not fused and g.device.type == "cpu" and g.dtype == torch.float32 and available()
     cells = Cells.of(circuit, g)
     plans: list[Plan] = []
     for part, sizes in zip(parts, plans_of, strict=True):
         ref = make_reference(circuit, part.cpu(), grid, counts, sizes)
         # Without curvature there is no second order; all off is then exactly linear.
         flat = not circuit.effects.ir_drop and ref.conversion.rate is None
-        plans.append(plan_of(ref, 0 if flat else min(settings.squares, bins), cells, compiled, g, plans))
-    return Columns(plans, [len(p) for p in parts], order, None if order is None else order.argsort())
+        plans.append(plan_of(ref, 0 if flat else min(settings.squares, bins), cells, g, plans, compiled=compiled, fused=fused))
+    columns = Columns(plans, [len(p) for p in parts], order, None if order is None else order.argsort())
+    if fused and not agree(columns, circuit, g):
+        columns.plans = [replace(p, fused=None) for p in plans]
+    return columns
 
 
-def plan_of(ref: Reference, squares: int, cells: Cells, compiled: bool, like: Tensor, others: list[Plan]) -> Plan:
+def plan_of(
+    ref: Reference, squares: int, cells: Cells, like: Tensor, others: list[Plan], *, compiled: bool, fused: bool
+) -> Plan:
     """A group's plan, for weights of the type and place of ``like``."""
     kernel = Kernel(ref, squares) if compiled else None
     if kernel is not None and others and others[0].kernel is not None:
         # Groups follow one another: they can share their working memory.
         kernel.scratch = others[0].kernel.scratch
-    return Plan(ref, squares, kernel, like.dtype == torch.float32 and low_precision(like.device), cells)
+    half = like.dtype == torch.float32 and low_precision(like.device)
+    return Plan(ref, squares, kernel, half, cells, fused=Fused(ref, squares, like.device, half=half) if fused else None)
 
 
 def refresh(columns: Columns, conductance_s: Tensor) -> Columns:
@@ -120,7 +130,8 @@ def refresh(columns: Columns, conductance_s: Tensor) -> Columns:
         mean, variance = part.mean(0).cpu().double(), part.var(0, correction=0).cpu().double()
         # The groups' middles stay where they were: totals have hardly changed.
         ref = replace(plan.ref, g=mean * (float(plan.ref.g.sum()) / max(float(mean.sum()), 1e-30)), variance=variance)
-        plans.append(plan_of(ref, plan.squares, plan.cells, plan.kernel is not None, conductance_s, plans))
+        compiled, fused = plan.kernel is not None, plan.fused is not None
+        plans.append(plan_of(ref, plan.squares, plan.cells, conductance_s, plans, compiled=compiled, fused=fused))
         plans[-1].slopes = plan.slopes
     return Columns(plans, columns.sizes, columns.order, columns.back)
 
@@ -143,7 +154,7 @@ def about(plan: Plan, weight: Tensor, sizes: tuple[int, ...] = ()) -> Plan:
     g = mean * (middles[0] / float(mean.sum())) if middles[0] > 0 else mean
     scales = tuple(m / middles[0] if middles[0] > 0 else 1.0 for m in middles)
     ref = replace(plan.ref, g=g, variance=variance, sizes=sizes, scales=scales, reaches=reaches, reach=reach)
-    return plan_of(ref, plan.squares, plan.cells, compiled, weight, [plan])
+    return plan_of(ref, plan.squares, plan.cells, weight, [plan], compiled=compiled, fused=plan.fused is not None)
 
 
 def share_of(plan: Plan, lines: int) -> Plan:

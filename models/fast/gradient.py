@@ -79,6 +79,9 @@ def bend_back(plan: Plan, weights: Weights, prepared: Prepared, grad: Tensor, x:
     if weights.scale is not None:
         _bend_back_bytes(plan, weights, prepared, grad.contiguous(), x, whole, to_x, spans)
         return
+    if plan.fused is not None:
+        _bend_back_fused(plan, weights, prepared, grad, x, whole, to_x)
+        return
     assert prepared.z_rate is not None
     for k, (begin, end) in enumerate(spans):
         z = prepared.z[k]
@@ -92,6 +95,24 @@ def bend_back(plan: Plan, weights: Weights, prepared: Prepared, grad: Tensor, x:
             inside = ((x >= begin) & (x < end)).to(grad.dtype)
             moved = (bent.to(low) @ weights.departure).to(grad.dtype) + torch.outer(bent @ weights.middle, plan.ref.g.to(grad))
             to_x -= moved * prepared.z_rate * inside
+
+
+def _bend_back_fused(plan: Plan, weights: Weights, prepared: Prepared, grad: Tensor, x: Tensor, whole: Tensor | None,
+                     to_x: Tensor | None) -> None:  # fmt: skip
+    """The same with one product for all squares either way."""
+    from aimcard.models.fast.fused_products import bend_slopes
+
+    assert plan.fused is not None
+    assert prepared.z_rate is not None
+    bent, total = bend_slopes(plan, weights, prepared, grad)
+    if whole is not None:
+        whole -= (bent.flatten(0, 1).T @ prepared.z.to(bent.dtype).flatten(0, 1)).to(whole.dtype)
+    if to_x is not None:
+        # A code moves the square in whose part of the window it lies.
+        numbers = plan.fused.numbers
+        part = numbers.window.part[torch.bucketize(x, numbers.window.edges[1:-1], right=True)].long()
+        moved = torch.matmul(bent, weights.departure).gather(0, part[None])[0]
+        to_x -= torch.addcmul(moved.to(grad.dtype), total.T.gather(1, part), numbers.rows.g) * prepared.z_rate
 
 
 def _bend_back_bytes(plan: Plan, weights: Weights, prepared: Prepared, grad: Tensor, x: Tensor, whole: Tensor | None,
@@ -193,8 +214,10 @@ def cells_back(plan: Plan, weights: Weights, cells: Cells, conductance_s: Tensor
             conductance_s.detach().numpy(), where.numpy(), pieces.numpy(), np.float32(1 / cells.step), out.numpy(),
         )  # fmt: skip
         return
-    for a in range(0, len(whole), LINES):
-        some = slice(a, a + LINES)
+    # On a GPU a launch counts for more than the memory does.
+    step = LINES if plan.fused is None else 8 * LINES
+    for a in range(0, len(whole), step):
+        some = slice(a, a + step)
         g = conductance_s.detach()[where[some]]
         slope = apparent_slope(circuit, g)
         whole[some] += by[0, some, None] + by[1, some, None] * weight[some] + by[2:, some].T @ torch.stack([mean, weights.bow])

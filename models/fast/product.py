@@ -22,18 +22,20 @@ from aimcard.models.fast.weights import Cells, Plan, Weights, apparent
 
 #: Vectors that are prepared and multiplied together: enough to read the weights seldom, few enough to bound the memory.
 BLOCK = 128
+#: The same on a GPU, where every step costs a launch.
+LAUNCHED = 512
 #: Vectors whose answers are put back into the columns' order together.
 FEW = 32
 
 
-def blocks(batch: int, compiled: bool) -> range:
+def blocks(batch: int, plan: Plan) -> range:
     """First vectors of the blocks.
 
     A small batch is cut too where the preparation is compiled, for what is kept of a block counts against its outputs; plain
     torch keeps ten times as much, and its many small steps cost as much for a small block as for a large one.
     """
-    if not compiled:
-        return range(0, batch, BLOCK)
+    if plan.kernel is None:
+        return range(0, batch, BLOCK if plan.fused is None else LAUNCHED)
     step = max(BLOCK // 2, min(BLOCK, batch // 8))
     return range(0, batch, step)
 
@@ -44,6 +46,11 @@ def answer(weights: Weights, prepared: Prepared, plan: Plan, out: Tensor, first:
     for y, size in zip(prepared.y, plan.ref.sizes, strict=True):
         torch.mm(y, weights.wide[start : start + size].T, out=out[:, first + start : first + start + size])
         start += size
+    if plan.fused is not None and len(prepared.z):
+        from aimcard.models.fast.fused_products import bend
+
+        bend(plan, weights, prepared, out[:, first : first + start])
+        return
     root, needed = None, len(out) * start
     if weights.scale is not None and needed <= prepared.y.numel():
         # What the first product has read is memory for the second.
@@ -98,14 +105,14 @@ class Columns:
         """Answers (batch, lines) of codes (batch, rows), without derivatives, block by block."""
         members = self.members()
         out = x.new_empty(len(x), sum(self.sizes))
-        steps, back = blocks(len(x), self.plans[0].kernel is not None), self.back
+        steps, back = blocks(len(x), self.plans[0]), self.back
         for a in steps:
             codes, to = x[a : a + steps.step], out[a : a + steps.step]
             for plan, weights, place in members:
                 answer(weights, plan.prepare(codes, reuse=True), plan, to, place.start)
-            # A few vectors at a time: a second block of answers would be half an output.
+            # A few vectors at a time: a second block of answers would be half an output. On a GPU a launch counts for more.
             if back is not None:
-                for some in to.split(FEW):
+                for some in to.split(FEW if to.device.type == "cpu" else len(to)):
                     some.copy_(some.index_select(1, back))
         return out
 
@@ -136,8 +143,9 @@ class Product(torch.autograd.Function):
                 plan.cells = cells
         to = Gradients.empty(grad.shape[1], x, half=plans[0].half) if want_g else None
         to_x = torch.zeros_like(x) if want_x else None
-        for a in range(0, len(x), BLOCK):
-            block = slice(a, a + BLOCK)
+        step = BLOCK if plans[0].fused is None else LAUNCHED
+        for a in range(0, len(x), step):
+            block = slice(a, a + step)
             codes, part = x[block], grad[block] if order is None else grad[block].index_select(1, order)
             own = None if to_x is None else to_x[block]
             if to is not None:

@@ -52,7 +52,7 @@ class FastTile:
         """accuracy: "fast", "exact" (the slow twin, slot by slot in double precision), or 1 − R² to stay below.
 
         wire_scale multiplies the wire per cell; w_select_um and position as ``TileModel.respond``'s. dtype is the answer's;
-        bfloat16 computes in float32. plain: leave numba out even where it is installed. mode, phase_rule: as
+        bfloat16 computes in float32. plain: leave numba and Triton out even where installed. mode, phase_rule: as
         ``TileModel.respond``'s; a fast product needs pulses that start with their phase, the same in all rows.
         Raises InputError on an unknown accuracy or mode, CardError on an incomplete card.
         """

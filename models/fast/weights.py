@@ -11,6 +11,7 @@ from torch import Tensor
 from aimcard.models.cell import expand, read_conductance
 from aimcard.models.fast.compiled import Kernel
 from aimcard.models.fast.effects import Circuit
+from aimcard.models.fast.fused import Fused
 from aimcard.models.fast.meanfield import EXTRA, Prepared, prepare
 from aimcard.models.fast.reference import BOW_SHARE, Reference, fall_edge, start_charge
 from aimcard.models.pulse import fall_delay, node_capacitance, recharge_amount, recharging
@@ -110,7 +111,8 @@ class Plan:
     """How a group of columns is computed: reference column, squares, the compiled preparation or None, cells' slopes.
 
     half: without the compiled preparation, second-order products run in bfloat16. Its error in them is 1e-2 of a term that is
-    1e-2 of the answer's spread. With it they run in bytes, whose error is as small. slopes: kept by the backward pass.
+    1e-2 of the answer's spread. With it they run in bytes, whose error is as small. slopes: kept by the backward pass. fused: the
+    preparation on a GPU, where it is not plain torch's.
     """
 
     ref: Reference
@@ -119,6 +121,7 @@ class Plan:
     half: bool
     cells: Cells
     slopes: tuple[Cells, tuple[Tensor | None, Tensor, float]] | None = None
+    fused: Fused | None = None
 
     @property
     def ends(self) -> np.ndarray:
@@ -168,6 +171,8 @@ class Plan:
         """``Prepared`` of codes (batch, rows), in their type; ``reuse``: valid until the next such call."""
         if self.kernel is not None:
             return self.kernel(x, rates, reuse=reuse)
+        if self.fused is not None:
+            return self.fused(x, rates)
         return prepare(self.ref, x, self.squares, rates)
 
 
