@@ -100,7 +100,10 @@ def residue_sigma(weights: tuple[int, ...], rule: str) -> float:
 
 def count(phase_count: Tensor) -> Tensor:
     """What the counter shows: the phase truncated. Straight-through: its gradient is the phase's."""
-    return phase_count + (torch.floor(phase_count) - phase_count).detach()
+    whole = torch.floor(phase_count)
+    if not (torch.is_grad_enabled() and phase_count.requires_grad):
+        return whole
+    return phase_count + (whole - phase_count).detach()
 
 
 def inl_dnl(p: AdcParameters, codes: int = 64) -> tuple[Tensor, Tensor, Tensor]:

@@ -144,13 +144,13 @@ class Crossbar(nn.Module):
 
     def scaled(self, weight: Tensor, x: Tensor) -> Tensor:
         """The sum of the tiles' partial products after their affine corrections, (..., batch, outputs)."""
-        total: Tensor | float = 0.0
-        for k, part in enumerate(self.partials(weight, x)):
-            if self.affine is not None:
-                scale, offset = self.affine[k].to(part.dtype)
-                part = scale * part + offset
+        parts = self.partials(weight, x)
+        if self.affine is not None:
+            corrections = [affine.to(part.dtype) for affine, part in zip(self.affine, parts, strict=True)]
+            parts = [scale * part + offset for (scale, offset), part in zip(corrections, parts, strict=True)]
+        total = parts[0]
+        for part in parts[1:]:
             total = total + part
-        assert isinstance(total, Tensor)
         return total
 
     def partials(self, weight: Tensor, x: Tensor) -> list[Tensor]:
@@ -171,7 +171,7 @@ class Crossbar(nn.Module):
             held = self.written(weight, rows, k, n)
             charge = self._difference(held, codes[..., rows], n, k)
             lsb = hardware.unit_c * (m.g_max_s - m.g_min_s) * hardware.code_max
-            parts.append(charge / lsb * held.scale.mT * scale)
+            parts.append((charge * (held.scale.mT / lsb)).mul_(scale))
         return parts
 
     def _level(self) -> Tensor:
