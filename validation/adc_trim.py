@@ -128,11 +128,13 @@ class TrimReport:
             lines.append("whole columns, simulated there: rms error of the count in counts, against the nominal card")
             rows = [("card", "vectors", "as read", "ADC trimmed", "best gain and offset", "its own card", "sigma")]
             rows += [
-                (label_of(c), str(t.vectors), f"{t.before:.2f}", f"{t.after:.2f}", f"{t.line:.2f}", f"{t.card:.3f}",
-                 "-" if np.isnan(t.sigma) else f"{t.sigma:.1f}")
+                (label_of(c), str(t.vectors), f"{t.before:.2f}", f"{t.after:.2f}", _shown(t.line, ".2f"), f"{t.card:.3f}",
+                 _shown(t.sigma, ".1f"))
                 for c, t in tiles
             ]  # fmt: skip
             lines += rows_of_text(rows)
+            if any(np.isnan(t.line) for _c, t in tiles):
+                lines.append("  -: too few vectors; the best gain and offset of a line take three (sets without --quick have them)")
         return "\n".join(lines)
 
 
@@ -176,6 +178,10 @@ def trim_report(
         tile = None if reference is None else _tile(nominal, card, reference, trim)
         found.append(AdcTrim(card, trim, current, counts - whole, trim(counts) - whole, tile))
     return TrimReport(nominal, full, second, tuple(found))
+
+
+def _shown(value: float, digits: str) -> str:
+    return "-" if np.isnan(value) else format(value, digits)
 
 
 def _tile(nominal: Card, card: Card, reference: ReferenceSet, trim: Trim) -> TileTrim | None:
