@@ -134,7 +134,7 @@ class TrimReport:
             ]  # fmt: skip
             lines += rows_of_text(rows)
             if any(np.isnan(t.line) for _c, t in tiles):
-                lines.append("  -: too few vectors; the best gain and offset of a line take three (sets without --quick have them)")
+                lines.append("  -: the best gain and offset of a line take three vectors (sets without --quick have them)")
         return "\n".join(lines)
 
 
