@@ -8,12 +8,20 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from scipy.linalg import block_diag
 
-import aimcard
 from aimcard.calibrate.bootstrap import Errors, bootstrap
 from aimcard.calibrate.energy import has_supplies, oscillator_table, run_energy
 from aimcard.calibrate.fit import jacobian, tensors
+from aimcard.calibrate.fitted_card import (
+    card_meta,
+    correlations,
+    fit_summary,
+    parameter,
+    provenance,
+    span,
+    standard_errors,
+    width_span,
+)
 from aimcard.calibrate.parameters import SPECS
 from aimcard.calibrate.setting import Setting
 from aimcard.calibrate.stages import (
@@ -32,7 +40,7 @@ from aimcard.calibrate.stages import (
 )
 from aimcard.calibrate.targets import Columns, column_current
 from aimcard.data.reference import ReferenceSet
-from aimcard.models.card import Card, Decision, FitSummary, Interval, Parameter, Provenance, Table
+from aimcard.models.card import Card, Decision, Interval, Parameter, Table
 from aimcard.models.cell import APPARENT_WEIGHTS
 from aimcard.models.energy import OSCILLATOR_TABLE
 from aimcard.models.errors import FitError
@@ -167,85 +175,58 @@ def _card(
     tables: dict[str, tuple[torch.Tensor, torch.Tensor]] | None, ideal: Columns, ota: Columns | None,
 ) -> Card:  # fmt: skip
     ref, meta = s.reference, s.reference.meta
-    values = s.values | {"r_return_ohm": s.values["r_bit_ohm"] * s.setting.return_per_bit}
-    names = tuple(n for group, _ in errors for n in group)
-    stderr = dict(zip(names, np.concatenate([e.stderr for _, e in errors]), strict=True))
-    parameters = []
-    for name, value in values.items():
-        spec = SPECS.get(name, SPECS["r_bit_ohm"])
-        if (tables is None and spec.group in ("read-out", "adc")) or (spec.group == "energy" and name not in s.fitted):
-            continue
-        error = stderr.get("r_bit_ohm" if name == "r_return_ohm" else name)
-        text = "return-line wire per cell, drawn like the bit line's" if name == "r_return_ohm" else spec.description
-        parameters.append(
-            Parameter(
-                name,
-                value,
-                None if error is None else float(error * spec.scale),
-                spec.lo,
-                spec.hi,
-                spec.unit,
-                spec.group,
-                text,
-                name in s.at_bound,
-                name not in s.unidentified,
-            )
-        )
-    fit_columns = ref.select(kind="column", role="fit")
-    ota_columns = [r for r in fit_columns if r.attrs["clamp"] == "ota"]
-    every = ref.select(kind="column")
-    judged = [r for r in every if r.role == "held_out"] or fit_columns
-    g = np.concatenate([r["conductance_s"].ravel() for r in fit_columns + judged])
-    line_a = max(float(r["current_a"].max()) for r in (ota_columns or fit_columns))
-    if tables is not None:
-        line_a = min(line_a, float(tables["adc"][0][-1]), float(meta.get("counter_reach_a", math.inf)))
-    # A line whose pulses end recharges its cells: for a slot it may take a little current back. Where nothing leaks, that is
-    # all there is, and the card's own error decides by how much.
-    line_lo_a = min(0.0, *(float(r["current_a"].min()) for r in fit_columns + judged)) - LINE_ERROR * line_a
-    widths = [float(r.attrs["w_select_um"]) for r in fit_columns]
-    places = [float(r.attrs["position"]) for r in fit_columns]
-    scales = [float(r.attrs["wire_scale"]) for r in [*judged, *fit_columns]]
-    celsius = float(meta["temperature_c"])
-    domain = {
-        "conductance_s": Interval(float(g.min()), float(g.max()), "S"),
-        "line_current_a": Interval(line_lo_a, line_a, "A"),
-        "code": Interval(0, int(meta["code_max"]), "1"),
-        "wire_scale": Interval(min(scales), max(scales), "1"),
-        "temperature_c": Interval(celsius, celsius, "degC"),
-        "w_select_um": Interval(min(float(meta["w_min_um"]), *widths), max(float(meta["w_ref_um"]), *widths), "um"),
-        "position": Interval(min(places), max(places), "1"),
-    }
-    keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "t_lsb_s", "code_max",
-            "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bleed_a", "r_bit_ohm",
-            "r_return_ohm", "counter_reach_a")  # fmt: skip
-    card_meta = {key: meta[key] for key in keys if key in meta} | {
-        "segments": SEGMENTS, "w_select_um": float(meta["w_ref_um"]), "apparent_weight": s.setting.apparent_weight,
-        "phase_rule": s.setting.phase_rule, "hold_s": s.setting.hold_s,
-        "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]), "n_phases": int(meta.get("counts_per_period", 1)),
-        "mirror_ratio": float(meta.get("mirror_ratio", 1.0)),
+    meta_of_card = card_meta(meta, "bleed_a") | {
+        "segments": SEGMENTS, "apparent_weight": s.setting.apparent_weight, "phase_rule": s.setting.phase_rule,
+        "hold_s": s.setting.hold_s, "n_phases": int(meta.get("counts_per_period", 1)),
     }  # fmt: skip
     if has_supplies(ref):
         (drivers,) = ref.select(kind="driver_supply", role="fit")
-        card_meta["word_columns"] = int(drivers.attrs["columns"])
+        meta_of_card["word_columns"] = int(drivers.attrs["columns"])
     return Card(
-        meta=card_meta,
-        parameters=tuple(parameters),
-        domain=domain,
-        fit=FitSummary(
-            n_parameters=len(s.fitted), n_decks=len({r.deck_hash for r in ref.select(role="fit") if r.deck_hash}),
-            n_columns=len(ideal.owner) + (0 if ota is None else len(ota.owner)),
-            converged=s.converged, messages=tuple(s.messages),
-        ),
-        provenance=Provenance(
-            simulator=str(meta["simulator"]), software_version=aimcard.__version__,
-            reference_hashes={"calibration": ref.content_hash},
-        ),
+        meta=meta_of_card,
+        parameters=_parameters(s, errors, tables is not None),
+        domain=_domain(ref, None if tables is None else float(tables["adc"][0][-1])),
+        fit=fit_summary(s, len(ideal.owner) + (0 if ota is None else len(ota.owner))),
+        provenance=provenance(ref),
         tables=_tables(s, tables),
         decisions=decisions,
-        correlation_names=names,
-        # Cells and columns are resampled apart, so nothing is known across the groups.
-        correlation=block_diag(*(e.correlation for _, e in errors if len(e.stderr))),
-    )  # fmt: skip
+        **correlations(errors),
+    )
+
+
+def _parameters(s: Stages, errors: list[tuple[tuple[str, ...], Errors]], with_readout: bool) -> tuple[Parameter, ...]:
+    stderr, found = standard_errors(errors), []
+    for name, value in s.values.items():
+        spec = SPECS[name]
+        if (not with_readout and spec.group in ("read-out", "adc")) or (spec.group == "energy" and name not in s.fitted):
+            continue
+        found.append(parameter(s, name, value, spec, stderr.get(name)))
+    bit, wire = SPECS["r_bit_ohm"], "return-line wire per cell, drawn like the bit line's"
+    value = s.values["r_bit_ohm"] * s.setting.return_per_bit
+    return (*found, parameter(s, "r_return_ohm", value, bit, stderr.get("r_bit_ohm"), wire))
+
+
+def _domain(ref: ReferenceSet, table_a: float | None) -> dict[str, Interval]:
+    """table_a: where the converter's table ends, None without one."""
+    meta, fitted = ref.meta, ref.select(kind="column", role="fit")
+    judged = ref.select(kind="column", role="held_out") or fitted
+    g = np.concatenate([r["conductance_s"].ravel() for r in fitted + judged])
+    line_a = max(float(r["current_a"].max()) for r in [r for r in fitted if r.attrs["clamp"] == "ota"] or fitted)
+    if table_a is not None:
+        line_a = min(line_a, table_a, float(meta.get("counter_reach_a", math.inf)))
+    # A line whose pulses end recharges its cells: for a slot it may take a little current back. Where nothing leaks, that is
+    # all there is, and the card's own error decides by how much.
+    line_lo_a = min(0.0, *(float(r["current_a"].min()) for r in fitted + judged)) - LINE_ERROR * line_a
+    celsius = float(meta["temperature_c"])
+    return {
+        "conductance_s": Interval(float(g.min()), float(g.max()), "S"),
+        "line_current_a": Interval(line_lo_a, line_a, "A"),
+        "code": Interval(0, int(meta["code_max"]), "1"),
+        "wire_scale": Interval(*span("wire_scale", [*judged, *fitted]), "1"),
+        "temperature_c": Interval(celsius, celsius, "degC"),
+        "w_select_um": Interval(*width_span(meta, fitted), "um"),
+        "position": Interval(*span("position", fitted), "1"),
+    }
 
 
 def _tables(s: Stages, tables: dict[str, tuple[torch.Tensor, torch.Tensor]] | None) -> tuple[Table, ...]:

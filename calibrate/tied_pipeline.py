@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.linalg import block_diag
 
-import aimcard
 from aimcard.calibrate.bootstrap import Errors, bootstrap
 from aimcard.calibrate.energy import has_supplies, oscillator_rows, run_energy
 from aimcard.calibrate.fit import jacobian, tensors, together
+from aimcard.calibrate.fitted_card import (
+    card_meta,
+    correlations,
+    fit_summary,
+    parameter,
+    provenance,
+    span,
+    standard_errors,
+    width_span,
+)
 from aimcard.calibrate.stages import Stages
 from aimcard.calibrate.steps import steps
 from aimcard.calibrate.tied_parameters import TIED_SPECS
 from aimcard.calibrate.tied_readout_fit import check_readout_columns, offset_parameters, run_tied_readout, table_rows
 from aimcard.calibrate.tied_targets import TiedSetting, source_line_residual, stack_pairs, tied_cells, tied_lines
-from aimcard.data.reference import Record, ReferenceSet
+from aimcard.data.reference import ReferenceSet
 from aimcard.models.adc import HOLD_S, PHASE_RULES
-from aimcard.models.card import Card, FitSummary, Interval, Parameter, Provenance, Table
+from aimcard.models.card import Card, Interval, Table
 from aimcard.models.errors import FitError
 from aimcard.models.tied_readout import Tables
 from aimcard.models.tied_tile import CELL, EDGE_TABLES, PULSE, WIDTH, WIRE
@@ -83,71 +91,51 @@ def _card(
     s: Stages, setting: TiedSetting, errors: list[tuple[tuple[str, ...], Errors]], n_columns: int, readout: Tables | None
 ) -> Card:
     ref, meta = s.reference, s.reference.meta
-    names = tuple(n for group, _ in errors for n in group)
-    stderr = dict(zip(names, np.concatenate([e.stderr for _, e in errors]), strict=True))
-    parameters = [
-        Parameter(
-            n, s.values[n], float(stderr[n] * spec.scale) if n in stderr else None, spec.lo, spec.hi, spec.unit, spec.group,
-            spec.description, n in s.at_bound, n not in s.unidentified,
-        )
-        for n, spec in s.specs.items() if n in s.values
-    ]  # fmt: skip
+    stderr, known = standard_errors(errors), [n for n in s.specs if n in s.values]
+    parameters = [parameter(s, n, s.values[n], s.specs[n], stderr.get(n)) for n in known]
     if readout is not None:
         parameters += offset_parameters(readout, setting.v_common_v)
-    fitted = ref.select(kind="column", role="fit")
+    words = {
+        "down_start": "down from the common mode", "down_end": "back up to the common mode",
+        "up_start": "up from the common mode", "up_end": "back down to the common mode",
+    }  # fmt: skip
+    return Card(
+        meta=card_meta(meta, "v_common_v", "bias_a") | {
+            "segments": int(meta["rows"]),
+            "n_phases": int(meta.get("counts_per_period", 1 if readout is None else COUNTS_PER_PERIOD)),
+            "phase_rule": str(meta.get("phase_rule", PHASE_RULES[0])), "hold_s": float(meta.get("hold_s", HOLD_S)),
+            "row_columns": setting.row_columns, "row_load_s": setting.row_load_s,
+        } | ({"word_columns": int(s.record("driver_supply").attrs["columns"])} if has_supplies(ref) else {}),
+        parameters=tuple(parameters),
+        domain=_domain(ref, readout),
+        fit=fit_summary(s, n_columns),
+        provenance=provenance(ref),
+        tables=tuple(
+            Table(name, x.numpy(), y.numpy(), "1", "s", "position", "delay",
+                  f"source line's edge {words[name.removeprefix('edge_')]}, equal-area delay after the slot boundary")
+            for name, (x, y) in ((n, setting.edge_tables[n]) for n in EDGE_TABLES)
+        ) + (_static_tables(ref) if readout is None else table_rows(readout)) + oscillator_rows(ref),
+        **correlations(errors),
+    )  # fmt: skip
+
+
+def _domain(ref: ReferenceSet, readout: Tables | None) -> dict[str, Interval]:
+    meta, fitted = ref.meta, ref.select(kind="column", role="fit")
     every = [*(ref.select(kind="column", role="held_out") or fitted), *fitted]
     g = np.concatenate([r[n].ravel() for r in every for n in ("conductance_s", "conductance_minus_s")])
     most = max(float(np.abs(r["current_a"]).max()) for r in fitted)
     table = (-np.inf, np.inf) if readout is None else (float(readout["adc"][0][0]), float(readout["adc"][0][-1]))
     reach_a = np.inf if readout is None else float(meta.get("counter_reach_a", np.inf))
     code, celsius = int(meta["code_max"]), float(meta["temperature_c"])
-
-    def span(name: str, of: list[Record]) -> tuple[float, float]:
-        values = [float(r.attrs[name]) for r in of]
-        return min(values), max(values)
-
-    widths = (*span("w_select_um", fitted), float(meta["w_min_um"]), float(meta["w_ref_um"]))
-    domain = {
+    return {
         "conductance_s": Interval(float(g.min()), float(g.max()), "S"),
         "line_current_a": Interval(max(-most, table[0]), min(most, table[1], reach_a), "A"),
         "code": Interval(-code, code, "1"),
         "wire_scale": Interval(*span("wire_scale", every), "1"),
         "temperature_c": Interval(celsius, celsius, "degC"),
-        "w_select_um": Interval(min(widths), max(widths), "um"),
+        "w_select_um": Interval(*width_span(meta, fitted), "um"),
         "position": Interval(*span("position", fitted), "1"),
     }
-    keys = ("topology", "mode", "technology", "corner", "temperature_c", "vdd_v", "v_read_v", "v_common_v", "t_lsb_s",
-            "code_max", "rows", "guard_slots", "edge_delay_s", "w_ref_um", "bias_a", "r_bit_ohm", "r_return_ohm",
-            "counter_reach_a")  # fmt: skip
-    words = {
-        "down_start": "down from the common mode", "down_end": "back up to the common mode",
-        "up_start": "up from the common mode", "up_end": "back down to the common mode",
-    }  # fmt: skip
-    return Card(
-        meta={key: meta[key] for key in keys if key in meta} | {
-            "segments": int(meta["rows"]), "w_select_um": float(meta["w_ref_um"]),
-            "n_phases": int(meta.get("counts_per_period", 1 if readout is None else COUNTS_PER_PERIOD)),
-            "phase_rule": str(meta.get("phase_rule", PHASE_RULES[0])), "hold_s": float(meta.get("hold_s", HOLD_S)),
-            "mirror_ratio": float(meta.get("mirror_ratio", 1.0)),
-            "r_end_ohm": 0.5 * float(meta["r_bit_ohm"]),
-            "row_columns": setting.row_columns, "row_load_s": setting.row_load_s,
-        } | ({"word_columns": int(s.record("driver_supply").attrs["columns"])} if has_supplies(ref) else {}),
-        parameters=tuple(parameters),
-        domain=domain,
-        fit=FitSummary(
-            len(s.fitted), len({r.deck_hash for r in ref.select(role="fit") if r.deck_hash}), n_columns, s.converged,
-            tuple(s.messages),
-        ),
-        provenance=Provenance(str(meta["simulator"]), aimcard.__version__, {"calibration": ref.content_hash}),
-        tables=tuple(
-            Table(name, x.numpy(), y.numpy(), "1", "s", "position", "delay",
-                  f"source line's edge {words[name.removeprefix('edge_')]}, equal-area delay after the slot boundary")
-            for name, (x, y) in ((n, setting.edge_tables[n]) for n in EDGE_TABLES)
-        ) + (_static_tables(ref) if readout is None else table_rows(readout)) + oscillator_rows(ref),
-        correlation_names=names,
-        # Columns with and without the read-out are resampled apart, so nothing is known across the groups.
-        correlation=block_diag(*(e.correlation for _, e in errors)),
-    )  # fmt: skip
 
 
 def _static_tables(reference: ReferenceSet) -> tuple[Table, ...]:
