@@ -18,7 +18,7 @@ from aimcard.calibrate.plan import Options
 from aimcard.calibrate.simulate import simulate
 from aimcard.calibrate.tied_columns import tied_held_out_columns
 from aimcard.data.reference import Record, ReferenceSet
-from aimcard.models.console import Arguments, number, output_file, run_module
+from aimcard.models.console import Arguments, number, output_folder, run_module
 from aimcard.models.errors import InputError
 from aimcard.models.modes import get_mode, mode_names
 from aimcard.models.topology import TOPOLOGIES
@@ -93,7 +93,7 @@ def _main(arguments: list[str]) -> None:
     asked = [get_mode(mode).name for mode in given.modes or RECORDED]
     ratio = None if given.mirror_ratio is None else check_mirror_ratio(given.mirror_ratio)
     tile = f"{given.technology}_{given.topology}" + ("" if ratio is None else f"_mirror{ratio}")
-    output_file("--out", given.out / "any.reference.h5")
+    output_folder("--out", given.out)
     for mode in asked:
         lines, vectors = RECORDED.get(mode, (2, 4))
         reference = simulate_mode(
@@ -101,6 +101,7 @@ def _main(arguments: list[str]) -> None:
             given.technology, ratio,
         )  # fmt: skip
         path = given.out / f"{tile}_{mode}.reference.h5"
+        given.out.mkdir(parents=True, exist_ok=True)
         reference.write(path, compact=True)
         print(f"reference set: {path}", file=sys.stderr)
 
