@@ -16,12 +16,20 @@ from torch import Tensor
 from aimcard.models.fast.bytes import byte_product
 from aimcard.models.fast.tied_modes import BLOCK, Modes
 
-#: Products that are bent together: they stay in the processor's cache.
-PRODUCTS = 1 << 17
+#: Products that are bent together, at most: they stay in the processor's cache.
+PRODUCTS = 1 << 19
+#: The same for a small batch, in times its answers, for memory.
+ANSWERS = 2
 #: Most that edges may add to a pulse for ``answers``, in windows: it spreads them over the codes as the slope of Gaussian codes.
 #: 1 − R² goes with their square and is 5e-7 at 0.0135 of 127 LSB on 70 rows. Shipped cards have 0.004 LSB and less: little enough
 #: in conventional PWM, too much for the short phases of other modes.
 LONGER = 0.005 / 127
+
+
+def _step(batch: int, lines: int, functions: int) -> int:
+    """Vectors of a block, all blocks of about one size."""
+    most = max(BLOCK, min(PRODUCTS, ANSWERS * batch * lines) // (functions * lines))
+    return math.ceil(batch / math.ceil(batch / most))
 
 
 @dataclass(frozen=True)
@@ -71,24 +79,23 @@ class SmallWeights:
             return None
         lines, rows = self.bytes_.shape[1:]
         out, functions = x.new_empty(*x.shape[:2], lines), modes.count + 1
-        step = max(BLOCK, PRODUCTS // (functions * lines))
-        size = step = math.ceil(x.shape[1] / math.ceil(x.shape[1] / step))
-        f, u = torch.empty(functions * size * rows, dtype=torch.int8), torch.empty(functions * size * lines, dtype=torch.int32)
-        weights = modes.weights.astype(np.float32)
+        step = _step(x.shape[1], lines, functions)
+        f, u = torch.empty(functions * step * rows, dtype=torch.int8), torch.empty(functions * step * lines, dtype=torch.int32)
+        weights, codes, answers = modes.weights.astype(np.float32), x.numpy(), out.numpy()
         for t, delta in enumerate(deltas):
-            small, fine, scale = self.bytes_[t].T, self.fine[t].T, self.scale[t].numpy()
+            small, scale = self.bytes_[t].T, self.scale[t].numpy()
             per_byte = scale * self.gain[t].numpy() * np.float32(1 + delta * modes.of_sign)
             # All vectors at once, for products of few rows take a third longer; in the answer's own memory.
-            rest = byte_product(digits[t], fine, out[t].view(torch.int32))
+            fine = byte_product(digits[t], self.fine[t].T, out[t].view(torch.int32)).numpy()
             coefficients, profiles, factors = (a[t].numpy() for a in (self.coefficients, self.profiles, self.factors))
             for a in range(0, x.shape[1], step):
-                part, to = x[t, a : a + step].numpy(), out[t, a : a + step].numpy()
+                part, to = codes[t, a : a + step], answers[t, a : a + step]
                 batch = len(part)
                 found, seen = f[: functions * batch * rows].view(-1, rows), u[: functions * batch * lines].view(-1, lines)
                 sums = np.empty((3, batch), np.float32)
-                code_bytes(part, *modes.numbers, weights, modes.units, profiles, found.view(-1, batch, rows).numpy(), sums)
-                seen = byte_product(found, small, seen).view(-1, batch, lines).numpy()
-                whole_linear(seen[-1], rest[a : a + step].numpy(), per_byte, factors, sums, np.float32(idle), to)
+                code_bytes(part, *modes.numbers, weights, modes.units, profiles, found.numpy().reshape(-1, batch, rows), sums)
+                seen = byte_product(found, small, seen).numpy().reshape(-1, batch, lines)
+                whole_linear(seen[-1], fine[a : a + step], per_byte, factors, sums, np.float32(idle), to)
                 bend_bytes(seen[:-1], modes.units, scale, coefficients, weights, sums[2], factors[2], to)
         return out
 
@@ -97,12 +104,10 @@ class SmallWeights:
         from aimcard.models.fast.tied_kernel import bend_bytes, feature_bytes
 
         lines, rows = self.bytes_.shape[1:]
-        step = max(BLOCK, PRODUCTS // (modes.count * lines))
+        step = _step(x.shape[1], lines, modes.count)
         weights, left = modes.weights.astype(np.float32), torch.empty(step)
-        # Blocks of one size.
-        size = step = math.ceil(x.shape[1] / math.ceil(x.shape[1] / step))
-        f = torch.empty(modes.count * size * rows, dtype=torch.int8)
-        u = torch.empty(modes.count * size * lines, dtype=torch.int32)
+        f = torch.empty(modes.count * step * rows, dtype=torch.int8)
+        u = torch.empty(modes.count * step * lines, dtype=torch.int32)
         for t, (goal, codes) in enumerate(zip(out, x, strict=True)):
             small = self.bytes_[t].T
             for a in range(0, len(codes), step):
