@@ -16,10 +16,9 @@ from torch import Tensor
 from aimcard.models.fast.bytes import byte_product
 from aimcard.models.fast.tied_modes import BLOCK, Modes
 
-#: Products that are bent together, at most: they stay in the processor's cache.
-PRODUCTS = 1 << 19
-#: The same for a small batch, in times its answers, for memory.
-ANSWERS = 2
+#: Products that are bent together: they stay in the processor's cache. Of many answers more, in fewer and larger steps, but not
+#: more than so many times the answers.
+PRODUCTS, MOST, ANSWERS = 1 << 17, 1 << 19, 2
 #: Most that edges may add to a pulse for ``answers``, in windows: it spreads them over the codes as the slope of Gaussian codes.
 #: 1 − R² goes with their square and is 5e-7 at 0.0135 of 127 LSB on 70 rows. Shipped cards have 0.004 LSB and less: little enough
 #: in conventional PWM, too much for the short phases of other modes.
@@ -28,7 +27,8 @@ LONGER = 0.005 / 127
 
 def _step(batch: int, lines: int, functions: int) -> int:
     """Vectors of a block, all blocks of about one size."""
-    most = max(BLOCK, min(PRODUCTS, ANSWERS * batch * lines) // (functions * lines))
+    products = max(PRODUCTS, min(MOST, ANSWERS * batch * lines))
+    most = max(BLOCK, products // (functions * lines))
     return math.ceil(batch / math.ceil(batch / most))
 
 
